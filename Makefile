@@ -1,0 +1,41 @@
+# make demo | make test: set up a virtual environment in .venv if there is none, then go.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint setup clean
+
+demo: .venv/demo.stamp
+	rm -rf runs/demo
+	$(BIN)/mtbkd run digits --out runs/demo
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest -q
+
+test-slow: .venv/dev.stamp
+	$(BIN)/python -m pytest -q -m slow
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+setup: .venv/dev.stamp
+
+# torch first and pinned: what depends on it must not bring another build along
+.venv/torch.stamp: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Expected Python >= 3.11: make PYTHON=python3.11 ...")'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	touch $@
+
+.venv/demo.stamp: .venv/torch.stamp pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/dev.stamp: .venv/demo.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,205 @@
+"""The command line: `mtbkd run`, its single stages, and predictions for new inputs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mtbkd.types import InputError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Distil several teacher models into one small Bayesian student.",
+)
+recipes_app = typer.Typer(no_args_is_help=False, help="List the built-in recipes.")
+app.add_typer(recipes_app, name="recipes")
+
+Target = Annotated[str, typer.Argument(help="A recipe's name, a config file, or a run directory.")]
+RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
+Out = Annotated[Path | None, typer.Option(help="The run directory; runs/RECIPE-SEED by default.")]
+Sets = Annotated[
+    list[str] | None, typer.Option("--set", help="Override: prior.concentration=5, prior=paper.")
+]
+Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@app.command()
+def run(
+    target: Target,
+    out: Out = None,
+    overrides: Sets = None,
+    seed: Seed = None,
+    as_json: Json = False,
+) -> None:
+    """Everything, end to end: teachers, student, baselines, evaluation, report.
+
+    The same command again goes on where a killed run stopped.
+    """
+    from mtbkd.console import Progress, metrics_table
+    from mtbkd.recipes import run as recipe_run
+
+    config, folder = _asked(target, out, overrides, seed)
+    with Progress() as progress:
+        metrics = recipe_run.run(config, folder, say=progress.say, report=progress.report)
+    if as_json:
+        print(json.dumps(metrics))
+        return
+    metrics_table(metrics)
+    print(f"report: {folder / 'report.html'}")
+
+
+@app.command()
+def teach(target: Target, out: Out = None, overrides: Sets = None, seed: Seed = None) -> None:
+    """Train or read the teachers and store what they say."""
+    from mtbkd.recipes import run as recipe_run
+
+    config, folder = _asked(target, out, overrides, seed)
+    outputs = recipe_run.teach(config, folder)
+    print(f"{len(outputs.names)} teachers on {len(outputs.ids)} examples: {folder / 'teachers'}")
+
+
+@app.command()
+def distill(target: Target, out: Out = None, overrides: Sets = None, seed: Seed = None) -> None:
+    """Teach if need be, then sample the student's posterior."""
+    from mtbkd.console import Progress
+    from mtbkd.recipes import run as recipe_run
+
+    config, folder = _asked(target, out, overrides, seed)
+    with Progress() as progress:
+        posterior = recipe_run.distill(config, folder, progress.report)
+    n = posterior.samples.n_chains * posterior.samples.n_draws
+    print(f"{n} draws of {posterior.student.n_parameters} parameters: {folder / 'samples'}")
+
+
+@app.command()
+def predict(
+    run_dir: RunDir,
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="New inputs, without labels.")],
+    out: Annotated[Path, typer.Option(help="Ends in .parquet, .csv or .jsonl.")],
+) -> None:
+    """Predict new inputs, with uncertainty."""
+    from mtbkd.recipes import run as recipe_run
+    from mtbkd.tables import check_suffix, prediction_table, write_table
+
+    check_suffix(out)
+    ids, classes, predictive = recipe_run.predict_run(run_dir, source)
+    write_table(out, prediction_table(ids, classes, predictive))
+    print(f"{len(ids)} predictions: {out}")
+
+
+@app.command()
+def evaluate(run_dir: RunDir, as_json: Json = False) -> None:
+    """Judge a distilled run on its test set again."""
+    from mtbkd.console import Progress, metrics_table
+    from mtbkd.recipes import run as recipe_run
+
+    with Progress() as progress:
+        metrics = recipe_run.evaluate_run(run_dir, progress.report)
+    if as_json:
+        print(json.dumps(metrics))
+    else:
+        metrics_table(metrics)
+
+
+@app.command()
+def report(run_dir: RunDir) -> None:
+    """Draw the report of an evaluated run again."""
+    from mtbkd.recipes import run as recipe_run
+
+    print(f"report: {recipe_run.report_run(run_dir)}")
+
+
+@recipes_app.callback(invoke_without_command=True)
+def recipes(context: typer.Context) -> None:
+    """List the built-in recipes with what each needs."""
+    if context.invoked_subcommand is None:
+        from mtbkd.recipes import RECIPES
+
+        for recipe in RECIPES.values():
+            print(f"{recipe.name:10} {recipe.summary}\n{'':10} needs {recipe.needs}")
+
+
+@recipes_app.command("copy")
+def copy(
+    name: Annotated[str, typer.Argument(help="A recipe.")],
+    to: Annotated[Path | None, typer.Argument(help="A file; NAME.yaml by default.")] = None,
+) -> None:
+    """Write an editable configuration of a recipe."""
+    from mtbkd.config import build_config
+    from mtbkd.recipes import find_recipe
+
+    path = to or Path(f"{name}.yaml")
+    text = build_config(find_recipe(name).defaults).to_yaml()
+    if path.exists():
+        raise InputError(f"Expected a new file, but {path} exists. Choose another name.")
+    try:
+        path.write_text(f"# mtbkd run {path}\n{text}", encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"Expected to write {path}, but got: {error.strerror}. Choose another place."
+        ) from None
+    print(path)
+
+
+def main() -> None:
+    """Entry point: a user's mistake ends with one message per fault and exit code 2."""
+    warnings.showwarning = _show_warning
+    try:
+        app()
+    except InputError as error:
+        for fault in error.faults:
+            print(f"mtbkd: {fault}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("mtbkd: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except Exception:
+        traceback.print_exc()
+        print("mtbkd: this is a bug; please report the lines above", file=sys.stderr)
+        sys.exit(1)
+
+
+def _asked(
+    target: str, out: Path | None, overrides: list[str] | None, seed: int | None
+) -> tuple[Any, Path]:
+    """The configuration and folder that a command means."""
+    from mtbkd.config import build_config, load_config
+    from mtbkd.recipes import find_recipe
+    from mtbkd.recipes.folder import read_run
+
+    _one_thread()
+    changes = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
+    path = Path(target)
+    if path.is_dir() and (path / "config.yaml").exists():
+        if changes or out is not None:
+            raise InputError(
+                "Expected a run directory alone, to go on with it, but got changes "
+                "too. Start a new run from the recipe or a config file."
+            )
+        return read_run(path), path
+    if path.suffix in (".yaml", ".yml"):
+        config = load_config(path, changes)
+        find_recipe(config.recipe)
+    else:
+        config = build_config(find_recipe(target).defaults, changes)
+    return config, out or Path("runs") / f"{config.recipe}-{config.seed}"
+
+
+def _one_thread() -> None:
+    """Small matrices gain nothing from threads, and sums differ with their number."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def _show_warning(message: Warning | str, *details: Any) -> None:
+    print(f"mtbkd: {message}", file=sys.stderr)

@@ -1,0 +1,171 @@
+"""What a run is asked to do: checked, complete, as YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from mtbkd.distill import PAPER, PriorSettings
+from mtbkd.inference.run import MapSettings, SamplerSettings
+from mtbkd.types import InputError
+
+PRESETS: dict[str, PriorSettings] = {"paper": PAPER}
+
+
+class StudentConfig(BaseModel):
+    """The network: hidden widths, and the weight prior's scale over ``1 / sqrt(fan_in)``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    hidden: list[int] = Field(min_length=1)
+    weight_scale: float = Field(gt=0, default=3.0)
+
+    @field_validator("hidden")
+    @classmethod
+    def _widths(cls, value: list[int]) -> list[int]:
+        if min(value) < 1:
+            raise ValueError("hidden widths must be 1 or more")
+        return value
+
+
+class PredictConfig(BaseModel):
+    """The point estimate and the level of credible sets and intervals."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    point: Literal["mean", "mode"] = "mean"
+    level: float = Field(gt=0, lt=1, default=0.9)
+
+
+class RunConfig(BaseModel):
+    """A whole run.
+
+    Attributes:
+        recipe: The built-in recipe that reads the data and the teachers.
+        seed: Of everything random.
+        data: A folder, for recipes that read one; ``$MTBKD_DATA`` if not given.
+        prior: What the teachers are worth; ``paper`` stands for the paper's settings.
+        student: The network.
+        map: How modes are found.
+        sampler: How the posterior is explored.
+        chains: How many.
+        predict: How predictions are made.
+        baselines: Whether to train the baselines as well.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: str
+    seed: int = Field(ge=0, default=0, strict=True)
+    data: str | None = None
+    prior: PriorSettings = PriorSettings()
+    student: StudentConfig
+    map: MapSettings = MapSettings()
+    sampler: SamplerSettings = SamplerSettings()
+    chains: int = Field(ge=1, default=8, strict=True)
+    predict: PredictConfig = PredictConfig()
+    baselines: bool = True
+    device: str = "auto"
+
+    @field_validator("prior", mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in PRESETS:
+                raise ValueError(f"no preset of this name; there is {', '.join(PRESETS)}")
+            return PRESETS[value]
+        return value
+
+    def to_yaml(self) -> str:
+        """The complete configuration."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+
+
+def read_config(text: str, source: str) -> dict[str, Any]:
+    """Parse a YAML mapping.
+
+    Raises:
+        InputError: If it is not one.
+    """
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"Expected YAML in {source}, but got {error}. Mend the file.") from None
+    if not isinstance(value, dict):
+        raise InputError(
+            f"Expected a YAML mapping in {source}, but got {type(value).__name__}. "
+            "Start from `mtbkd recipes copy NAME`."
+        )
+    return value
+
+
+def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Check a configuration, with ``key.sub=value`` overrides, and report all faults at once.
+
+    Raises:
+        InputError: With one message for each fault.
+    """
+    merged, faults = values, []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            faults.append(
+                f"Expected --set key=value, but got {override!r}. Write for example "
+                "--set prior.concentration=5."
+            )
+            continue
+        merged = _set(merged, key.split("."), yaml.safe_load(text))
+    try:
+        config = RunConfig.model_validate(merged)
+    except ValidationError as error:
+        faults += [_message(e) for e in error.errors()]  # type: ignore[arg-type]
+        raise InputError(*faults) from None
+    if faults:
+        raise InputError(*faults)
+    return config
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration file.
+
+    Raises:
+        InputError: If it cannot be read or holds faults.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"Expected a configuration file at {path}, but got: {error.strerror}. "
+            "Name a file or a recipe."
+        ) from None
+    return build_config(read_config(text, str(path)), overrides)
+
+
+def _set(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
+    """A copy with one nested value replaced."""
+    head, *rest = keys
+    if rest:
+        inner = values.get(head)
+        if isinstance(inner, str) and inner in PRESETS:
+            inner = asdict(PRESETS[inner])
+        value = _set(inner if isinstance(inner, dict) else {}, rest, value)
+    return {**values, head: value}
+
+
+def _message(error: dict[str, Any]) -> str:
+    """One fault in the house's form."""
+    key = ".".join(str(part) for part in error["loc"] if part not in ("float", "literal['auto']"))
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"Expected only known keys, but got `{key}`. Remove it or correct its spelling."
+    if error["type"] in ("missing", "missing_argument"):
+        return f"Expected a value for `{key}`, but got none. Add it."
+    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if reason.startswith("Expected"):
+        return f"`{key}`: {reason}"
+    return f"Expected `{key}` to be {reason}, but got {error['input']!r}. Correct it."

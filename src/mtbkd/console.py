@@ -1,0 +1,76 @@
+"""What the command line shows: progress where there is a terminal, and the table of results."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+
+class Progress:
+    """Bars on standard error; nothing where that is not a terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bars = RichProgress(
+            TextColumn("{task.description:>16}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, stage: str) -> None:
+        """Name the stage that starts."""
+        if not self._bars.disable:
+            self._bars.console.print(f"[dim]{stage}[/dim]")
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of a stage."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total)
+        self._bars.update(self._tasks[stage], completed=done)
+
+
+def metrics_table(metrics: dict[str, Any]) -> None:
+    """Print accuracy, NLL, Brier and ECE of everyone, and the warnings."""
+    title = (
+        f"{metrics['task']}: {metrics['n_train']} training examples, {metrics['n_labelled']} of "
+        f"them labelled; {metrics['n_test']} test examples"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("")
+    for name in ("accuracy", "NLL (nats)", "Brier", "ECE"):
+        table.add_column(name, justify="right")
+    rows = [
+        *((f"teacher: {n}", m) for n, m in metrics["teachers"].items()),
+        ("pool of teachers", metrics["teacher_pool"]),
+        *((f"baseline: {n}", m) for n, m in metrics["baselines"].items()),
+        ("Bayesian student", metrics["student"]),
+    ]
+    for name, scores in rows:
+        style = "bold green" if name == "Bayesian student" else None
+        values = (f"{scores[key]:.3f}" for key in ("accuracy", "nll", "brier", "ece"))
+        table.add_row(name, *values, style=style)
+    console = Console()
+    console.print(table)
+    for warning in metrics["diagnostics"]["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {warning}")

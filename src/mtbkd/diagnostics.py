@@ -1,0 +1,84 @@
+"""Whether chains explored the posterior, judged by what the student says, not by its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+_RHAT_LIMIT, _ESS_LIMIT, _DISTANCE_LIMIT, _HEAT_LIMIT = 1.1, 50.0, 0.05, 0.2
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """Numbers on the chains, and plain warnings.
+
+    Attributes:
+        rhat_median: Median over functions of the rank-normalised split R-hat; 1 is perfect.
+        rhat_95: Its 95th percentile over functions.
+        ess_median: Median bulk effective sample size of all chains together.
+        ess_5: Its 5th percentile over functions.
+        distance_moved: Root mean square distance from the mode in units of the weight prior's
+            standard deviation, for each chain.
+        warnings: What a user should know, in sentences.
+    """
+
+    rhat_median: float
+    rhat_95: float
+    ess_median: float
+    ess_5: float
+    distance_moved: tuple[float, ...]
+    warnings: tuple[str, ...]
+
+
+def diagnose(
+    functions: Floats, distance_moved: Floats, kinetic_temperature: Floats | None = None
+) -> Diagnostics:
+    """Judge chains in function space, where label switching does not matter.
+
+    R-hat and ESS are those of Vehtari et al. 2021 (doi:10.1214/20-BA1221), by arviz-stats.
+
+    Args:
+        functions: The student's log-probabilities at probe examples, shape (chain, draw, function).
+        distance_moved: See `Diagnostics`, shape (chain,).
+        kinetic_temperature: Mean of each chain for ``sghmc``, shape (chain,).
+    """
+    from arviz_stats.base.array import array_stats  # slow to import, and needed here alone
+
+    moving = functions[:, :, np.ptp(functions, axis=(0, 1)) > 1e-9]
+    rhat = ess = np.array([np.nan])
+    if moving.shape[1] >= 4 and moving.shape[2]:
+        rhat = np.atleast_1d(array_stats.rhat(moving, chain_axis=0, draw_axis=1))
+        ess = np.atleast_1d(array_stats.ess(moving, chain_axis=0, draw_axis=1))
+    rhat_median, rhat_95 = np.nanquantile(rhat, [0.5, 0.95]).tolist()
+    ess_5, ess_median = np.nanquantile(ess, [0.05, 0.5]).tolist()
+    warnings = []
+    for chain in np.flatnonzero(distance_moved < _DISTANCE_LIMIT):
+        warnings.append(
+            f"Chain {chain} has hardly moved from its mode ({distance_moved[chain]:.3f} prior "
+            "standard deviations): its uncertainty is that of a point. Raise the step size or "
+            "the number of steps."
+        )
+    if rhat_95 > _RHAT_LIMIT:
+        warnings.append(
+            f"Chains disagree on what the student says (95th percentile of R-hat {rhat_95:.2f}, "
+            f"expected below {_RHAT_LIMIT}). Run longer: raise sampler.thinning or "
+            "sampler.burn_in."
+        )
+    if ess_5 < _ESS_LIMIT:
+        warnings.append(
+            f"Few independent draws (5th percentile of the effective sample size {ess_5:.0f}, "
+            f"expected above {_ESS_LIMIT:.0f}). Raise sampler.draws or sampler.thinning."
+        )
+    if kinetic_temperature is not None:
+        for chain in np.flatnonzero(np.abs(kinetic_temperature - 1) > _HEAT_LIMIT):
+            warnings.append(
+                f"Chain {chain} runs at {kinetic_temperature[chain]:.2f} times the posterior's "
+                "temperature. Use larger batches or a smaller sampler.tolerance."
+            )
+    return Diagnostics(
+        rhat_median, rhat_95, ess_median, ess_5, tuple(distance_moved.tolist()), tuple(warnings)
+    )

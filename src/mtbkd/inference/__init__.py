@@ -1,0 +1,1 @@
+"""Engines, one in each file, and what drives their chains."""

@@ -1,0 +1,59 @@
+"""What every engine does with chains: gradients side by side, noise from one generator each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtbkd.types import Generators, Gradient, LogPosterior
+
+
+def chainwise_gradient(log_posterior: LogPosterior) -> Gradient:
+    """Return ``(position, batch) -> (values, gradients)`` for all chains in one pass.
+
+    Only the forward pass goes through `torch.vmap`: chains do not interact, so the gradient of
+    their sum is the gradient of each.
+
+    Args:
+        log_posterior: For one chain: flat position (parameter,) and its batch to a scalar.
+
+    Returns:
+        A function of positions (chain, parameter) and a batch with a leading chain axis; values
+        have shape (chain,) and gradients (chain, parameter).
+    """
+    vectorised = torch.vmap(log_posterior)
+
+    def gradient(position: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
+        leaf = position.detach().requires_grad_()
+        with torch.enable_grad():
+            values = vectorised(leaf, batch)
+            (grads,) = torch.autograd.grad(values.sum(), leaf)
+        return values.detach(), grads
+
+    return gradient
+
+
+def fill_normal(out: Tensor, generators: Generators) -> Tensor:
+    """Fill with standard normal noise; row c comes from generator c."""
+    for row, generator in zip(out, generators, strict=True):
+        row.normal_(generator=generator)
+    return out
+
+
+def chain_generators(
+    seed: int, stream: int, n_chains: int, device: torch.device
+) -> list[torch.Generator]:
+    """One generator for each chain; chain c's does not depend on the number of chains.
+
+    Args:
+        seed: Of the run.
+        stream: Tells apart stages of one run that must not share random numbers.
+        n_chains: How many.
+        device: Where they draw.
+    """
+    states = [np.random.SeedSequence([seed, stream, chain]) for chain in range(n_chains)]
+    seeds = [int(state.generate_state(1, np.uint64)[0] >> np.uint64(1)) for state in states]
+    return [torch.Generator(device).manual_seed(s) for s in seeds]  # each its own generator

@@ -1,0 +1,88 @@
+"""Where a run of chains stands, on disk, so that a killed one goes on to the same bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mtbkd.inference import sghmc, sgld
+from mtbkd.samples import save_tensors, segment_path
+from mtbkd.types import Generators
+
+State = sghmc.State | sgld.State
+
+
+class Probe(NamedTuple):
+    """What the step-size adaptation remembers.
+
+    Attributes:
+        direction: The stiffest found so far, shape (chain, parameter).
+        limits: Curvature and gradient noise, shape (2, chain).
+    """
+
+    direction: Tensor
+    limits: Tensor
+
+
+class Checkpoint(NamedTuple):
+    """Between two segments of draws.
+
+    Attributes:
+        state: Of the engine.
+        probe: Of the step-size adaptation.
+        heat: Sum of kinetic temperatures after burn-in, shape (chain,).
+        done: Steps done.
+        n_segments: Segments of draws written.
+    """
+
+    state: State
+    probe: Probe
+    heat: Tensor
+    done: int
+    n_segments: int
+
+
+def save(folder: Path, at: Checkpoint, generators: Generators) -> None:
+    """Write the checkpoint and the generators' states."""
+    tensors = {f"state.{name}": value for name, value in at.state._asdict().items()}
+    tensors |= {f"probe.{name}": value for name, value in at.probe._asdict().items()}
+    tensors |= {f"generator.{c}": g.get_state() for c, g in enumerate(generators)}
+    save_tensors(
+        _path(folder), tensors | {"heat": at.heat, "at": torch.tensor([at.done, at.n_segments])}
+    )
+
+
+def restore(
+    folder: Path, start: Checkpoint, generators: Generators
+) -> tuple[Checkpoint, list[Tensor]]:
+    """Read the last checkpoint and the draws before it, or stay at the start if there is none.
+
+    Args:
+        folder: Of the draws.
+        start: Where an undisturbed run starts; gives types and device.
+        generators: Set to where they were.
+    """
+    if not _path(folder).exists():
+        return start, []
+    tensors = load_file(str(_path(folder)), device=str(start.heat.device))
+    for chain, generator in enumerate(generators):
+        generator.set_state(tensors[f"generator.{chain}"].cpu())
+    fields = {name: tensors[f"state.{name}"] for name in start.state._fields}
+    done, n_segments = tensors["at"].tolist()
+    segments = [load_file(str(segment_path(folder, i)))["draws"] for i in range(n_segments)]
+    at = Checkpoint(
+        type(start.state)(**fields),
+        Probe(tensors["probe.direction"], tensors["probe.limits"]),
+        tensors["heat"],
+        done,
+        n_segments,
+    )
+    return at, segments
+
+
+def _path(folder: Path) -> Path:
+    return folder / "checkpoint.safetensors"

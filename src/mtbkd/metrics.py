@@ -1,0 +1,119 @@
+"""How good predicted probabilities are: pure functions of arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+def accuracy(probs: Floats, labels: Ints) -> float:
+    """Share of examples whose most probable class is the label.
+
+    Args:
+        probs: Shape (example, class).
+        labels: Class indices, shape (example,).
+
+    Example:
+        >>> accuracy(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
+        0.5
+    """
+    return float((probs.argmax(1) == labels).mean())
+
+
+def nll(probs: Floats, labels: Ints) -> float:
+    """Mean negative log probability of the label, in nats; probabilities below 1e-12 count as it.
+
+    Args:
+        probs: Shape (example, class).
+        labels: Class indices, shape (example,).
+
+    Example:
+        >>> round(nll(np.array([[0.5, 0.5]]), np.array([1])), 4)
+        0.6931
+    """
+    return float(-np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-12)).mean())
+
+
+def brier(probs: Floats, labels: Ints) -> float:
+    """Mean squared distance to the one-hot label, summed over classes, in [0, 2].
+
+    Args:
+        probs: Shape (example, class).
+        labels: Class indices, shape (example,).
+
+    Example:
+        >>> brier(np.array([[1.0, 0.0]]), np.array([1]))
+        2.0
+    """
+    hit = probs[np.arange(len(labels)), labels]
+    return float((np.square(probs).sum(1) - 2 * hit + 1).mean())
+
+
+def reliability(probs: Floats, labels: Ints, n_bins: int = 15) -> tuple[Floats, Floats, Ints]:
+    """Mean confidence and accuracy of the top class in bins of equal width.
+
+    Args:
+        probs: Shape (example, class).
+        labels: Class indices, shape (example,).
+        n_bins: Bins ``(b / n, (b + 1) / n]``.
+
+    Returns:
+        Mean confidence and accuracy in each bin (NaN where empty), and counts, each (bin,).
+    """
+    confidence, hit = probs.max(1), probs.argmax(1) == labels
+    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    with np.errstate(invalid="ignore"):
+        mean_confidence = np.bincount(bins, confidence, n_bins) / counts
+        mean_accuracy = np.bincount(bins, hit, n_bins) / counts
+    return mean_confidence, mean_accuracy, counts
+
+
+def ece(probs: Floats, labels: Ints, n_bins: int = 15) -> float:
+    """Expected calibration error of the top class (Naeini et al. 2015; Guo et al. 2017).
+
+    Args:
+        probs: Shape (example, class).
+        labels: Class indices, shape (example,).
+        n_bins: Of equal width.
+
+    Example:
+        >>> round(ece(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1])), 3)
+        0.3
+    """
+    confidence, hit_rate, counts = reliability(probs, labels, n_bins)
+    return float(np.nansum(counts * np.abs(confidence - hit_rate)) / counts.sum())
+
+
+def coverage(sets: NDArray[np.bool_], labels: Ints) -> float:
+    """Share of examples whose set contains the label: (example, class), (example,)."""
+    return float(sets[np.arange(len(labels)), labels].mean())
+
+
+def error_auroc(probs: Floats, uncertainty: Floats, labels: Ints) -> float | None:
+    """Area under the ROC curve of an uncertainty as a detector of wrong answers.
+
+    Returns:
+        0.5 for chance, 1 for perfect; None if all answers are right or all are wrong.
+    """
+    wrong = probs.argmax(1) != labels
+    n_wrong, n_right = int(wrong.sum()), int((~wrong).sum())
+    if not n_wrong or not n_right:
+        return None
+    _, inverse, counts = np.unique(uncertainty, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    ranks = mean_rank[inverse]
+    return float((ranks[wrong].sum() - n_wrong * (n_wrong + 1) / 2) / (n_wrong * n_right))
+
+
+def scores(probs: Floats, labels: Ints) -> dict[str, float]:
+    """Accuracy, NLL (nats), Brier score and ECE of predictions on labelled examples."""
+    return {
+        "accuracy": accuracy(probs, labels),
+        "nll": nll(probs, labels),
+        "brier": brier(probs, labels),
+        "ece": ece(probs, labels),
+    }

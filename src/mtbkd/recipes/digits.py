@@ -1,0 +1,209 @@
+"""Handwritten digits: three teachers of different families, each good at something else.
+
+The 1,797 images of scikit-learn. The teachers train on 600 rows, the student on 600 others of
+which 100 are labelled; 97 more calibrate and 500 test.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.model_selection import train_test_split
+from sklearn.svm import SVC
+from torch import Tensor, nn
+
+from mtbkd.config import RunConfig
+from mtbkd.data import make_dataset
+from mtbkd.outputs import TeacherOutputs, align, make_table
+from mtbkd.recipes.base import Recipe, Task, mlp
+from mtbkd.types import InputError
+
+CLASSES = tuple(str(digit) for digit in range(10))
+_PIXELS = 64
+_TEACH, _TRANSFER, _LABELLED, _CALIBRATION, _FEW = 600, 600, 100, 97, 60
+_LEAK = 0.03  # share of the other classes' rows that an expert sees
+
+Costs = dict[str, dict[str, float]]
+
+
+class TeacherRows(NamedTuple):
+    """Images and labels that the teachers train on: (example, 64), (example,)."""
+
+    images: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+
+def load(config: RunConfig, folder: Path) -> Task:
+    """Split the embedded images, stratified, by seed."""
+    del folder
+    pixels, targets = load_digits(return_X_y=True)
+    images, labels = np.asarray(pixels, np.float32) / 16, np.asarray(targets, np.int64)
+
+    def split(rows: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        first, rest = train_test_split(
+            rows, train_size=size, stratify=labels[rows], random_state=config.seed
+        )
+        return np.asarray(first), np.asarray(rest)
+
+    teach, rest = split(np.arange(len(labels)), _TEACH)
+    transfer, rest = split(rest, _TRANSFER)
+    calibration, test = split(rest, _CALIBRATION)
+    _, unlabelled = split(transfer, _LABELLED)
+    known = labels.copy()
+    known[unlabelled] = -1
+    everything = make_dataset(
+        images, labels=known, classes=CLASSES, ids=[f"digit-{i:04d}" for i in range(len(labels))]
+    )
+    return Task(
+        "digits",
+        everything.subset(transfer),
+        everything.subset(calibration),
+        everything.subset(test),
+        TeacherRows(images[teach], labels[teach]),
+        lambda row: draw(images[test[row]]),
+    )
+
+
+def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
+    """Train extra trees on 0-4, a support vector classifier on 5-9, a network on 60 rows."""
+    seed, rows = config.seed, task.teacher_data
+    chance = np.random.default_rng([seed, 1])
+    low, high = (_expert_rows(rows, half, chance) for half in (range(5), range(5, 10)))
+    trees = ExtraTreesClassifier(200, random_state=seed).fit(*low)
+    vectors = SVC(C=10.0).fit(*high)
+    few, _ = train_test_split(
+        np.arange(len(rows.labels)), train_size=_FEW, stratify=rows.labels, random_state=seed
+    )
+    network = _train_network(rows.images[few], rows.labels[few], seed)
+    inputs = torch.cat([task.train.inputs, task.calibration.inputs, task.test.inputs]).numpy()
+    sizes = {
+        "extra trees 0-4": float(sum(t.tree_.node_count for t in trees.estimators_)),
+        "support vectors 5-9": float(vectors.support_vectors_.size + vectors.dual_coef_.size),
+        "network on 60 rows": float(sum(p.numel() for p in network.parameters())),
+    }
+    predictors = {
+        "extra trees 0-4": ("probs", lambda x: _every_class(trees.predict_proba(x), trees)),
+        "support vectors 5-9": ("logits", lambda x: _every_class(_scores(vectors, x), vectors)),
+        "network on 60 rows": ("logits", lambda x: network(torch.from_numpy(x)).detach().numpy()),
+    }
+    tables, costs = [], {}
+    for name, (kind, predict) in predictors.items():
+        start = perf_counter()
+        values = predict(inputs)
+        milliseconds = 1000 * (perf_counter() - start) / len(inputs)
+        costs[name] = {"parameters": sizes[name], "ms_per_example": milliseconds}
+        tables.append(make_table(name, values, kind=kind, ids=task.ids, classes=CLASSES))
+    return align(tables, task.ids, CLASSES), costs
+
+
+def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:
+    """The student: pixels to logits."""
+    return mlp([example.shape[-1], *config.student.hidden, n_classes])
+
+
+def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
+    """Read new images: .npy (example, 64) or .csv with 64 pixel columns and, if wanted, an id.
+
+    Pixels are in 0-16, as scikit-learn has them.
+
+    Raises:
+        InputError: If the file is not that.
+    """
+    try:
+        if path.suffix == ".npy":
+            pixels = np.load(path, allow_pickle=False)
+            ids = tuple(str(i) for i in range(len(pixels)))
+        else:
+            with path.open(newline="", encoding="utf-8") as file:
+                header, *rows = list(csv.reader(file)) or [[]]
+            has_id = bool(header) and header[0] == "id"
+            ids = tuple(row[0] if has_id else str(i) for i, row in enumerate(rows))
+            pixels = np.array([[float(v) for v in row[has_id:]] for row in rows])
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Expected images in {path} as .npy or .csv with a header, but got: "
+            f"{error}. Mend the file."
+        ) from None
+    if pixels.ndim != 2 or pixels.shape[1] != _PIXELS:
+        raise InputError(
+            f"Expected {_PIXELS} pixels for each image in {path}, but got shape "
+            f"{pixels.shape}. Give one row for each 8 x 8 image."
+        )
+    data = make_dataset(pixels / 16, classes=CLASSES, ids=ids, name=str(path))
+    return data.ids, data.inputs
+
+
+def draw(image: NDArray[np.float32]) -> str:
+    """An 8 x 8 image as inline SVG."""
+    cells = "".join(
+        f'<rect x="{i % 8}" y="{i // 8}" width="1.02" height="1.02" fill-opacity="{v:.2f}"/>'
+        for i, v in enumerate(image.tolist())
+        if v > 0
+    )
+    return (
+        '<svg viewBox="0 0 8 8" width="96" height="96" role="img" aria-label="image of a digit" '
+        f'style="background:#fff" fill="#111">{cells}</svg>'
+    )
+
+
+def _expert_rows(
+    rows: TeacherRows, classes: range, chance: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Rows of these classes and a few of the others."""
+    keep = np.isin(rows.labels, classes) | (chance.random(len(rows.labels)) < _LEAK)
+    return rows.images[keep], rows.labels[keep]
+
+
+def _every_class(values: NDArray[np.float64], model: Any) -> NDArray[np.float64]:
+    """Columns for classes that the model has never seen."""
+    lowest = 0.0 if (values >= 0).all() else values.min() - 1.0
+    full = np.full((len(values), len(CLASSES)), lowest)
+    full[:, model.classes_] = values
+    return full
+
+
+def _scores(model: SVC, images: NDArray[np.float32]) -> NDArray[np.float64]:
+    """One-against-rest decision values, which stacking turns into calibrated logits."""
+    return model.decision_function(images)
+
+
+def _train_network(images: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> nn.Module:
+    """A network 64-64-10, full-batch Adam."""
+    generator = torch.Generator().manual_seed(seed)
+    model = mlp([_PIXELS, 64, len(CLASSES)])
+    for parameter in model.parameters():
+        scale = parameter.shape[1] ** -0.5 if parameter.dim() == 2 else 0.0
+        parameter.data = scale * torch.randn(parameter.shape, generator=generator)
+    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=1e-4)
+    for _ in range(200):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimiser.step()
+    return model.eval()
+
+
+RECIPE = Recipe(
+    name="digits",
+    summary="Handwritten digits; three small teachers, two of them experts on half the classes.",
+    needs="nothing (embedded in scikit-learn)",
+    defaults={
+        "recipe": "digits",
+        "prior": {"concentration": 20.0},
+        "student": {"hidden": [32], "weight_scale": 3.0},
+        "map": {"epochs": 100},
+        "sampler": {"burn_in": 1000, "draws": 30, "thinning": 100, "batch_size": 600},
+    },
+    load=load,
+    teach=teach,
+    network=network,
+    read=read,
+)

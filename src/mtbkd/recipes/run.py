@@ -1,0 +1,129 @@
+"""A recipe from end to end, and its single stages, over a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from mtbkd.config import RunConfig
+from mtbkd.distill import Posterior, Report
+from mtbkd.outputs import TeacherOutputs
+from mtbkd.predictive import Predictive
+from mtbkd.recipes import find_recipe, stages
+from mtbkd.recipes.evaluate import evaluate
+from mtbkd.recipes.folder import close_run, open_run, read_json, read_run
+from mtbkd.recipes.show import write_report
+
+Say = Callable[[str], None]
+"""Called with the name of each stage as it starts."""
+
+
+@dataclass
+class _Clock:
+    """Wall-clock seconds of each stage."""
+
+    say: Say
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.say(name)
+        start = perf_counter()
+        yield
+        self.seconds[name] = round(perf_counter() - start, 3)
+
+
+def run(
+    config: RunConfig, out: Path, *, say: Say = lambda _: None, report: Report | None = None
+) -> dict[str, Any]:
+    """Teach, distil, evaluate and report; goes on from where a killed run stopped.
+
+    Args:
+        config: What to do.
+        out: The run directory.
+        say: Called with each stage.
+        report: Called with the progress of long stages.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        InputError: If the configuration, the data or the folder is wrong.
+    """
+    recipe, clock = find_recipe(config.recipe), _Clock(say)
+    open_run(out, config)
+    if (out / "manifest.json").exists():
+        say("nothing to do: the run is complete")
+        return read_json(out / "metrics.json")
+    with clock.stage("data"):
+        task = recipe.load(config, out / "features")
+    with clock.stage("teachers"):
+        teachers, costs = stages.teach(recipe, config, task, out)
+    with clock.stage("student"):
+        posterior = stages.learn(recipe, config, task, teachers, out, report)
+    with clock.stage("baselines"):
+        rivals = stages.baselines(config, task, teachers, posterior, out, report)
+    with clock.stage("evaluation"):
+        metrics = evaluate(
+            config, task, teachers, costs, posterior, rivals, out, dict(clock.seconds)
+        )
+    with clock.stage("report"):
+        write_report(config, task, teachers, out)
+    close_run(out, config, task.test.classes, {"seconds": clock.seconds})
+    return metrics
+
+
+def teach(config: RunConfig, out: Path) -> TeacherOutputs:
+    """The first stage alone: the teachers' outputs on the recipe's examples."""
+    recipe = find_recipe(config.recipe)
+    open_run(out, config)
+    return stages.teach(recipe, config, recipe.load(config, out / "features"), out)[0]
+
+
+def distill(config: RunConfig, out: Path, report: Report | None = None) -> Posterior:
+    """The stages up to the posterior."""
+    recipe = find_recipe(config.recipe)
+    open_run(out, config)
+    task = recipe.load(config, out / "features")
+    teachers, _ = stages.teach(recipe, config, task, out)
+    return stages.learn(recipe, config, task, teachers, out, report)
+
+
+def evaluate_run(out: Path, report: Report | None = None) -> dict[str, Any]:
+    """Judge a distilled run again."""
+    config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    recipe = find_recipe(config.recipe)
+    task = recipe.load(config, out / "features")
+    teachers, costs = stages.teach(recipe, config, task, out)
+    posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
+    rivals = stages.baselines(config, task, teachers, posterior, out, report)
+    return evaluate(config, task, teachers, costs, posterior, rivals, out, {})
+
+
+def report_run(out: Path) -> Path:
+    """Draw the report of an evaluated run again; returns where it is."""
+    config = read_run(out, "metrics.json", "evaluation.safetensors", "predictions.parquet")
+    recipe = find_recipe(config.recipe)
+    task = recipe.load(config, out / "features")
+    teachers, _ = stages.teach(recipe, config, task, out)
+    write_report(config, task, teachers, out)
+    return out / "report.html"
+
+
+def predict_run(out: Path, source: Path) -> tuple[tuple[str, ...], tuple[str, ...], Predictive]:
+    """Predict new inputs with a distilled run.
+
+    Returns:
+        Ids, class names and predictions.
+    """
+    config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
+    recipe = find_recipe(config.recipe)
+    classes = tuple(read_json(out / "teachers" / "manifest.json")["classes"])
+    ids, inputs = recipe.read(source)
+    posterior = stages.recall(recipe, config, inputs[:1], classes, out)
+    predictive = posterior.predict(inputs, level=config.predict.level, point=config.predict.point)
+    return ids, classes, predictive

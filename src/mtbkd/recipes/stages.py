@@ -1,0 +1,139 @@
+"""The stages of a run, each of which reads and writes the run directory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mtbkd.config import RunConfig
+from mtbkd.distill import (
+    Posterior,
+    Report,
+    distill,
+    load_posterior,
+    mode_probs,
+    starting_modes,
+    training_set,
+)
+from mtbkd.inference.batches import Prior, TrainingSet
+from mtbkd.outputs import TeacherOutputs, load_outputs, save_outputs
+from mtbkd.posterior import Strength
+from mtbkd.recipes.base import Recipe, Task
+from mtbkd.recipes.folder import read_json
+from mtbkd.samples import save_json
+from mtbkd.weights import entropy_weights, pool_log_probs, uniform_weights
+
+Costs = dict[str, dict[str, float]]
+
+
+def teach(recipe: Recipe, config: RunConfig, task: Task, out: Path) -> tuple[TeacherOutputs, Costs]:
+    """Train or read the teachers, or take what the folder holds already."""
+    folder, costs = out / "teachers", out / "teachers" / "costs.json"
+    if not costs.exists():
+        outputs, spent = recipe.teach(config, task)
+        save_outputs(folder, outputs)
+        save_json(costs, spent)
+    return load_outputs(folder), read_json(costs)
+
+
+def learn(
+    recipe: Recipe,
+    config: RunConfig,
+    task: Task,
+    teachers: TeacherOutputs,
+    out: Path,
+    report: Report | None,
+) -> Posterior:
+    """Distil, going on from what the folder holds."""
+    return distill(
+        recipe.network(config, task.train.inputs, len(task.train.classes)),
+        task.train,
+        teachers,
+        calibration=task.calibration,
+        prior=config.prior,
+        modes=config.map,
+        sampler=config.sampler,
+        chains=config.chains,
+        weight_scale=config.student.weight_scale,
+        seed=config.seed,
+        device=config.device,
+        out=out,
+        report=report,
+    )
+
+
+def recall(
+    recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], out: Path
+) -> Posterior:
+    """The posterior of a finished run."""
+    return load_posterior(
+        recipe.network(config, example, len(classes)),
+        out,
+        example,
+        classes,
+        prior=config.prior,
+        weight_scale=config.student.weight_scale,
+        device=config.device,
+    )
+
+
+def baselines(
+    config: RunConfig,
+    task: Task,
+    teachers: TeacherOutputs,
+    posterior: Posterior,
+    out: Path,
+    report: Report | None,
+) -> dict[str, Tensor]:
+    """Predictions on the test set of what a student is usually trained with.
+
+    Every baseline has the student's network, weight prior, steps and number of modes, whose
+    predictions are averaged; only what it learns from differs.
+
+    Returns:
+        Probabilities of each baseline, shape (example, class).
+    """
+    if not config.baselines:
+        return {}
+    student, prior = posterior.student, posterior.prior
+    full = training_set(student, task.train, teachers, posterior.weighting)
+    raw = teachers.at(task.train.ids)
+    log_probs, mask = raw.log_probs.to(full.labels.device), raw.mask.to(full.labels.device)
+    known = full.labels >= 0
+    labels_only = TrainingSet(
+        full.features[known],
+        full.labels[known],
+        full.log_probs[:, known],
+        full.log_weights[:, known],
+    )
+    trials: dict[str, tuple[TrainingSet, Prior]] = {
+        "labels only": (labels_only, replace(prior, strength=Strength(power=0.0))),
+        "averaged KD": (_pooled(full, log_probs, uniform_weights(mask)), prior),
+        "entropy-weighted KD": (_pooled(full, log_probs, entropy_weights(log_probs, mask)), prior),
+    }
+    probs = {}
+    for name, (training, its_prior) in trials.items():
+        found = starting_modes(
+            student,
+            training,
+            its_prior,
+            config.map,
+            config.chains,
+            config.seed,
+            out / "baselines",
+            name.replace(" ", "-"),
+            report,
+        )
+        probs[name] = mode_probs(student, found, task.test.inputs)
+    return probs
+
+
+def _pooled(full: TrainingSet, log_probs: Tensor, log_weights: Tensor) -> TrainingSet:
+    """The same examples with one teacher: the weighted mean of all."""
+    pool = pool_log_probs(log_weights, log_probs)[None]
+    silent = torch.isneginf(log_weights).all(0)
+    only = torch.zeros_like(log_weights[:1]).masked_fill(silent, -torch.inf)
+    return TrainingSet(full.features, full.labels, pool.nan_to_num(neginf=-16.0), only)

@@ -1,0 +1,82 @@
+"""The contracts between the parts: what a batch holds, what an engine is, how errors look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class InputError(ValueError):
+    """What the user gave is wrong; ``faults`` holds one message for each fault.
+
+    Each message reads "Expected *what*, but got *value*. *What to do.*" and names the id, class,
+    key or file. The command line prints them without a traceback and exits with code 2.
+    """
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+def check_positive(**values: float) -> None:
+    """Refuse settings that are not above zero.
+
+    Raises:
+        InputError: With one message for each of them.
+    """
+    faults = [
+        f"Expected {name} above 0, but got {value}. Raise it."
+        for name, value in values.items()
+        if not value > 0
+    ]
+    if faults:
+        raise InputError(*faults)
+
+
+class Batch(NamedTuple):
+    """Examples as the log posterior reads them; a leading chain axis is added by the driver.
+
+    Attributes:
+        inputs: Features of the examples, shape (example, ...).
+        labels: Class indices, shape (example,); -1 where the label is missing.
+        pseudo_counts: ``concentration`` times the softened teacher probabilities, shape
+            (teacher, example, class).
+        log_offsets: Log weight minus log normaliser of each component, shape (teacher, example).
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    pseudo_counts: Tensor
+    log_offsets: Tensor
+
+
+LogPosterior = Callable[[Tensor, Any], Tensor]
+"""``(position, batch) -> scalar`` for one chain, averaged per example; position is flat."""
+
+Gradient = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
+"""``(position, batch) -> (values, gradients)`` for all chains: (chain,), (chain, parameter).
+
+The gradients may live in a buffer that the next call overwrites.
+"""
+
+Generators = Sequence[torch.Generator]
+"""One generator for each chain, so that a chain is the same alone or beside others."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A transition kernel over all chains at once.
+
+    Attributes:
+        init: ``(position, generators) -> state``; position has shape (chain, parameter).
+        update: ``(state, batch, generators) -> (state, info)``. Every tensor in a state has a
+            leading chain axis; ``info`` holds diagnostics that the next step does not need. The
+            old state is used up: its memory becomes that of the new one.
+    """
+
+    init: Callable[[Tensor, Generators], Any]
+    update: Callable[[Any, Any, Generators], tuple[Any, dict[str, Tensor]]]
