@@ -63,7 +63,7 @@ def make_dataset(
     """Check and build a `Dataset`.
 
     Args:
-        inputs: Shape (example, ...), finite numbers.
+        inputs: Shape (example, ...), finite numbers; stored as float32 unless a tensor of floats.
         classes: Class names.
         labels: Class indices, class names, or None; a missing label is -1, None or "".
         ids: One for each example; "0", "1", … if not given.
@@ -72,8 +72,8 @@ def make_dataset(
     Raises:
         InputError: With one message for each fault.
     """
-    tensor = torch.as_tensor(np.asarray(inputs) if not isinstance(inputs, Tensor) else inputs)
-    tensor = tensor.float() if not tensor.is_floating_point() else tensor
+    tensor = inputs if isinstance(inputs, Tensor) else torch.as_tensor(np.asarray(inputs)).float()
+    tensor = tensor if tensor.is_floating_point() else tensor.float()
     names = tuple(str(c) for c in classes)
     keys = tuple(str(i) for i in (range(len(tensor)) if ids is None else ids))
     faults = [*_duplicates(names, f"class of the {name}"), *_duplicates(keys, f"id of the {name}")]

@@ -115,8 +115,10 @@ def make_table(
         )
     faults = []
     if kind not in get_args(Kind):
-        faults.append(f"Expected the kind of teacher {name!r}'s outputs among "
-                      f"{', '.join(get_args(Kind))}, but got {kind!r}. Declare one of them.")  # fmt: skip
+        faults.append(
+            f"Expected the kind of teacher {name!r}'s outputs among {', '.join(get_args(Kind))}, "
+            f"but got {kind!r}. Declare one of them."
+        )
     if numbers.size == 0:
         faults.append(f"Expected outputs from teacher {name!r}, but got none. Check the file.")
     if numbers.shape != (len(keys), len(columns)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import torch
@@ -28,6 +28,7 @@ class Student:
         shapes: Their shapes.
         prior_mean: Mean of the weight prior, shape (parameter,).
         prior_scale: Standard deviation of the weight prior, shape (parameter,).
+        weight_scale: That deviation in units of ``1 / sqrt(fan_in)``.
     """
 
     head: nn.Module
@@ -36,6 +37,7 @@ class Student:
     shapes: tuple[torch.Size, ...]
     prior_mean: Tensor
     prior_scale: Tensor
+    weight_scale: float = 1.0
 
     @property
     def n_parameters(self) -> int:
@@ -77,17 +79,19 @@ class Student:
         }
 
     def initial_position(self, generators: Generators) -> Tensor:
-        """A random start for each chain, from the weight prior; biases start at their mean.
+        """A random start for each chain, with the variance of He et al. 2015, or the prior's.
+
+        A wide weight prior is no place to start an optimiser from: of ``2 / fan_in`` and the
+        prior's variance the start takes the smaller one. Biases start at their mean.
 
         Returns:
             Positions, shape (chain, parameter).
         """
         device = self.prior_mean.device
-        start = torch.stack(
-            [torch.randn(self.n_parameters, generator=g, device=device) for g in generators]
-        )
+        spread = math.sqrt(2) / max(self.weight_scale, math.sqrt(2))
+        noise = [torch.randn(self.n_parameters, generator=g, device=device) for g in generators]
         is_bias = [torch.full((s.numel(),), len(s) < 2, device=device) for s in self.shapes]
-        return start.masked_fill(torch.cat(is_bias), 0.0)
+        return spread * torch.stack(noise).masked_fill(torch.cat(is_bias), 0.0)
 
     def to(self, device: torch.device) -> Student:
         """The same student on a device."""
@@ -98,6 +102,7 @@ class Student:
             self.shapes,
             self.prior_mean.to(device),
             self.prior_scale.to(device),
+            self.weight_scale,
         )
 
 
@@ -146,6 +151,16 @@ def make_student(
         tuple(head.get_parameter(n).shape for n in names),
         torch.cat([mean for mean, _ in moments]),
         torch.cat([scale for _, scale in moments]),
+        weight_scale,
+    )
+
+
+def widened(student: Student, factor: float) -> Student:
+    """The same student under a weight prior whose standard deviation is so many times larger."""
+    return replace(
+        student,
+        prior_scale=student.prior_scale * factor,
+        weight_scale=student.weight_scale * factor,
     )
 
 

@@ -7,22 +7,24 @@ which 100 are labelled; 97 more calibrate and 500 test.
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from sklearn.datasets import load_digits
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.model_selection import train_test_split
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
-from mtbkd.outputs import TeacherOutputs, align, make_table
+from mtbkd.outputs import Kind, TeacherOutputs, align, make_table
 from mtbkd.recipes.base import Recipe, Task, mlp
 from mtbkd.types import InputError
 
@@ -37,7 +39,7 @@ Costs = dict[str, dict[str, float]]
 class TeacherRows(NamedTuple):
     """Images and labels that the teachers train on: (example, 64), (example,)."""
 
-    images: NDArray[np.float32]
+    images: NDArray[np.floating]
     labels: NDArray[np.int64]
 
 
@@ -77,8 +79,8 @@ def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
     seed, rows = config.seed, task.teacher_data
     chance = np.random.default_rng([seed, 1])
     low, high = (_expert_rows(rows, half, chance) for half in (range(5), range(5, 10)))
-    trees = ExtraTreesClassifier(200, random_state=seed).fit(*low)
-    vectors = SVC(C=10.0).fit(*high)
+    trees: Any = ExtraTreesClassifier(200, random_state=seed).fit(*low)
+    vectors: Any = OneVsRestClassifier(SVC(C=10.0)).fit(*high)
     few, _ = train_test_split(
         np.arange(len(rows.labels)), train_size=_FEW, stratify=rows.labels, random_state=seed
     )
@@ -86,12 +88,17 @@ def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
     inputs = torch.cat([task.train.inputs, task.calibration.inputs, task.test.inputs]).numpy()
     sizes = {
         "extra trees 0-4": float(sum(t.tree_.node_count for t in trees.estimators_)),
-        "support vectors 5-9": float(vectors.support_vectors_.size + vectors.dual_coef_.size),
+        "support vectors 5-9": float(
+            sum(m.support_vectors_.size + m.dual_coef_.size for m in vectors.estimators_)
+        ),
         "network on 60 rows": float(sum(p.numel() for p in network.parameters())),
     }
-    predictors = {
+    predictors: dict[str, tuple[Kind, Callable[[NDArray[np.floating]], ArrayLike]]] = {
         "extra trees 0-4": ("probs", lambda x: _every_class(trees.predict_proba(x), trees)),
-        "support vectors 5-9": ("logits", lambda x: _every_class(_scores(vectors, x), vectors)),
+        "support vectors 5-9": (
+            "logits",
+            lambda x: _every_class(vectors.decision_function(x), vectors),
+        ),
         "network on 60 rows": ("logits", lambda x: network(torch.from_numpy(x)).detach().numpy()),
     }
     tables, costs = [], {}
@@ -141,7 +148,7 @@ def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
     return data.ids, data.inputs
 
 
-def draw(image: NDArray[np.float32]) -> str:
+def draw(image: NDArray[np.floating]) -> str:
     """An 8 x 8 image as inline SVG."""
     cells = "".join(
         f'<rect x="{i % 8}" y="{i // 8}" width="1.02" height="1.02" fill-opacity="{v:.2f}"/>'
@@ -156,7 +163,7 @@ def draw(image: NDArray[np.float32]) -> str:
 
 def _expert_rows(
     rows: TeacherRows, classes: range, chance: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     """Rows of these classes and a few of the others."""
     keep = np.isin(rows.labels, classes) | (chance.random(len(rows.labels)) < _LEAK)
     return rows.images[keep], rows.labels[keep]
@@ -170,12 +177,7 @@ def _every_class(values: NDArray[np.float64], model: Any) -> NDArray[np.float64]
     return full
 
 
-def _scores(model: SVC, images: NDArray[np.float32]) -> NDArray[np.float64]:
-    """One-against-rest decision values, which stacking turns into calibrated logits."""
-    return model.decision_function(images)
-
-
-def _train_network(images: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> nn.Module:
+def _train_network(images: NDArray[np.floating], labels: NDArray[np.int64], seed: int) -> nn.Module:
     """A network 64-64-10, full-batch Adam."""
     generator = torch.Generator().manual_seed(seed)
     model = mlp([_PIXELS, 64, len(CLASSES)])

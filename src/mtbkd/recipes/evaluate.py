@@ -97,6 +97,7 @@ def _student_scores(predictive: Predictive, labels: NDArray[np.int64]) -> dict[s
     return {
         **scores(predictive.probs, labels),
         "coverage_90": coverage(sets, labels),
+        "mass_90": float((predictive.probs * sets).sum(1).mean()),
         "set_size_90": float(sets.sum(1).mean()),
         "error_auroc": error_auroc(predictive.probs, predictive.total, labels),
     }

@@ -24,7 +24,10 @@ from mtbkd.posterior import Strength
 from mtbkd.recipes.base import Recipe, Task
 from mtbkd.recipes.folder import read_json
 from mtbkd.samples import save_json
+from mtbkd.student import widened
 from mtbkd.weights import entropy_weights, pool_log_probs, uniform_weights
+
+_WIDENINGS = (1.0, 4.0)
 
 Costs = dict[str, dict[str, float]]
 
@@ -90,16 +93,17 @@ def baselines(
 ) -> dict[str, Tensor]:
     """Predictions on the test set of what a student is usually trained with.
 
-    Every baseline has the student's network, weight prior, steps and number of modes, whose
-    predictions are averaged; only what it learns from differs.
+    Every baseline has the student's network, steps and number of modes, whose predictions are
+    averaged; what it learns from differs. Its weight prior is the student's or a wider one,
+    whichever has the better log score on the calibration labels.
 
     Returns:
         Probabilities of each baseline, shape (example, class).
     """
     if not config.baselines:
         return {}
-    student, prior = posterior.student, posterior.prior
-    full = training_set(student, task.train, teachers, posterior.weighting)
+    prior = posterior.prior
+    full = training_set(posterior.student, task.train, teachers, posterior.weighting)
     raw = teachers.at(task.train.ids)
     log_probs, mask = raw.log_probs.to(full.labels.device), raw.mask.to(full.labels.device)
     known = full.labels >= 0
@@ -116,18 +120,25 @@ def baselines(
     }
     probs = {}
     for name, (training, its_prior) in trials.items():
-        found = starting_modes(
-            student,
-            training,
-            its_prior,
-            config.map,
-            config.chains,
-            config.seed,
-            out / "baselines",
-            name.replace(" ", "-"),
-            report,
-        )
-        probs[name] = mode_probs(student, found, task.test.inputs)
+        best = -torch.inf
+        for widening in _WIDENINGS:
+            student = widened(posterior.student, widening)
+            found = starting_modes(
+                student,
+                training,
+                its_prior,
+                config.map,
+                config.chains,
+                config.seed,
+                out / "baselines",
+                f"{name.replace(' ', '-')}-{widening:g}",
+                report,
+            )
+            held = mode_probs(student, found, task.calibration.inputs)
+            picked = held.gather(1, task.calibration.labels.clamp_min(0)[:, None])[:, 0]
+            score = float(picked[task.calibration.labels >= 0].log().mean())
+            if score > best:
+                best, probs[name] = score, mode_probs(student, found, task.test.inputs)
     return probs
 
 

@@ -1,0 +1,28 @@
+"""Shared by all tests: one thread, fixed property tests, the public data if it is there."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("fixed", derandomize=True, database=None, deadline=None, max_examples=40)
+settings.load_profile("fixed")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Where the public data sets lie."""
+    folder = os.environ.get("MTBKD_DATA")
+    if not folder:
+        pytest.skip("set MTBKD_DATA to the folder that holds deeploc2_mtbkd (see docs/data.md)")
+    return Path(folder)

@@ -1,0 +1,190 @@
+"""Teacher weights: the paper's formula by hand, and what stacking must and must not do."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtbkd.weights import (
+    Weighting,
+    entropy,
+    entropy_weights,
+    fit_stacked,
+    pool_log_probs,
+    pool_log_score,
+    uniform_weights,
+)
+
+N_CLASSES = 6
+
+
+def everyone(log_probs: torch.Tensor) -> torch.Tensor:
+    return torch.ones(log_probs.shape[:2], dtype=torch.bool)
+
+
+def two_point(*probs: float) -> torch.Tensor:
+    """Teachers on one example of two classes."""
+    return torch.tensor([[[p, 1 - p]] for p in probs]).log().clamp_min(-16)
+
+
+def score(log_weights, log_probs, labels) -> float:
+    return float(pool_log_probs(log_weights, log_probs).gather(1, labels[:, None]).mean())
+
+
+def experts(seed: int, n_examples: int, sharpness: float = 4.0):
+    """Two teachers; each knows one half of the classes and guesses, less surely, on the other."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(N_CLASSES, (n_examples,), generator=generator)
+    logits = torch.randn(2, n_examples, N_CLASSES, generator=generator)
+    upper = labels >= N_CLASSES // 2
+    for teacher, knows in enumerate((~upper, upper)):
+        rows = knows.nonzero()[:, 0]
+        logits[teacher, rows, labels[rows]] += sharpness
+        blind = slice(N_CLASSES // 2, None) if teacher == 0 else slice(N_CLASSES // 2)
+        logits[teacher][:, blind] -= 4.0
+    return torch.log_softmax(logits, -1), labels
+
+
+def noisy_copies(seed: int, n_examples: int, n_teachers: int = 3):
+    """Teachers of equal worth: the same truth, each with its own noise."""
+    generator = torch.Generator().manual_seed(seed)
+    truth = 2 * torch.randn(n_examples, N_CLASSES, generator=generator)
+    labels = torch.multinomial(truth.softmax(-1), 1, generator=generator)[:, 0]
+    noise = torch.randn(n_teachers, n_examples, N_CLASSES, generator=generator)
+    return torch.log_softmax(truth + 0.5 * noise, -1), labels
+
+
+def test_entropy_is_in_nats():
+    assert entropy(two_point(0.5)).item() == pytest.approx(math.log(2))
+    expected = -(0.1 * math.log(0.1) + 0.9 * math.log(0.9))
+    assert entropy(two_point(0.9)).item() == pytest.approx(expected)
+
+
+def test_entropy_weights_by_hand():
+    """H = 0.6931, 0.5004, 0.3251 nats: w_k = (1 - H_k / 1.5186) / 2."""
+    log_probs = two_point(0.5, 0.8, 0.9)
+    weights = entropy_weights(log_probs, everyone(log_probs)).exp()[:, 0]
+    torch.testing.assert_close(weights, torch.tensor([0.27178, 0.33524, 0.39297]), atol=1e-4, rtol=0)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(2, 8))
+def test_entropy_weights_sum_to_one_and_stay_below_the_papers_bound(seed, n_teachers, n_classes):
+    generator = torch.Generator().manual_seed(seed)
+    noise = 5 * torch.randn(n_teachers, 7, n_classes, generator=generator)
+    log_probs = torch.log_softmax(noise, -1)
+    weights = entropy_weights(log_probs, everyone(log_probs)).exp()
+    torch.testing.assert_close(weights.sum(0), torch.ones(7))
+    assert (weights <= 1 / (n_teachers - 1) + 1e-5).all()
+    order = entropy(log_probs).argsort(0)
+    assert (weights.gather(0, order).diff(dim=0) <= 1e-6).all()
+
+
+def test_masked_teacher_gets_no_entropy_weight_and_does_not_count():
+    log_probs = two_point(0.5, 0.6, 0.9)
+    mask = torch.tensor([[True], [False], [True]])
+    weights = entropy_weights(log_probs, mask).exp()[:, 0]
+    pair = entropy_weights(log_probs[[0, 2]], mask[[0, 2]]).exp()[:, 0]
+    assert weights[1] == 0
+    torch.testing.assert_close(weights[[0, 2]], pair)
+
+
+@pytest.mark.parametrize("rule", ["uniform", "entropy"])
+@pytest.mark.parametrize("p", [0.5, 0.7, 1.0])
+def test_teacher_alone_gets_all_the_weight(rule, p):
+    one, three = two_point(p), two_point(0.9, p, 0.6)
+    mask = torch.tensor([[False], [True], [False]])
+    assert Weighting(rule).apply(one, everyone(one))[1].exp().item() == pytest.approx(1.0)
+    assert Weighting(rule).apply(three, mask)[1].exp()[:, 0].tolist() == pytest.approx([0, 1, 0])
+
+
+def test_certain_teachers_share_equally():
+    log_probs = torch.tensor([[[0.0, -torch.inf]], [[-torch.inf, 0.0]], [[0.0, -torch.inf]]])
+    weights = entropy_weights(log_probs.clamp_min(-300), everyone(log_probs)).exp()
+    torch.testing.assert_close(weights, torch.full((3, 1), 1 / 3))
+
+
+def test_example_without_teacher_has_no_weight():
+    log_probs = two_point(0.5, 0.9)
+    silent = torch.zeros(2, 1, dtype=torch.bool)
+    for weights in (uniform_weights(silent), entropy_weights(log_probs, silent)):
+        assert torch.isneginf(weights).all()
+
+
+def test_stacked_permutes_with_the_teachers():
+    log_probs, labels = experts(0, 120)
+    log_probs = torch.cat([log_probs, noisy_copies(1, 120, 1)[0]])
+    order = [2, 0, 1]
+    fit = fit_stacked(log_probs, everyone(log_probs), labels)
+    permuted = fit_stacked(log_probs[order], everyone(log_probs), labels)
+    assert permuted.scale == fit.scale > 0
+    for name in ("intercept", "slope", "temperature"):
+        expected = getattr(fit, name)[order]
+        torch.testing.assert_close(getattr(permuted, name), expected, atol=1e-3, rtol=1e-3)
+    assert not torch.allclose(fit.slope[order], fit.slope, atol=0.1)
+
+
+def test_identical_teachers_are_weighted_alike():
+    log_probs, labels = noisy_copies(0, 150, 1)
+    twins = log_probs.expand(2, -1, -1)
+    fit = fit_stacked(twins, everyone(twins), labels)
+    weights = fit.log_weights(twins, everyone(twins)).exp()
+    assert torch.equal(weights, torch.full((2, 150), 0.5))
+
+
+def test_indistinguishable_teachers_are_not_told_apart():
+    """One standard error lets about one data set in eight through, and then costs little."""
+    n_sets, scales = 10, []
+    for seed in range(n_sets):
+        log_probs, labels = noisy_copies(seed, 1150)
+        train, test = slice(0, 150), slice(150, None)
+        fit = fit_stacked(log_probs[:, train], everyone(log_probs)[:, train], labels[train])
+        mask = everyone(log_probs)[:, test]
+        uniform = score(uniform_weights(mask), log_probs[:, test], labels[test])
+        stacked = float(pool_log_score(fit, log_probs[:, test], mask, labels[test]).mean())
+        assert stacked > uniform - 0.04
+        scales.append(fit.scale)
+    assert scales.count(0.0) >= 0.8 * n_sets
+    assert max(scales) <= 1.0
+
+
+def test_experts_are_trusted_on_their_classes():
+    log_probs, labels = experts(0, 1300)
+    train, test = slice(0, 300), slice(300, None)
+    fit = fit_stacked(log_probs[:, train], everyone(log_probs)[:, train], labels[train])
+    log_probs, labels, mask = log_probs[:, test], labels[test], everyone(log_probs)[:, test]
+    tempered, log_weights = Weighting("stacked", fit).apply(log_probs, mask)
+    upper = labels >= N_CLASSES // 2
+    own = torch.where(upper, log_weights[1], log_weights[0]).exp()
+    assert own.mean() > 0.75
+    stacked = score(log_weights, tempered, labels)
+    rivals = (uniform_weights(mask), entropy_weights(log_probs, mask))
+    assert all(stacked > score(rival, log_probs, labels) + 0.1 for rival in rivals)
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_temperature_of_an_overconfident_teacher_is_found(factor):
+    generator = torch.Generator().manual_seed(0)
+    logits = 1.5 * torch.randn(4000, N_CLASSES, generator=generator)
+    labels = torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
+    log_probs = torch.log_softmax(factor * logits, -1)[None]
+    fit = fit_stacked(log_probs, everyone(log_probs), labels)
+    assert fit.temperature.item() == pytest.approx(factor, rel=0.08)
+    torch.testing.assert_close(
+        fit.tempered(log_probs)[0], torch.log_softmax(logits, -1), atol=1.0, rtol=0.1
+    )
+
+
+def test_stacked_gives_masked_teachers_no_weight_and_fits_without_them():
+    log_probs, labels = experts(0, 200)
+    mask = everyone(log_probs)
+    mask[0, ::2] = False
+    other = log_probs.clone()
+    other[0, ::2] = -math.log(N_CLASSES)
+    fits = [fit_stacked(each, mask, labels) for each in (log_probs, other)]
+    weights = fits[0].log_weights(log_probs, mask).exp()
+    assert (weights[0, ::2] == 0).all()
+    torch.testing.assert_close(weights.sum(0), torch.ones(200))
+    for name in ("intercept", "slope", "temperature"):
+        torch.testing.assert_close(getattr(fits[0], name), getattr(fits[1], name))
