@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd.data import check_split, make_dataset
+from mtbkd.data import check_splits, make_dataset
 from mtbkd.types import InputError, check_positive
 
 INPUTS = np.arange(12.0).reshape(4, 3)
@@ -151,15 +151,20 @@ def test_labels_are_removed_from_a_copy():
     assert data.labels.tolist() == [0, 1, 1, 0]
 
 
-def test_empty_split_is_refused():
-    check_split("test", 1)
-    with pytest.raises(InputError, match="Expected at least one example in the split `test`, but"):
-        check_split("test", 0)
+def test_empty_splits_are_refused_together():
+    data = make()
+    none = data.subset([])
+    check_splits(train=data, test=data)
+    with pytest.raises(InputError, match="Expected at least one example in the split `test`") as e:
+        check_splits(train=data, calibration=none, test=none)
+    assert len(e.value.faults) == 2
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_settings_must_be_positive(value):
     check_positive(draws=1, chains=0.5)
-    with pytest.raises(InputError, match="Expected draws above 0, but got .*\nExpected chains") as e:
+    with pytest.raises(
+        InputError, match="Expected draws above 0, but got .*\nExpected chains"
+    ) as e:
         check_positive(draws=value, fine=1, chains=value)
     assert len(e.value.faults) == 2

@@ -1,5 +1,7 @@
 """The log posterior against its definition, and its closed-form gradient against autograd."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,11 +9,14 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.distributions import Categorical, Dirichlet, Normal
 
+from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.chains import chainwise_gradient
+from mtbkd.inference.run import SamplerSettings, sample
 from mtbkd.posterior import Strength, log_posterior, posterior_gradient
 from mtbkd.prior import mixture_terms
 from mtbkd.student import Student, make_student
 from mtbkd.types import Batch
+from mtbkd.weights import uniform_weights
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-10}
 N_FEATURES = 3
@@ -127,9 +132,7 @@ def test_minibatch_gradients_average_to_the_full_one(size):
 
 def test_only_the_weight_prior_is_divided_by_the_number_of_examples():
     student, batch, positions, _ = make_case()
-    gradient = {
-        n: posterior_gradient(student, n)(positions, chains_of(batch, 2)) for n in (6, 600)
-    }
+    gradient = {n: posterior_gradient(student, n)(positions, chains_of(batch, 2)) for n in (6, 600)}
     difference = gradient[6][1] - gradient[600][1]
     torch.testing.assert_close(difference, -positions * (1 / 6 - 1 / 600), **TOLERANCE)
     energy = 0.5 * positions.square().sum(1)
@@ -145,7 +148,9 @@ def test_twice_the_data_is_twice_the_evidence():
     torch.testing.assert_close(12 * twice + positions, 2 * (6 * once + positions), **TOLERANCE)
 
 
-@pytest.mark.parametrize("build", [posterior_gradient, lambda *a: chainwise_gradient(log_posterior(*a))])
+@pytest.mark.parametrize(
+    "build", [posterior_gradient, lambda *a: chainwise_gradient(log_posterior(*a))]
+)
 def test_unlabelled_rows_teach_through_the_teachers_alone(build):
     student, batch, positions, _ = make_case()
     gradient = build(student, 6, Strength(0.5))
@@ -158,3 +163,39 @@ def test_unlabelled_rows_teach_through_the_teachers_alone(build):
     half = teachers_alone(positions, chains_of(blind, 2))[1].clone() + positions / 6
     whole = gradient(positions, chains_of(blind, 2))[1] + positions / 6
     torch.testing.assert_close(whole, 2 * half, **TOLERANCE)
+
+
+@pytest.mark.parametrize("engine", ["sghmc", "sgld"])
+def test_posterior_of_two_parameters_is_that_of_a_grid(engine):
+    """The chain's temperature, batches and units, all at once, against numerical integration.
+
+    ``sgld`` may be off by its tolerance; chains are independent, so their spread is the error.
+    """
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(12, 1, generator=generator)
+    teachers = torch.log_softmax(2 * torch.randn(2, 12, 2, generator=generator), -1)
+    labels = torch.tensor([-1, 0, 1] * 4)
+    weights = uniform_weights(torch.ones(2, 12, dtype=torch.bool))
+    data, prior = TrainingSet(features, labels, teachers, weights), Prior(4.0)
+    student = make_student(nn.Linear(1, 2, bias=False), weight_scale=0.7)
+    axis = torch.linspace(-6, 6, 161)
+    grid = torch.cartesian_prod(axis, axis)
+    batch = Batch(features, labels, *mixture_terms(teachers, weights, prior.concentration))
+    log_density = torch.vmap(lambda position: log_posterior(student, 12)(position, batch))
+    density = torch.softmax(12 * log_density(grid), 0)
+    mean = density @ student.natural(grid)
+    centred = student.natural(grid) - mean
+    covariance = (density[:, None] * centred).T @ centred
+
+    settings = SamplerSettings(engine, burn_in=300, draws=60, thinning=30, batch_size=12)
+    chains = sample(student, data, prior, settings, torch.zeros(64, 2), seed=0)
+    draws = torch.cat(chains.samples.segments, dim=1) - mean
+    shift = draws.mean(1)
+    error = shift.std(0) / math.sqrt(len(draws))
+    variance = covariance.diag().min()
+    assert (error < 0.1 * variance.sqrt()).all()
+    assert (shift.mean(0).abs() < 4 * error).all()
+    outer = (draws[..., None] * draws[..., None, :]).mean(1)
+    error = outer.std(0) / math.sqrt(len(draws))
+    assert (error < 0.1 * variance).all()
+    assert ((outer.mean(0) - covariance).abs() < 4 * error + settings.tolerance * variance).all()

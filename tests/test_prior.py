@@ -46,7 +46,9 @@ def test_density_is_the_weighted_sum_of_dirichlets(seed, k, n, c, concentration,
     softened = torch.softmax(teachers / softening, -1)
     parts = [Dirichlet(1 + concentration * p).log_prob(log_q.exp()) for p in softened]
     expected = torch.logsumexp(weights + torch.stack(parts), 0)
-    torch.testing.assert_close(density(teachers, weights, log_q, concentration, softening), expected)
+    torch.testing.assert_close(
+        density(teachers, weights, log_q, concentration, softening), expected
+    )
 
 
 @given(SEEDS, COUNTS, st.integers(2, 6), st.floats(0.1, 60))

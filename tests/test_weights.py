@@ -66,7 +66,9 @@ def test_entropy_weights_by_hand():
     """H = 0.6931, 0.5004, 0.3251 nats: w_k = (1 - H_k / 1.5186) / 2."""
     log_probs = two_point(0.5, 0.8, 0.9)
     weights = entropy_weights(log_probs, everyone(log_probs)).exp()[:, 0]
-    torch.testing.assert_close(weights, torch.tensor([0.27178, 0.33524, 0.39297]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        weights, torch.tensor([0.27178, 0.33524, 0.39297]), atol=1e-4, rtol=0
+    )
 
 
 @given(st.integers(0, 10_000), st.integers(2, 6), st.integers(2, 8))

@@ -109,17 +109,20 @@ def make_dataset(
     return Dataset(keys, tensor, indices, names)
 
 
-def check_split(name: str, size: int) -> None:
-    """Refuse an empty split.
+def check_splits(**splits: Dataset) -> None:
+    """Refuse empty splits.
 
     Raises:
-        InputError: If it has no examples.
+        InputError: With one message for each of them.
     """
-    if size == 0:
-        raise InputError(
-            f"Expected at least one example in the split `{name}`, but got none. Enlarge the data "
-            "or the split's share."
-        )
+    faults = [
+        f"Expected at least one example in the split `{name}`, but got none. Enlarge the data or "
+        "the split's share."
+        for name, split in splits.items()
+        if not len(split)
+    ]
+    if faults:
+        raise InputError(*faults)
 
 
 def _label_indices(

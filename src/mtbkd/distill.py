@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mtbkd.data import Dataset
+from mtbkd.data import Dataset, check_splits
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.run import Chains, MapSettings, SamplerSettings, find_modes, sample
 from mtbkd.outputs import TeacherOutputs
@@ -138,6 +138,8 @@ def distill(
         InputError: If teachers and data do not fit.
     """
     check_positive(chains=chains, weight_scale=weight_scale)
+    splits = {"data": data} if calibration is None else {"data": data, "calibration": calibration}
+    check_splits(**splits)
     where = pick_device(device)
     student = make_student(
         network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]

@@ -140,7 +140,7 @@ def make_student(
             f"{', '.join(every) or 'none'}. Change the pattern `sampled`."
         )
     head, frozen, prefix = module, None, ""
-    if len(chosen) < len(every) and example is not None:
+    if example is not None:
         head, frozen, prefix = _split(module, chosen, example)
     names = tuple(n.removeprefix(prefix) for n in chosen)
     moments = [_prior(head, name, weight_scale) for name in names]
@@ -216,8 +216,11 @@ def _split(
     stop: nn.Module = owner
     if isinstance(owner, nn.Sequential):
         wanted = {id(module.get_parameter(name)) for name in chosen}
-        start = next(i for i, child in enumerate(owner)
-                     if wanted & {id(p) for p in child.parameters()})  # fmt: skip
+        start = next(
+            i for i, child in enumerate(owner) if wanted & {id(p) for p in child.parameters()}
+        )
+        if owner is module and start == 0:
+            return module, None, ""
         head, stop = owner[start:], owner[start]  # a slice keeps its children's names
     if stop is module:
         return module, None, ""

@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
 
 _SEGMENT = 10
-_PROBES, _PROBE_EXAMPLES, _FIRST_ITERATIONS, _LATER_ITERATIONS = 8, 512, 10, 3
+_PROBES, _PROBE_EXAMPLES, _FIRST_ITERATIONS, _LATER_ITERATIONS = 20, 512, 10, 3
 _MAP_STREAM, _SAMPLER_STREAM = 0, 1
 
 
@@ -173,7 +173,9 @@ def sample(
     total = settings.burn_in + settings.draws * settings.thinning
     while done < total:
         if done < settings.burn_in and done % _probe_interval(settings) == 0:
-            state, probe = _adapt(state, probe, settings, gradient, batches, first=done == 0)
+            state = engine.init(state.position, generators)._replace(step_size=state.step_size)
+            progressed = done / settings.burn_in
+            state, probe = _adapt(state, probe, settings, gradient, batches, progressed)
         state, info = engine.update(state, batches(settings.batch_size), generators)
         done += 1
         after = done - settings.burn_in
@@ -216,10 +218,14 @@ def _adapt(
     settings: SamplerSettings,
     gradient: Gradient,
     batches: Minibatches,
-    *,
-    first: bool,
+    progressed: float,
 ) -> tuple[State, Probe]:
-    """Measure what limits the step size and set it, unless the user fixed it."""
+    """Measure what limits the step size and set it, unless the user fixed it.
+
+    A mode is flatter and its gradients are quieter than the posterior around it, so the step grows
+    to its limit over the first half of the burn-in, and a worse limit counts at once.
+    """
+    first = progressed == 0
     n, size = batches.n_examples, settings.batch_size
     curvature, direction = largest_curvature(
         gradient,
@@ -230,9 +236,10 @@ def _adapt(
     )
     noise = gradient_noise(gradient, state.position, (batches(size), batches(size)))
     seen = torch.stack([n * curvature, n**2 * noise])
-    limits = seen if first else (probe.limits + seen) / 2
+    limits = seen if first else torch.maximum(seen, (probe.limits + seen) / 2)
     if settings.step_size is None:
         stable = {"sghmc": sghmc.stable_step_size, "sgld": sgld.stable_step_size}
         step_size = stable[settings.engine](*limits, tolerance=settings.tolerance)
-        state = state._replace(step_size=step_size)
+        ramp = min(1.0, 0.1 + 2 * progressed)
+        state = state._replace(step_size=ramp * step_size)
     return state, Probe(direction, limits)

@@ -60,7 +60,7 @@ def run(
         say("nothing to do: the run is complete")
         return read_json(out / "metrics.json")
     with clock.stage("data"):
-        task = recipe.load(config, out / "features")
+        task = stages.load(recipe, config, out)
     with clock.stage("teachers"):
         teachers, costs = stages.teach(recipe, config, task, out)
     with clock.stage("student"):
@@ -81,14 +81,14 @@ def teach(config: RunConfig, out: Path) -> TeacherOutputs:
     """The first stage alone: the teachers' outputs on the recipe's examples."""
     recipe = find_recipe(config.recipe)
     open_run(out, config)
-    return stages.teach(recipe, config, recipe.load(config, out / "features"), out)[0]
+    return stages.teach(recipe, config, stages.load(recipe, config, out), out)[0]
 
 
 def distill(config: RunConfig, out: Path, report: Report | None = None) -> Posterior:
     """The stages up to the posterior."""
     recipe = find_recipe(config.recipe)
     open_run(out, config)
-    task = recipe.load(config, out / "features")
+    task = stages.load(recipe, config, out)
     teachers, _ = stages.teach(recipe, config, task, out)
     return stages.learn(recipe, config, task, teachers, out, report)
 
@@ -97,7 +97,7 @@ def evaluate_run(out: Path, report: Report | None = None) -> dict[str, Any]:
     """Judge a distilled run again."""
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
     recipe = find_recipe(config.recipe)
-    task = recipe.load(config, out / "features")
+    task = stages.load(recipe, config, out)
     teachers, costs = stages.teach(recipe, config, task, out)
     posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
     rivals = stages.baselines(config, task, teachers, posterior, out, report)
@@ -108,7 +108,7 @@ def report_run(out: Path) -> Path:
     """Draw the report of an evaluated run again; returns where it is."""
     config = read_run(out, "metrics.json", "evaluation.safetensors", "predictions.parquet")
     recipe = find_recipe(config.recipe)
-    task = recipe.load(config, out / "features")
+    task = stages.load(recipe, config, out)
     teachers, _ = stages.teach(recipe, config, task, out)
     write_report(config, task, teachers, out)
     return out / "report.html"

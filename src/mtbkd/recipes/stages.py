@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.config import RunConfig
+from mtbkd.data import check_splits
 from mtbkd.distill import (
     Posterior,
     Report,
@@ -30,6 +31,13 @@ from mtbkd.weights import entropy_weights, pool_log_probs, uniform_weights
 _WIDENINGS = (1.0, 4.0)
 
 Costs = dict[str, dict[str, float]]
+
+
+def load(recipe: Recipe, config: RunConfig, out: Path) -> Task:
+    """The recipe's data, none of its splits empty."""
+    task = recipe.load(config, out / "features")
+    check_splits(train=task.train, calibration=task.calibration, test=task.test)
+    return task
 
 
 def teach(recipe: Recipe, config: RunConfig, task: Task, out: Path) -> tuple[TeacherOutputs, Costs]:

@@ -1,0 +1,1 @@
+"""Proteins as numbers: residues, scales, motifs and the features made of them."""

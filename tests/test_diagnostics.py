@@ -1,0 +1,47 @@
+"""Diagnostics see what is wrong with chains, and are silent when nothing is."""
+
+import numpy as np
+import pytest
+
+from mtbkd.diagnostics import diagnose
+
+
+@pytest.fixture
+def healthy():
+    return np.random.default_rng(0).normal(size=(4, 200, 30))
+
+
+def test_independent_draws_raise_no_warning(healthy):
+    found = diagnose(healthy, np.ones(4), np.ones(4))
+    assert found.warnings == ()
+    assert found.rhat_95 < 1.02
+    assert found.ess_median == pytest.approx(800, rel=0.15)
+
+
+def test_chains_in_different_places_disagree(healthy):
+    shifted = healthy + np.arange(4)[:, None, None]
+    found = diagnose(shifted, np.ones(4))
+    assert found.rhat_95 > 1.3
+    assert any(w.startswith("Chains disagree") for w in found.warnings)
+
+
+def test_a_chain_at_its_mode_is_named(healthy):
+    found = diagnose(healthy, np.array([1.0, 0.01, 1.0, 1.0]))
+    assert [w[:7] for w in found.warnings] == ["Chain 1"]
+    assert "hardly moved" in found.warnings[0]
+
+
+def test_a_hot_chain_is_named(healthy):
+    found = diagnose(healthy, np.ones(4), np.array([1.0, 1.0, 1.5, 1.0]))
+    assert "Chain 2 runs at 1.50 times" in found.warnings[0]
+
+
+def test_slow_chains_have_few_independent_draws():
+    steps = np.random.default_rng(1).normal(size=(4, 50, 10))
+    slow = np.cumsum(steps, axis=1)
+    assert any("Few independent draws" in w for w in diagnose(slow, np.ones(4)).warnings)
+
+
+def test_constant_functions_are_left_out(healthy):
+    constant = np.concatenate([healthy, np.zeros((4, 200, 5))], axis=2)
+    assert diagnose(constant, np.ones(4)).rhat_95 == diagnose(healthy, np.ones(4)).rhat_95

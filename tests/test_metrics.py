@@ -1,0 +1,55 @@
+"""Metrics against independent references."""
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics.functional.classification as reference
+from sklearn.metrics import log_loss, roc_auc_score
+
+from mtbkd import metrics
+
+
+@pytest.fixture
+def predictions():
+    rng = np.random.default_rng(3)
+    probs = rng.dirichlet(np.full(7, 0.4), size=400)
+    labels = np.array([rng.choice(7, p=p) for p in probs])
+    return probs, labels
+
+
+def test_ece_is_that_of_torchmetrics(predictions):
+    probs, labels = predictions
+    expected = reference.multiclass_calibration_error(
+        torch.tensor(probs), torch.tensor(labels), num_classes=7, n_bins=15, norm="l1"
+    )
+    assert metrics.ece(probs, labels) == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_nll_is_the_log_loss_of_scikit_learn(predictions):
+    probs, labels = predictions
+    assert metrics.nll(probs, labels) == pytest.approx(log_loss(labels, probs, labels=range(7)))
+
+
+def test_brier_is_the_squared_distance_to_the_one_hot_label(predictions):
+    probs, labels = predictions
+    expected = np.square(probs - np.eye(7)[labels]).sum(1).mean()
+    assert metrics.brier(probs, labels) == pytest.approx(expected)
+
+
+def test_error_auroc_is_that_of_scikit_learn_with_ties(predictions):
+    probs, labels = predictions
+    uncertainty = np.round(1 - probs.max(1), 1)
+    wrong = probs.argmax(1) != labels
+    expected = roc_auc_score(wrong, uncertainty)
+    assert metrics.error_auroc(probs, uncertainty, labels) == pytest.approx(expected)
+
+
+def test_error_auroc_of_a_faultless_model_is_undefined():
+    assert metrics.error_auroc(np.eye(3), np.zeros(3), np.arange(3)) is None
+
+
+def test_confidence_on_a_bin_edge_belongs_to_the_bin_below():
+    probs = np.array([[1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, 0.0]])
+    counts = metrics.reliability(probs, np.array([0, 0]))[2]
+    assert counts[4] == 1
+    assert counts[14] == 1
