@@ -172,8 +172,10 @@ def sample(
     kept: list[Tensor] = []
     total = settings.burn_in + settings.draws * settings.thinning
     while done < total:
-        if done < settings.burn_in and done % _probe_interval(settings) == 0:
-            state = engine.init(state.position, generators)._replace(step_size=state.step_size)
+        adapting = settings.step_size is None and done < settings.burn_in
+        if done == 0 or (adapting and done % _probe_interval(settings) == 0):
+            if adapting:  # momentum gathered at another step size is forgotten
+                state = engine.init(state.position, generators)
             progressed = done / settings.burn_in
             state, probe = _adapt(state, probe, settings, gradient, batches, progressed)
         state, info = engine.update(state, batches(settings.batch_size), generators)

@@ -180,13 +180,13 @@ def _calibration(data: ReportData) -> Finding:
     error = float(np.nansum(counts * np.abs(confidence - hit_rate)) / counts.sum())
     chance = calibration_by_chance(data.probs)
     lean = float(data.probs.max(1).mean() - (data.probs.argmax(1) == data.labels).mean())
-    manner = "too sure" if lean > 0 else "too modest"
+    manner = "more sure than it should be" if lean > 0 else "more modest than it need be"
     said = (
         f"Its stated confidence is off by {100 * error:.1f} points on average (ECE; chance alone "
         f"would give about {100 * chance:.1f})"
     )
     good = error <= max(0.05, 2 * chance)
-    said += "." if good and abs(lean) < 0.02 else f"; it is {manner} rather than the reverse."
+    said += "." if abs(lean) < 0.02 else f"; overall it is {manner}."
     return Finding("trust" if good else "care" if error <= 0.1 else "doubt", "calibration", said)
 
 
@@ -196,9 +196,10 @@ def _sets(data: ReportData) -> Finding | None:
     if not is_number(covered):
         return None
     error = math.sqrt(max(covered * (1 - covered), 0.0) / len(data.labels))
-    said = f"Its 90 % sets contain the truth for {percent(covered)} ± {100 * error:.1f}"
     size = student.get("set_size_90")
-    said += f" of examples, with {size:.1f} classes on average." if is_number(size) else "."
+    said = f"Its {percent(0.9, 0)} sets contain the truth for {percent(covered)} of the examples"
+    said += f" (± {100 * error:.1f} standard error)"
+    said += f", with {size:.1f} classes on average." if is_number(size) else "."
     short = 0.9 - 2 * error - covered
     level = "trust" if short <= 0 else "care" if short <= 0.05 else "doubt"
     return Finding(level, "its 90 % sets", said)
@@ -209,7 +210,7 @@ def _errors(data: ReportData) -> Finding:
     handed, kept = accuracy_when_handing_over(data, data.total)
     at = min(int(np.searchsorted(handed, 0.2)), len(handed) - 1)
     gain = (
-        f"handing the most uncertain 20 % to a person moves accuracy on the rest from "
+        f"handing the most uncertain {percent(0.2, 0)} to a person moves accuracy on the rest from "
         f"{percent(kept[0])} to {percent(kept[at])}"
     )
     if not is_number(auroc):

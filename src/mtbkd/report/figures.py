@@ -1,0 +1,220 @@
+"""The figures of a report, each an inline SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import wrap
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from mtbkd.metrics import reliability
+from mtbkd.report.canvas import CHAINS, ROLE, draw, quiet
+from mtbkd.report.data import Floats, Ints, ReportData
+from mtbkd.report.verdict import accuracy_when_handing_over
+from mtbkd.report.words import shorten
+
+_SIZE = (340.0, 290.0)
+_POINTS = 200
+
+
+def calibration(name: str, title: str, probs: Floats, labels: Ints, colour: str) -> str:
+    """Reliability diagram of the top class, with the number of answers in each bin beneath.
+
+    Args:
+        name: Of the figure.
+        title: Of the figure, for screen readers.
+        probs: Shape (example, class).
+        labels: Shape (example,).
+        colour: A role.
+    """
+    confidence, hit_rate, counts = reliability(probs, labels)
+    filled = np.flatnonzero(counts)
+    low, high = _wilson(hit_rate[filled], counts[filled])
+
+    def paint(figure: Figure) -> None:
+        top, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+        top.plot([0, 1], [0, 1], color=ROLE["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        top.vlines(confidence[filled], low, high, color=ROLE[colour], linewidth=1.4, alpha=0.55)
+        top.plot(confidence[filled], hit_rate[filled], color=ROLE[colour], marker="o", markersize=5)
+        top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share right")
+        edges = np.arange(len(counts)) / len(counts)
+        beneath.bar(
+            edges, counts, 0.85 / len(counts), align="edge", color=ROLE[colour], alpha=0.75
+        )
+        beneath.set(xlabel="stated confidence", ylabel="answers")
+        beneath.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+        for axes in (top, beneath):
+            axes.xaxis.set_major_formatter(PercentFormatter(1, 0, "\N{NO-BREAK SPACE}%"))
+            quiet(axes)
+        top.yaxis.set_major_formatter(PercentFormatter(1, 0, "\N{NO-BREAK SPACE}%"))
+        figure.align_ylabels()
+
+    return draw(name, title, _SIZE, paint)
+
+
+def right_and_wrong(data: ReportData) -> str:
+    """How total uncertainty is spread over right and over wrong answers."""
+    wrong = data.probs.argmax(1) != data.labels
+    edges = np.linspace(0, max(float(data.total.max()), 1e-3), 25)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for mask, colour, word in ((~wrong, "student", "right"), (wrong, "wrong", "wrong")):
+            if mask.any():
+                shares = np.histogram(data.total[mask], edges)[0] / mask.sum()
+                label = f"{word} ({mask.sum():,})"
+                axes.stairs(shares, edges, fill=True, color=ROLE[colour], alpha=0.22)
+                axes.stairs(shares, edges, color=ROLE[colour], linewidth=1.6, label=label)
+        axes.set(xlabel="total uncertainty (nats)", ylabel="share of such answers", xlim=(0, None))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0, "\N{NO-BREAK SPACE}%"))
+        axes.legend()
+        quiet(axes)
+
+    return draw("spread", "Total uncertainty of right and of wrong answers", _SIZE, paint)
+
+
+def split(data: ReportData) -> str:
+    """Median, middle half and middle 80 % of each part of uncertainty, right against wrong."""
+    wrong = data.probs.argmax(1) != data.labels
+    parts = {"total": data.total, "aleatoric": data.aleatoric, "epistemic": data.epistemic}
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for row, values in enumerate(parts.values()):
+            for mask, colour, shift in ((~wrong, "student", -0.16), (wrong, "wrong", 0.16)):
+                if mask.any():
+                    cuts = np.quantile(values[mask], [0.1, 0.25, 0.5, 0.75, 0.9])
+                    _interval(axes, row + shift, cuts, ROLE[colour])
+        axes.set_yticks(range(len(parts)), list(parts), color=ROLE["ink"])
+        axes.set(xlabel="uncertainty (nats)", ylim=(len(parts) - 0.5, -0.5))
+        axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
+        for word, colour in (("right", "student"), ("wrong", "wrong")):
+            axes.plot([], [], color=ROLE[colour], linewidth=5, label=word)
+        axes.legend(loc="lower right")
+        quiet(axes, "x")
+
+    return draw("split", "Aleatoric and epistemic uncertainty, right against wrong", _SIZE, paint)
+
+
+def handing_over(data: ReportData) -> str:
+    """Accuracy on the rest against the share of answers handed to a person."""
+    wrong = (data.probs.argmax(1) != data.labels).astype(float)
+    orders: list[tuple[str, Floats, str, object]] = [
+        ("perfect order", wrong, "muted", (0, (4, 3))),
+        ("by student's uncertainty", data.total, "student", "-"),
+    ]
+    if data.disagreement is not None and len(data.teachers) > 1:
+        orders.insert(1, ("by teachers' disagreement", data.disagreement, "pool", "-"))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for label, order, colour, style in orders:
+            handed, accuracy = accuracy_when_handing_over(data, order)
+            rows = np.flatnonzero(handed <= 0.95)
+            rows = rows[np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(int)]
+            width = 1.2 if colour == "muted" else 1.8
+            axes.plot(
+                handed[rows], accuracy[rows],
+                color=ROLE[colour], linestyle=style, linewidth=width, label=label,
+            )  # fmt: skip
+        axes.axhline(1 - wrong.mean(), color=ROLE["muted"], linewidth=1, linestyle=":")
+        axes.set(xlabel="most uncertain answers handed over", ylabel="accuracy on the rest")
+        axes.set_xlim(0, 1)
+        axes.set_ylim(top=1 + 0.04 * (1 - axes.get_ylim()[0]))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, None, "\N{NO-BREAK SPACE}%"))
+        axes.legend(loc="lower right")
+        quiet(axes)
+
+    return draw("handing", "Accuracy when uncertain answers go to a person", _SIZE, paint)
+
+
+def shares(
+    name: str, title: str, values: Floats, teachers: Sequence[str], classes: Sequence[str]
+) -> str:
+    """Heat map of each teacher's share in each class: classes down, teachers across.
+
+    Args:
+        name: Of the figure.
+        title: Of the figure, for screen readers.
+        values: In [0, 1], shape (teacher, class).
+        teachers: Names; beyond the room of a column they are cut.
+        classes: Names; beyond 24 letters they are cut.
+    """
+    k, c = values.shape
+    few = c <= 20
+    cell, row, font = min(96.0, 300 / k), 22.0 if few else 13.0, 11.0 if few else 9.0
+    letters = int(cell / 6.5)
+    flat = k <= 4
+    heads = [_lines(t, letters) if flat else shorten(t, 20) for t in teachers]
+    label = 6.4 * min(24, max(len(n) for n in classes)) * font / 11
+    size = (round(label + k * cell + 16), round(c * row + (44 if flat else 130)))
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for i, j in np.ndindex(k, c):
+            value = float(np.clip(np.nan_to_num(values[i, j]), 0, 1))
+            alpha = round(0.04 + 0.96 * value, 3)
+            axes.add_patch(
+                Rectangle((i - 0.48, j - 0.46), 0.96, 0.92, color=ROLE["heat"], alpha=alpha, lw=0)
+            )
+            if few and cell >= 30:
+                axes.text(i, j, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=10)
+        axes.set(xlim=(-0.5, k - 0.5), ylim=(c - 0.5, -0.5))
+        axes.set_yticks(range(c), [shorten(n, 24) for n in classes], fontsize=font)
+        axes.set_xticks(range(k), heads, rotation=0 if flat else 55, ha="center" if flat else "left")
+        axes.tick_params(length=0, labelcolor=ROLE["ink"], top=False)
+        axes.xaxis.tick_top()
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+
+    return draw(name, title, size, paint)
+
+
+def trace(values: Floats) -> str:
+    """What each chain's draws score on the probe examples, draw after draw.
+
+    Args:
+        values: In nats per example, shape (chain, draw).
+    """
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        draws = np.arange(1, values.shape[1] + 1)
+        for chain, scores in enumerate(values):
+            colour = CHAINS[chain % len(CHAINS)]
+            marker = "o" if len(draws) == 1 else None
+            axes.plot(draws, scores, color=colour, linewidth=1.3, alpha=0.9, marker=marker)
+        axes.set(xlabel="draw", ylabel="log score (nats per example)")
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.margins(x=0.01)
+        quiet(axes)
+
+    return draw("trace", "Log score of each draw, one line for each chain", (500, 270), paint)
+
+
+def _interval(axes: Axes, at: float, cuts: Floats, colour: str) -> None:
+    axes.hlines(at, cuts[0], cuts[4], color=colour, linewidth=1.6, alpha=0.6)
+    axes.hlines(at, cuts[1], cuts[3], color=colour, linewidth=6, alpha=0.6)
+    axes.plot(cuts[2], at, "o", color=colour, markersize=7)
+
+
+def _lines(text: str, letters: int) -> str:
+    """At most two lines."""
+    lines = wrap(text, letters, break_long_words=False) or [""]
+    if len(lines) > 2:
+        lines = [lines[0], " ".join(lines[1:])]
+    return "\n".join(shorten(line, letters) for line in lines)
+
+
+def _wilson(share: Floats, counts: Ints) -> tuple[Floats, Floats]:
+    """90 % interval of a share: (bin,), (bin,)."""
+    z = 1.645
+    centre = (share + z**2 / (2 * counts)) / (1 + z**2 / counts)
+    half = z * np.sqrt(share * (1 - share) / counts + z**2 / (4 * counts**2))
+    half /= 1 + z**2 / counts
+    return centre - half, centre + half
