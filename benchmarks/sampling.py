@@ -94,9 +94,7 @@ def theirs_by_name(data: TrainingSet) -> Callable[[], Any]:
         prior = sum(-0.5 * (p**2).sum() for p in parameters.values()) / EXAMPLES
         return likelihood + torch.logsumexp(parts, 0).mean() + prior, torch.tensor([])
 
-    sampler = posteriors.sgmcmc.sghmc.build(
-        density, lr=1e-4, alpha=1.0, temperature=1 / EXAMPLES
-    )
+    sampler = posteriors.sgmcmc.sghmc.build(density, lr=1e-4, alpha=1.0, temperature=1 / EXAMPLES)
     start = {n: p.detach().expand(CHAINS, *p.shape).clone() for n, p in net.named_parameters()}
     state = torch.vmap(sampler.init, randomness="different")(start)
     update = torch.vmap(sampler.update, in_dims=(0, 0), randomness="different")
@@ -162,10 +160,11 @@ def main() -> None:
     for rival in ("posteriors, flat", "posteriors, by name"):
         ratios = [a / b for a, b in zip(times["mtbkd"], times[rival], strict=True)]
         quarters = statistics.quantiles(ratios, n=4)
-        print(f"ratio to {rival}: {quarters[1]:.2f} (quartiles {quarters[0]:.2f}-{quarters[2]:.2f})")
+        spread = f"quartiles {quarters[0]:.2f}-{quarters[2]:.2f}"
+        print(f"ratio to {rival}: {quarters[1]:.2f} ({spread})")
     bound = middle["random numbers"] + middle["matrix products"]
     share = bound / middle["mtbkd"]
-    print(f"bound (random numbers and matrix products alone): {bound:.2f} ms, {share:.0%} of a step")
+    print(f"random numbers and matrix products alone: {bound:.2f} ms, {share:.0%} of a step")
 
 
 if __name__ == "__main__":

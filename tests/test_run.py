@@ -177,11 +177,11 @@ def test_draws_are_counted_for_each_chain(student, modes, draws, segments):
 
 def test_thinning_and_burn_in_drop_steps(student, modes):
     """A fixed step on all examples, so that nothing but noise is drawn on the way."""
-    every = SamplerSettings(burn_in=4, draws=24, thinning=1, batch_size=40, step_size=0.01)
+    every = SamplerSettings(burn_in=5, draws=24, thinning=1, batch_size=40, step_size=0.01)
     path = joined(draw(student, modes, every))
     fourth = joined(draw(student, modes, replace(every, draws=6, thinning=4)))
     assert torch.equal(fourth, path[:, 3::4])
-    later = joined(draw(student, modes, replace(every, burn_in=9, draws=19)))
+    later = joined(draw(student, modes, replace(every, burn_in=10, draws=19)))
     assert torch.equal(later, path[:, 5:])
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from mtbkd.dense import backward, forward, is_dense
 from mtbkd.prior import MixtureTerms, component_log_densities, mixture_log_density
 from mtbkd.student import Student
 from mtbkd.types import Batch, Gradient, LogPosterior
+
+Named = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,27 +76,48 @@ def posterior_gradient(
         n_examples: N, the number of examples, labelled or not.
         strength: Of the mixture prior.
     """
-    forward = torch.vmap(lambda named, x: torch.func.functional_call(student.head, named, (x,)))
+    differentiate = _dense if is_dense(student.head, student.names) else _any_head
     buffers: dict[int, tuple[Tensor, Tensor]] = {}
+    centred = not student.prior_mean.any()
 
     def gradient(position: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         n_chains = position.shape[0]
         if n_chains not in buffers:
             buffers[n_chains] = torch.empty_like(position), torch.empty_like(position)
         parameters, grads = buffers[n_chains]
-        torch.mul(position, student.prior_scale, out=parameters).add_(student.prior_mean)
-        leaves = {n: p.requires_grad_() for n, p in student.unflatten(parameters).items()}
-        with torch.enable_grad():
-            logits = forward(leaves, batch.inputs)
-        values, slopes = _value_and_slope(logits.detach(), batch, strength)
-        parts = torch.autograd.grad(logits, list(leaves.values()), slopes)
-        for view, part in zip(student.unflatten(grads).values(), parts, strict=True):
-            view.copy_(part)
+        torch.mul(position, student.prior_scale, out=parameters)
+        if not centred:
+            parameters.add_(student.prior_mean)
+        named, named_grads = student.unflatten(parameters), student.unflatten(grads)
+        values = differentiate(student.head, named, named_grads, batch, strength)
         grads.mul_(student.prior_scale).sub_(position, alpha=1 / n_examples)
         values -= 0.5 * torch.linalg.vector_norm(position, dim=1) ** 2 / n_examples
         return values, grads
 
     return gradient
+
+
+def _dense(head: nn.Module, named: Named, grads: Named, batch: Batch, strength: Strength) -> Tensor:
+    """Values of the data terms, shape (chain,); fills their gradients."""
+    logits, records = forward(head, named, batch.inputs)
+    values, slopes = _value_and_slope(logits, batch, strength)
+    backward(records, named, slopes, grads)
+    return values
+
+
+def _any_head(
+    head: nn.Module, named: Named, grads: Named, batch: Batch, strength: Strength
+) -> Tensor:
+    """As `_dense`, by autograd through any module."""
+    leaves = {name: value.requires_grad_() for name, value in named.items()}
+    call = torch.vmap(lambda leaf, x: torch.func.functional_call(head, leaf, (x,)))
+    with torch.enable_grad():
+        logits = call(leaves, batch.inputs)
+    values, slopes = _value_and_slope(logits.detach(), batch, strength)
+    parts = torch.autograd.grad(logits, list(leaves.values()), slopes)
+    for view, part in zip(grads.values(), parts, strict=True):
+        view.copy_(part)
+    return values
 
 
 def _value_and_slope(logits: Tensor, batch: Batch, strength: Strength) -> tuple[Tensor, Tensor]:

@@ -128,7 +128,7 @@ def make_student(
         example: A batch of inputs, to find and check the split. Needed to split.
 
     Raises:
-        InputError: If no parameter matches, or the network does not return (example, class).
+        InputError: If no parameter matches.
     """
     patterns = (sampled,) if isinstance(sampled, str) else tuple(sampled)
     module = module.eval().requires_grad_(False)

@@ -38,8 +38,7 @@ def entropy_weights(log_probs: Tensor, mask: Tensor) -> Tensor:
     """
     h = entropy(log_probs) * mask
     share = h / h.sum(0).clamp_min(1e-12)
-    alone = mask.sum(0) == 1
-    return _normalise(torch.log((1 - share).clamp_min(1e-12)).masked_fill(alone, 0.0), mask)
+    return _normalise(torch.log((1 - share).clamp_min(1e-12)), mask)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Callable
 from html import escape
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -71,9 +72,10 @@ def draw(name: str, title: str, size: tuple[float, float], paint: Callable[[Figu
         size: Width and height, in CSS pixels.
         paint: Fills the figure, which has a constrained layout.
     """
+    style: Any = _STYLE | {"svg.hashsalt": name}
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
-        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": name})
+        matplotlib.rcParams.update(style)
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure)
@@ -85,7 +87,7 @@ def draw(name: str, title: str, size: tuple[float, float], paint: Callable[[Figu
 def quiet(axes: Axes, grid: str = "y") -> None:
     """Leave the axes a base line and a grid in one direction ("x", "y" or "both")."""
     axes.spines["left"].set_visible(False)
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, pad=5)
     if grid != "both":
         axes.grid(visible=False, axis="y" if grid == "x" else "x")
 
@@ -101,9 +103,7 @@ def _inline(svg: str, name: str, title: str, size: tuple[float, float]) -> str:
     body = re.sub(r"url\(#", f"url(#{name}-", body)
     body = re.sub(r'href="#', f'href="#{name}-', body)
     body = re.sub(r"(font(?:-family)?: [^;\"]*?)'DejaVu Sans'[^;\"]*", r"\1var(--sans)", body)
-    body = re.sub(
-        r"#0[ab]00[0-9a-f]{2}", lambda found: _VARIABLES.get(found[0], found[0]), body
-    )
+    body = re.sub(r"#0[ab]00[0-9a-f]{2}", lambda found: _VARIABLES.get(found[0], found[0]), body)
     width, height = (f"{side:g}" for side in size)
     label = escape(title, quote=True)
     return (

@@ -26,7 +26,7 @@ class Example:
         total: Total uncertainty, in nats.
         aleatoric: What more draws would not remove, in nats.
         epistemic: What the draws disagree on, in nats.
-        credible_set: The classes of the 90 % set, most probable first.
+        credible_set: The classes of the 90 % set.
         html: The example drawn as what it is: an inline ``<svg>``, ``<img>`` with a ``data:``
             address, or ``<code>``. Markup that a recipe made; it is not escaped.
         teachers: What each teacher says, as "class (0.87)".

@@ -7,9 +7,10 @@ from textwrap import wrap
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mtbkd.metrics import reliability
 from mtbkd.report.canvas import CHAINS, ROLE, draw, quiet
@@ -17,7 +18,7 @@ from mtbkd.report.data import Floats, Ints, ReportData
 from mtbkd.report.verdict import accuracy_when_handing_over
 from mtbkd.report.words import shorten
 
-_SIZE = (340.0, 290.0)
+_SMALL, _MIDDLE = (310.0, 290.0), (420.0, 330.0)
 _POINTS = 200
 
 
@@ -38,22 +39,20 @@ def calibration(name: str, title: str, probs: Floats, labels: Ints, colour: str)
     def paint(figure: Figure) -> None:
         top, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
         top.plot([0, 1], [0, 1], color=ROLE["muted"], linewidth=1, linestyle=(0, (4, 3)))
-        top.vlines(confidence[filled], low, high, color=ROLE[colour], linewidth=1.4, alpha=0.55)
-        top.plot(confidence[filled], hit_rate[filled], color=ROLE[colour], marker="o", markersize=5)
+        top.vlines(confidence[filled], low, high, color=ROLE[colour], linewidth=1.4, alpha=0.5)
+        top.plot(confidence[filled], hit_rate[filled], color=ROLE[colour], alpha=0.35, linewidth=1)
+        top.plot(confidence[filled], hit_rate[filled], "o", color=ROLE[colour], markersize=5.5)
         top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share right")
         edges = np.arange(len(counts)) / len(counts)
-        beneath.bar(
-            edges, counts, 0.85 / len(counts), align="edge", color=ROLE[colour], alpha=0.75
-        )
+        beneath.bar(edges, counts, 0.85 / len(counts), align="edge", color=ROLE[colour], alpha=0.75)
         beneath.set(xlabel="stated confidence", ylabel="answers")
         beneath.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         for axes in (top, beneath):
-            axes.xaxis.set_major_formatter(PercentFormatter(1, 0, "\N{NO-BREAK SPACE}%"))
             quiet(axes)
-        top.yaxis.set_major_formatter(PercentFormatter(1, 0, "\N{NO-BREAK SPACE}%"))
+        _in_percent(top.yaxis, beneath.xaxis)
         figure.align_ylabels()
 
-    return draw(name, title, _SIZE, paint)
+    return draw(name, title, _MIDDLE, paint)
 
 
 def right_and_wrong(data: ReportData) -> str:
@@ -69,12 +68,14 @@ def right_and_wrong(data: ReportData) -> str:
                 label = f"{word} ({mask.sum():,})"
                 axes.stairs(shares, edges, fill=True, color=ROLE[colour], alpha=0.22)
                 axes.stairs(shares, edges, color=ROLE[colour], linewidth=1.6, label=label)
-        axes.set(xlabel="total uncertainty (nats)", ylabel="share of such answers", xlim=(0, None))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, 0, "\N{NO-BREAK SPACE}%"))
-        axes.legend()
+        axes.set(xlabel="total uncertainty (nats)", ylabel="share of such answers")
+        axes.set(xlim=(-0.02 * edges[-1], 1.02 * edges[-1]))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        _in_percent(axes.yaxis)
         quiet(axes)
+        figure.legend(loc="outside upper left", ncols=2)
 
-    return draw("spread", "Total uncertainty of right and of wrong answers", _SIZE, paint)
+    return draw("spread", "Total uncertainty of right and of wrong answers", _SMALL, paint)
 
 
 def split(data: ReportData) -> str:
@@ -93,11 +94,12 @@ def split(data: ReportData) -> str:
         axes.set(xlabel="uncertainty (nats)", ylim=(len(parts) - 0.5, -0.5))
         axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
         for word, colour in (("right", "student"), ("wrong", "wrong")):
-            axes.plot([], [], color=ROLE[colour], linewidth=5, label=word)
-        axes.legend(loc="lower right")
+            axes.plot([], [], color=ROLE[colour], linewidth=4, label=word)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         quiet(axes, "x")
+        figure.legend(loc="outside upper left", ncols=2)
 
-    return draw("split", "Aleatoric and epistemic uncertainty, right against wrong", _SIZE, paint)
+    return draw("split", "Aleatoric and epistemic uncertainty, right against wrong", _SMALL, paint)
 
 
 def handing_over(data: ReportData) -> str:
@@ -105,10 +107,10 @@ def handing_over(data: ReportData) -> str:
     wrong = (data.probs.argmax(1) != data.labels).astype(float)
     orders: list[tuple[str, Floats, str, object]] = [
         ("perfect order", wrong, "muted", (0, (4, 3))),
-        ("by student's uncertainty", data.total, "student", "-"),
+        ("by the student's uncertainty", data.total, "student", "-"),
     ]
     if data.disagreement is not None and len(data.teachers) > 1:
-        orders.insert(1, ("by teachers' disagreement", data.disagreement, "pool", "-"))
+        orders.insert(1, ("by the teachers' disagreement", data.disagreement, "pool", "-"))
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
@@ -124,13 +126,12 @@ def handing_over(data: ReportData) -> str:
         axes.axhline(1 - wrong.mean(), color=ROLE["muted"], linewidth=1, linestyle=":")
         axes.set(xlabel="most uncertain answers handed over", ylabel="accuracy on the rest")
         axes.set_xlim(0, 1)
-        axes.set_ylim(top=1 + 0.04 * (1 - axes.get_ylim()[0]))
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, None, "\N{NO-BREAK SPACE}%"))
-        axes.legend(loc="lower right")
+        axes.set_ylim(top=1 + 0.02 * (1 - axes.get_ylim()[0]))
+        _in_percent(axes.xaxis, axes.yaxis)
         quiet(axes)
+        figure.legend(loc="outside upper left")
 
-    return draw("handing", "Accuracy when uncertain answers go to a person", _SIZE, paint)
+    return draw("handing", "Accuracy when uncertain answers go to a person", _SMALL, paint)
 
 
 def shares(
@@ -166,7 +167,9 @@ def shares(
                 axes.text(i, j, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=10)
         axes.set(xlim=(-0.5, k - 0.5), ylim=(c - 0.5, -0.5))
         axes.set_yticks(range(c), [shorten(n, 24) for n in classes], fontsize=font)
-        axes.set_xticks(range(k), heads, rotation=0 if flat else 55, ha="center" if flat else "left")
+        axes.set_xticks(
+            range(k), heads, rotation=0 if flat else 55, ha="center" if flat else "left"
+        )
         axes.tick_params(length=0, labelcolor=ROLE["ink"], top=False)
         axes.xaxis.tick_top()
         axes.grid(visible=False)
@@ -194,7 +197,13 @@ def trace(values: Floats) -> str:
         axes.margins(x=0.01)
         quiet(axes)
 
-    return draw("trace", "Log score of each draw, one line for each chain", (500, 270), paint)
+    return draw("trace", "Log score of each draw, one line for each chain", (440, 250), paint)
+
+
+def _in_percent(*several: Axis) -> None:
+    for axis in several:
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}\xa0%"))
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
 def _interval(axes: Axes, at: float, cuts: Floats, colour: str) -> None:

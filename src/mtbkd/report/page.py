@@ -123,7 +123,11 @@ def _figures(data: ReportData) -> dict[str, str]:
     }
     if data.pool_probs is not None:
         drawn["pool"] = figures.calibration(
-            "pool", "Reliability diagram of the teachers' pool", data.pool_probs, data.labels, "pool"
+            "pool",
+            "Reliability diagram of the teachers' pool",
+            data.pool_probs,
+            data.labels,
+            "pool",
         )
     if len(data.teachers) > 1:
         for name, title, values in (
@@ -156,9 +160,13 @@ def _chain_rows(data: ReportData) -> list[tuple[int, list[str]]]:
 
 def _diagnostics(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Name, median and worst of R-hat and of the effective sample size."""
-    rhat = (number(numbers.get(key), 2) for key in ("rhat_median", "rhat_95"))
-    ess = (number(numbers.get(key), 0) for key in ("ess_median", "ess_5"))
-    return [("R-hat", *rhat), ("Effective sample size", *ess)]
+    return [
+        (name, number(numbers.get(median), digits), number(numbers.get(worst), digits))
+        for name, median, worst, digits in (
+            ("R-hat", "rhat_median", "rhat_95", 3),
+            ("Effective sample size", "ess_median", "ess_5", 0),
+        )
+    ]
 
 
 def _card(data: ReportData, example: Example) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def verdict(data: ReportData) -> Verdict:
         _warnings(data),
     )
     findings = tuple(finding for finding in (_size(data), *found) if finding is not None)
-    level = max((f.level for f in findings), key=_ORDER.index)
+    level = max(findings, key=lambda finding: _ORDER.index(finding.level)).level
     return Verdict(level, _headline(level, findings), findings)
 
 
@@ -169,9 +169,9 @@ def _nll(data: ReportData) -> Finding:
     if baseline is None:
         return Finding("trust", "its probabilities", f"{said}.")
     gap = own - baseline
-    words = "as much as" if abs(gap) <= 2 * error else "less than" if gap < 0 else "more than"
+    words = "much like" if abs(gap) <= 2 * error else "less than" if gap < 0 else "more than"
     level = "care" if gap > 2 * error else "trust"
-    said += f", {words} those of the best student without Bayes ({baseline:.3f})."
+    said += f", {words} the best baseline ({baseline:.3f})."
     return Finding(level, "its probabilities", said)
 
 
@@ -229,7 +229,7 @@ def _chains(data: ReportData) -> Finding:
     how, level = ("agree", "trust") if rhat < 1.05 else ("agree fairly", "care")
     if rhat >= 1.1:
         how, level = "disagree, so its epistemic uncertainty is not to be relied on", "doubt"
-    said = f"Independent chains {how} (95th percentile of R-hat {rhat:.2f}; 1 is perfect)."
+    said = f"Independent chains {how} (95th percentile of R-hat {rhat:.3f}; 1 is perfect)."
     return Finding(level, "its chains", said)
 
 

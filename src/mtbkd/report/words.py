@@ -15,11 +15,11 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share in per cent, its unit not broken off.
+    r"""A share in per cent, its unit not broken off.
 
     Example:
         >>> percent(0.958)
-        '95.8\\xa0%'
+        '95.8\xa0%'
     """
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 

@@ -1,0 +1,104 @@
+"""The protein recipe on the paper's own files."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from mtbkd import cli
+from mtbkd.config import build_config
+from mtbkd.metrics import accuracy
+from mtbkd.recipes import deeploc
+from mtbkd.types import InputError
+
+
+@pytest.fixture(scope="module")
+def config(data_folder):
+    return build_config(deeploc.RECIPE.defaults, [f"data={data_folder}", "seed=3"])
+
+
+@pytest.fixture(scope="module")
+def task(config, tmp_path_factory):
+    return deeploc.load(config, tmp_path_factory.mktemp("features"))
+
+
+def test_splits_are_those_of_the_paper(task):
+    assert (len(task.train), len(task.calibration), len(task.test)) == (2000, 500, 1000)
+    assert len(set(task.ids)) == 3500
+    assert task.train.n_labelled == 2000
+
+
+def test_both_teachers_are_matched_to_their_proteins(config, task):
+    outputs, _ = deeploc.teach(config, task)
+    assert outputs.ids == task.ids
+    assert not outputs.held_out
+    test = outputs.at(task.test.ids).log_probs.numpy()
+    labels = task.test.labels.numpy()
+    # off by one row, the headerless files would score at chance
+    assert [round(accuracy(p, labels), 3) for p in test] == [0.752, 0.761]
+
+
+def test_features_are_computed_once(config, tmp_path, monkeypatch):
+    first = deeploc.load(config, tmp_path)
+    monkeypatch.setattr(deeploc, "sequence_features", lambda _: pytest.fail("computed again"))
+    second = deeploc.load(config, tmp_path)
+    assert torch.equal(first.train.inputs, second.train.inputs)
+
+
+def test_a_tiny_run_predicts_new_proteins(data_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("MTBKD_DATA", str(data_folder))
+    out, fasta = tmp_path / "run", tmp_path / "new.fasta"
+    settings = [
+        *("--set", "map.epochs=2"),
+        *("--set", "sampler.burn_in=10"),
+        *("--set", "sampler.draws=4"),
+        *("--set", "sampler.thinning=2"),
+        *("--set", "chains=2"),
+        *("--set", "baselines=false"),
+    ]
+    fasta.write_text(">one first protein\nMKKLLF\nAIPLVV\n>two\nMSKL\n")
+    for arguments in (
+        ["run", "deeploc", "--out", str(out), *settings],
+        ["predict", str(out), str(fasta), "--out", str(tmp_path / "a.jsonl")],
+    ):
+        monkeypatch.setattr(sys, "argv", ["mtbkd", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["one", "two"]
+    assert sum(rows[0][f"prob.{c}"] for c in deeploc.CLASSES) == pytest.approx(1)
+    assert "Endoplasmic reticulum" in (out / "report.html").read_text()
+
+
+def test_missing_files_are_named(tmp_path):
+    config = build_config(deeploc.RECIPE.defaults, [f"data={tmp_path}"])
+    with pytest.raises(InputError, match="data_our_train_sample.csv is missing"):
+        deeploc.load(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.fasta", "MKKL\n", "Expected FASTA"),
+        ("a.fasta", ">one\n>two\nMK\n", "empty one at index 0"),
+        ("a.fasta", ">one\nMK\n>one\nMV\n", "'one' more than once"),
+        ("a.csv", "name,Sequence\nx,MK\n", "Expected the columns id, Sequence"),
+        ("a.csv", "", "Expected the columns"),
+    ],
+)
+def test_faulty_protein_files_are_refused(name, text, message, tmp_path):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(InputError, match=message):
+        deeploc.read(path)
+
+
+def test_proteins_are_read_from_csv(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("ACC,Sequence\np1,MKV\np2,MAA\n")
+    ids, inputs = deeploc.read(path)
+    assert ids == ("p1", "p2")
+    assert np.isfinite(inputs.numpy()).all()

@@ -1,0 +1,290 @@
+"""The report of synthetic runs: what it says, and that it stands alone."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pytest
+
+from mtbkd.metrics import coverage, ece, error_auroc, scores
+from mtbkd.report import Example, ReportData, render, verdict
+from mtbkd.report.figures import calibration
+from mtbkd.report.verdict import accuracy_when_handing_over, calibration_by_chance
+from mtbkd.types import InputError
+
+SECTIONS = (
+    "verdict", "scores", "calibration", "uncertainty", "taught", "chains", "examples", "asked",
+)  # fmt: skip
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+def entropy(probs):
+    return -(probs * np.log(probs)).sum(-1)
+
+
+def make(n=400, classes=("a", "b", "c"), teachers=("first", "second"), sharpness=3.0, seed=0):
+    """A calibrated student: labels are drawn from its own probabilities."""
+    rng = np.random.default_rng(seed)
+    c, k = len(classes), len(teachers)
+
+    def softmax(logits):
+        return np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+
+    logits = sharpness * rng.standard_normal((n, c))
+    probs = softmax(logits)
+    pool = softmax(logits + 0.3 * rng.standard_normal((n, c)))
+    labels = np.array([rng.choice(c, p=p) for p in probs])
+    total = entropy(probs)
+    sets = np.ones((n, c), bool)
+    student = scores(probs, labels) | {
+        "coverage_90": coverage(sets, labels),
+        "set_size_90": 2.0,
+        "error_auroc": error_auroc(probs, total, labels),
+    }
+    examples = tuple(
+        Example(
+            id=f"e{i}", label=classes[labels[i]], prediction=classes[probs[i].argmax()],
+            probability=probs[i].max(), total=total[i], aleatoric=0.7 * total[i],
+            epistemic=0.3 * total[i], credible_set=classes, html=f"<code>drawn {i}</code>",
+            teachers={t: f"{classes[0]} (0.87)" for t in teachers},
+        )
+        for i in np.argsort(-total)[:5].tolist()
+    )  # fmt: skip
+    weights = rng.dirichlet(np.ones(k), c).T
+    return ReportData(
+        title="toy", asked={"seed": "0", "prior.weights": "entropy"}, command="mtbkd run toy",
+        metrics={
+            "task": "toy", "seed": 0, "n_train": 900, "n_labelled": 100, "n_test": n,
+            "teachers": {t: scores(pool, labels) | {"parameters": 9000} for t in teachers},
+            "teacher_pool": scores(pool, labels),
+            "baselines": {"labels only": scores(pool, labels)},
+            "student": student,
+            "diagnostics": {"rhat_median": 1.0, "rhat_95": 1.01, "ess_median": 90, "ess_5": 60},
+            "cost": {"seconds": {"student": 3.2}, "student_parameters": 1234},
+        },
+        classes=classes, labels=labels, probs=probs, pool_probs=pool, total=total,
+        aleatoric=0.7 * total, epistemic=0.3 * total, disagreement=rng.random(n),
+        teachers=teachers, weights_by_class=weights, responsibilities_by_class=weights,
+        chains={
+            "step_size": np.full(4, 1e-3), "distance_moved": np.ones(4),
+            "kinetic_temperature": np.ones(4), "accuracy": np.full(4, 0.8),
+        },
+        trace=rng.standard_normal((4, 15)), examples=examples, warnings=(),
+    )  # fmt: skip
+
+
+def changed(data, part, **values):
+    return replace(data, metrics=data.metrics | {part: data.metrics[part] | values})
+
+
+class Page(HTMLParser):
+    """Ids, addresses, elements and whether every element is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.ids, self.addresses, self.tags, self.open = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.ids += [value for name, value in attrs if name == "id"]
+        self.addresses += [v for name, v in attrs if name in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_same_data_gives_same_bytes_whatever_the_users_style():
+    first = render(make())
+    with matplotlib.rc_context({"font.size": 20, "axes.grid": False, "lines.linewidth": 7}):
+        before = dict(matplotlib.rcParams)
+        assert render(make()) == first
+        assert dict(matplotlib.rcParams) == before
+
+
+def test_loads_nothing_and_runs_nothing():
+    text = render(make())
+    page = Page(text)
+    assert not page.open
+    assert "http" not in text
+    assert "@import" not in text
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
+    assert all(address.startswith("#") for address in page.addresses)
+
+
+def test_ids_are_unique_and_every_reference_has_one():
+    text = render(make())
+    page = Page(text)
+    assert len(page.ids) == len(set(page.ids))
+    wanted = {a[1:] for a in page.addresses} | set(re.findall(r"url\(#([^)]*)\)", text))
+    assert wanted <= set(page.ids)
+
+
+def test_every_section_in_order():
+    text = render(make())
+    places = [text.find(f' id="{section}"') for section in SECTIONS]
+    assert min(places) > 0
+    assert places == sorted(places)
+    assert text.count("<figure") == text.count("<figcaption") == 8
+    assert text.count('role="img" aria-label="') == text.count("<title>") - 1 == 8
+
+
+def test_figures_take_the_pages_colours_and_keep_text():
+    text = render(make())
+    assert not re.search("#0[ab]00[0-9a-f]{2}", text)
+    assert "DejaVu" not in text
+    assert "stated confidence</text>" in text
+    used, given = set(re.findall(r"var\((--[\w-]+)\)", text)), set(re.findall(r"(--[\w-]+):", text))
+    assert used <= given
+
+
+def test_names_are_escaped_and_drawings_are_not():
+    data = make(classes=("<b>", "b&c", "$x_1$"), teachers=("<i>t", "u"))
+    data = replace(data, title="<u>", warnings=("<s>",), asked={"<q>": "<em>"}, command="<kbd>")
+    text = render(data)
+    tags = Page(text).tags
+    assert not {"b", "u", "s", "em", "kbd", "q"} & set(tags)
+    assert "&lt;b&gt;" in text
+    assert "$x_1$</text>" in text
+    assert "<code>drawn " in text
+
+
+def test_trust_where_everything_is_good():
+    found = verdict(make())
+    assert found.level == "trust", found.sentences
+    assert len(found.sentences) == 7
+    assert "can be trusted" in found.headline
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "level", "about"),
+    [
+        ("student", {"coverage_90": 0.85}, "care", "90 % sets"),
+        ("student", {"coverage_90": 0.70}, "doubt", "90 % sets"),
+        ("student", {"error_auroc": 0.75}, "care", "flags errors"),
+        ("student", {"error_auroc": 0.50}, "doubt", "flags errors"),
+        ("diagnostics", {"rhat_95": 1.0499}, "trust", "trusted"),
+        ("diagnostics", {"rhat_95": 1.07}, "care", "chains"),
+        ("diagnostics", {"rhat_95": float("nan")}, "care", "chains"),
+        ("diagnostics", {"rhat_95": 1.1}, "doubt", "chains"),
+        ("teacher_pool", {"accuracy": 0.99}, "care", "accuracy"),
+        ("baselines", {"other": {"accuracy": 0.5, "nll": 0.01}}, "care", "probabilities"),
+    ],
+)
+def test_one_fault_lowers_the_verdict_and_is_named(part, values, level, about):
+    found = verdict(changed(make(), part, **values))
+    assert found.level == level
+    assert about in found.headline
+
+
+def test_warnings_and_few_examples_ask_for_care():
+    assert "warnings" in verdict(replace(make(), warnings=("Something.",))).headline
+    assert verdict(make(n=50)).findings[0].about == "the size of the test set"
+
+
+def test_overconfidence_is_doubted_and_said():
+    data = make(sharpness=1.0)
+    sharp = data.probs**8 / (data.probs**8).sum(1, keepdims=True)
+    found = {f.about: f for f in verdict(replace(data, probs=sharp)).findings}
+    assert found["calibration"].level == "doubt"
+    assert "more sure than it should be" in found["calibration"].sentence
+
+
+def test_worse_than_guessing_is_doubted():
+    data = make()
+    found = {f.about: f for f in verdict(replace(data, labels=(data.labels + 1) % 3)).findings}
+    assert found["its accuracy"].level == found["its probabilities"].level == "doubt"
+
+
+def test_calibration_by_chance_is_the_ece_of_a_calibrated_model():
+    drawn = []
+    for seed in range(20):
+        data = make(n=600, sharpness=1.0, seed=seed)
+        drawn.append(ece(data.probs, data.labels) / calibration_by_chance(data.probs))
+    assert abs(np.mean(drawn) - 1) < 3 * np.std(drawn) / np.sqrt(20)
+
+
+def test_handing_over_keeps_the_certain():
+    data = make(n=4, sharpness=1.0)
+    hits = np.array([True, False, True, True])
+    data = replace(data, labels=np.where(hits, data.probs.argmax(1), data.probs.argmin(1)))
+    handed, kept = accuracy_when_handing_over(data, np.array([0.1, 0.9, 0.2, 0.5]))
+    np.testing.assert_allclose(handed, [0, 0.25, 0.5, 0.75])
+    np.testing.assert_allclose(kept, [0.75, 1, 1, 1])
+
+
+def test_best_of_each_column_is_marked():
+    data = changed(make(), "teacher_pool", accuracy=0.999, nll=9.0)
+    rows = re.findall(r'<tr class="(\w+)">(.*?)</tr>', render(data), flags=re.DOTALL)
+    cells = {kind: re.findall(r"<td( class=\"best\")?>([^<]*)", row) for kind, row in rows}
+    assert cells["pool"][0] == (' class="best"', "99.9\xa0%")
+    assert cells["pool"][1] == ("", "9.000")
+    assert cells["student"][4] == (' class="best"', "1,234")
+    assert cells["baseline"][4] == cells["student"][5] == ("", "–")
+
+
+def test_missing_optional_values():
+    data = make()
+    bare = {"accuracy": 0.9, "nll": 0.3, "brier": 0.2, "ece": 0.03}
+    data = replace(
+        data,
+        metrics={
+            "teachers": {"first": bare, "second": bare | {"ece": None}},
+            "student": bare | {"error_auroc": None},
+            "unknown": {"deep": [1]},
+        },
+        pool_probs=None, disagreement=None, chains={}, trace=np.zeros((0, 0)), examples=(),
+    )  # fmt: skip
+    text = render(data)
+    assert not Page(text).open
+    assert "nan" not in re.findall(r">([^<]*)<", text)
+    assert "None" not in re.sub(r"<style>.*?</style>", "", text, flags=re.DOTALL).replace(
+        "None were given", ""
+    )
+    assert all(f' id="{section}"' in text for section in SECTIONS)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_or_all_wrong(right):
+    data = make()
+    answers = data.probs.argmax(1) if right else data.probs.argmin(1)
+    data = changed(replace(data, labels=answers), "student", error_auroc=None)
+    assert not Page(render(data)).open
+
+
+def test_sixty_classes_with_long_names():
+    names = tuple(f"Endoplasmic reticulum of a long name {i}" for i in range(60))
+    text = render(make(n=200, classes=names, teachers=tuple("ABCDEFG")))
+    assert not Page(text).open
+    assert "Endoplasmic reticulum o…</text>" in text
+    assert 'class="scroll"' in text
+    assert "and 54 more" in text
+
+
+def test_one_teacher_shares_nothing():
+    text = render(make(teachers=("alone",)))
+    assert "alone: it taught everything" in text
+    assert "1 teacher taught" in text
+
+
+def test_empty_bins_are_left_out():
+    probs = np.tile([0.9, 0.1], (10, 1))
+    svg = calibration("one", "t", probs, np.zeros(10, int), "student")
+    assert "nan" not in svg
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    data = make()
+    with pytest.raises(InputError, match=r"Expected total of shape \(400,\), but got \(399,\)\."):
+        render(replace(data, total=data.total[1:]))
