@@ -79,6 +79,7 @@ def test_metrics_and_predictions_tell_the_same(finished):
     covered = np.mean([row["label"] in row["credible_set"] for row in rows])
     assert metrics["student"]["coverage_90"] == pytest.approx(covered)
     for row in rows:
+        assert row["credible_set"][0] == row["prediction"]
         assert row["total"] == pytest.approx(row["aleatoric"] + row["epistemic"])
         shares = sum(value for key, value in row.items() if key.startswith("responsibility."))
         assert shares == pytest.approx(1, abs=1e-5)

@@ -2,6 +2,8 @@
 
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +148,41 @@ def test_examples_without_teacher_outputs_are_named(scene):
     data, calibration, teachers = scene
     with pytest.raises(mtbkd.InputError, match="got none for id 'example-200'"):
         mtbkd.distill(network(), data, teachers().at(data.ids), calibration=calibration, **QUICK)
+
+
+class Counting(torch.nn.Module):
+    """A backbone that counts the examples it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.seen = torch.nn.Linear(2, 4), 0
+
+    def forward(self, x):
+        self.seen += len(x)
+        return torch.tanh(self.layer(x))
+
+
+@pytest.mark.parametrize(("epochs", "chains", "draws"), [(2, 1, 2), (20, 3, 12)])
+def test_a_frozen_backbone_sees_each_example_once(epochs, chains, draws, scene):
+    data, calibration, teachers = scene
+    backbone = Counting()
+    mtbkd.distill(
+        torch.nn.Sequential(backbone, torch.nn.Linear(4, 2)),
+        data,
+        teachers(),
+        calibration=calibration,
+        sampled="1.*",
+        prior=mtbkd.PriorSettings(concentration=2.0),
+        modes=mtbkd.MapSettings(epochs=epochs),
+        sampler=mtbkd.SamplerSettings(burn_in=20, draws=draws, thinning=2, batch_size=50),
+        chains=chains,
+    )
+    assert backbone.seen - len(data) <= 4 * 2  # a check of the split on two examples
+
+
+def test_importing_loads_no_optional_weight():
+    heavy = ["sklearn", "pyarrow", "pydantic", "matplotlib", "typer", "rich", "arviz_stats"]
+    code = f"import sys, mtbkd; print([m for m in {heavy} if m in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+    assert found.stderr == ""

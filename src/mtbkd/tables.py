@@ -26,8 +26,8 @@ def prediction_table(
     """One row for each example.
 
     Columns: ``id``, ``prediction``, ``probability``, ``total``, ``aleatoric`` and ``epistemic``
-    uncertainty in nats, ``credible_set``; ``prob.C``, ``lower.C`` and ``upper.C`` for each
-    class C; then the extra ones.
+    uncertainty in nats, ``credible_set`` from the most probable class on; ``prob.C``, ``lower.C``
+    and ``upper.C`` for each class C; then the extra ones.
 
     Args:
         ids: Of the examples.
@@ -38,6 +38,7 @@ def prediction_table(
     top = predictive.probs.argmax(1)
     names = np.array(classes, dtype=object)
     sets = predictive.credible_set(predictive.level)
+    ranked = np.argsort(-predictive.probs, axis=1, kind="stable")
     columns: dict[str, object] = {
         "id": pa.array(ids),
         "prediction": pa.array(names[top].tolist()),
@@ -45,7 +46,9 @@ def prediction_table(
         "total": predictive.total,
         "aleatoric": predictive.aleatoric,
         "epistemic": predictive.epistemic,
-        "credible_set": pa.array([names[row].tolist() for row in sets]),
+        "credible_set": pa.array(
+            [names[row[inside[row]]].tolist() for row, inside in zip(ranked, sets, strict=True)]
+        ),
     }
     for prefix, values in (
         ("prob", predictive.probs),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.numpy import load_file
 
-from mtbkd.config import RunConfig
+from mtbkd.config import RunConfig, build_config
 from mtbkd.outputs import TeacherOutputs
+from mtbkd.recipes import find_recipe
 from mtbkd.recipes.base import Task
 from mtbkd.recipes.folder import read_json
 from mtbkd.report import Example, ReportData, render
@@ -35,7 +37,7 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
     data = ReportData(
         title=task.name,
         asked=_flat(config.model_dump(mode="json")),
-        command=f"mtbkd run {config.recipe} --seed {config.seed}",
+        command=_command(config),
         metrics=_with_costs(metrics),
         classes=classes,
         labels=task.test.labels.numpy(),
@@ -96,8 +98,24 @@ def _with_costs(metrics: dict[str, Any]) -> dict[str, Any]:
 
     return metrics | {
         "teachers": {n: row(n, m) for n, m in metrics["teachers"].items()},
+        "baselines": {
+            n: m | {"parameters": cost["student_parameters"]}
+            for n, m in metrics["baselines"].items()
+        },
         "student": row("student", metrics["student"]),
     }
+
+
+def _command(config: RunConfig) -> str:
+    """The command that makes the run again: the recipe and what differs from its defaults."""
+    usual = _flat(build_config(find_recipe(config.recipe).defaults).model_dump(mode="json"))
+    asked = _flat(config.model_dump(mode="json"))
+    changes = [
+        f"--set {key}={shlex.quote(value)}"
+        for key, value in asked.items()
+        if value != usual[key] and key != "seed"
+    ]
+    return " ".join([f"mtbkd run {config.recipe} --seed {config.seed}", *changes])
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
@@ -107,5 +125,5 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict):
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = str(value)
+            flat[prefix + key] = "–" if value is None else str(value)
     return flat

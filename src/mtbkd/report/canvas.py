@@ -94,7 +94,6 @@ def quiet(axes: Axes, grid: str = "y") -> None:
 
 def _inline(svg: str, name: str, title: str, size: tuple[float, float]) -> str:
     body = svg[svg.index("<svg") :]
-    body = re.sub(r"<metadata>.*?</metadata>\s*", "", body, flags=re.DOTALL)
     body = re.sub(r"<!--.*?-->\s*", "", body, flags=re.DOTALL)
     body = body[body.index(">") + 1 :]
     # groups carry ids that nothing refers to, and every figure has the same ones

@@ -62,7 +62,7 @@ def verdict(data: ReportData) -> Verdict:
     | ECE | <= 0.05, or twice what chance gives | <= 0.10 | above |
     | 90 % sets | hold 90 %, less 2 standard errors | 5 points less | below |
     | AUROC for errors | >= 0.8 | >= 0.6 | below |
-    | 95th percentile of R-hat | < 1.05 | < 1.1, or unknown | above |
+    | 95th percentile of R-hat | < 1.1 | < 1.2, or unknown | above |
     | warnings | none | any | |
     """  # noqa: E501
     found = (
@@ -226,8 +226,8 @@ def _chains(data: ReportData) -> Finding:
     if not is_number(rhat):
         said = "Whether its chains agree cannot be told: there are too few draws, or no R-hat."
         return Finding("care", "its chains", said)
-    how, level = ("agree", "trust") if rhat < 1.05 else ("agree fairly", "care")
-    if rhat >= 1.1:
+    how, level = ("agree", "trust") if rhat < 1.1 else ("agree fairly", "care")
+    if rhat >= 1.2:
         how, level = "disagree, so its epistemic uncertainty is not to be relied on", "doubt"
     said = f"Independent chains {how} (95th percentile of R-hat {rhat:.3f}; 1 is perfect)."
     return Finding(level, "its chains", said)
