@@ -53,3 +53,14 @@ def test_confidence_on_a_bin_edge_belongs_to_the_bin_below():
     counts = metrics.reliability(probs, np.array([0, 0]))[2]
     assert counts[4] == 1
     assert counts[14] == 1
+
+
+@pytest.mark.parametrize("level", [0.5, 0.8, 0.9])
+def test_exact_coverage_is_the_level_if_predictions_are_calibrated(level):
+    rng = np.random.default_rng(8)
+    probs = rng.dirichlet(np.full(5, 0.3), size=20_000)
+    labels = (probs.cumsum(1) < rng.random((20_000, 1))).sum(1)
+    error = 0.5 / np.sqrt(20_000)
+    assert metrics.exact_coverage(probs, labels, level) == pytest.approx(level, abs=4 * error)
+    sharpened = probs**3 / (probs**3).sum(1, keepdims=True)
+    assert metrics.exact_coverage(sharpened, labels, level) < level - 0.03

@@ -93,6 +93,29 @@ def coverage(sets: NDArray[np.bool_], labels: Ints) -> float:
     return float(sets[np.arange(len(labels)), labels].mean())
 
 
+def exact_coverage(probs: Floats, labels: Ints, level: float) -> float:
+    """Share of labels that sets of exactly this predictive mass contain.
+
+    The smallest set of whole classes overshoots its level. Here the class that crosses the level
+    belongs to the set with the probability that makes the mass exact, as in randomised conformal
+    sets (Vovk et al. 2005), and the share is the expectation over that choice. It equals the level
+    if the predictions are calibrated, whatever the number of classes.
+
+    Args:
+        probs: Shape (example, class).
+        labels: Class indices, shape (example,).
+        level: In (0, 1).
+
+    Example:
+        >>> exact_coverage(np.array([[0.5, 0.3, 0.2]]), np.array([1]), 0.65)
+        0.5
+    """
+    own = probs[np.arange(len(labels)), labels]
+    ahead = np.where(probs > own[:, None], probs, 0.0).sum(1)
+    inside = np.clip((level - ahead) / np.maximum(own, 1e-12), 0.0, 1.0)
+    return float(inside.mean())
+
+
 def error_auroc(probs: Floats, uncertainty: Floats, labels: Ints) -> float | None:
     """Area under the ROC curve of an uncertainty as a detector of wrong answers.
 

@@ -202,7 +202,7 @@ RECIPE = Recipe(
         "prior": {"concentration": 20.0},
         "student": {"hidden": [32], "weight_scale": 3.0},
         "map": {"epochs": 100},
-        "sampler": {"burn_in": 1000, "draws": 30, "thinning": 100, "batch_size": 600},
+        "sampler": {"burn_in": 1000, "draws": 30, "thinning": 150, "batch_size": 600},
     },
     load=load,
     teach=teach,

@@ -16,7 +16,7 @@ from mtbkd.data import Dataset
 from mtbkd.diagnostics import Diagnostics, diagnose
 from mtbkd.distill import Posterior, training_set
 from mtbkd.influence import by_class, disagreement, responsibilities
-from mtbkd.metrics import coverage, error_auroc, scores
+from mtbkd.metrics import coverage, error_auroc, exact_coverage, scores
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Predictive, draw_probs
 from mtbkd.prior import mixture_terms
@@ -97,6 +97,7 @@ def _student_scores(predictive: Predictive, labels: NDArray[np.int64]) -> dict[s
     return {
         **scores(predictive.probs, labels),
         "coverage_90": coverage(sets, labels),
+        "coverage_90_exact": exact_coverage(predictive.probs, labels, 0.9),
         "mass_90": float((predictive.probs * sets).sum(1).mean()),
         "set_size_90": float(sets.sum(1).mean()),
         "error_auroc": error_auroc(predictive.probs, predictive.total, labels),

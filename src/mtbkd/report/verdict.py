@@ -199,7 +199,14 @@ def _sets(data: ReportData) -> Finding | None:
     size = student.get("set_size_90")
     said = f"Its {percent(0.9, 0)} sets contain the truth for {percent(covered)} of the examples"
     said += f" (± {100 * error:.1f} standard error)"
-    said += f", with {size:.1f} classes on average." if is_number(size) else "."
+    said += f", with {size:.1f} classes on average" if is_number(size) else ""
+    exact = student.get("coverage_90_exact")
+    if is_number(exact):
+        said += (
+            "; whole classes hold more than asked, and cut to exactly "
+            f"{percent(0.9, 0)} of the probability they would for {percent(exact)}"
+        )
+    said += "."
     short = 0.9 - 2 * error - covered
     level = "trust" if short <= 0 else "care" if short <= 0.05 else "doubt"
     return Finding(level, "its 90 % sets", said)
