@@ -130,7 +130,7 @@ def distill(
         weight_scale: Multiplies the weight prior's standard deviation, ``1 / sqrt(fan_in)``.
         sampled: Name patterns of the parameters to sample; the rest stay as they are.
         seed: The same seed gives the same bytes.
-        device: ``auto``, ``cpu``, ``cuda``, ….
+        device: ``auto``, ``cpu`` or ``cuda``.
         out: A folder to write to, and to go on from if it holds an unfinished run.
         report: Called with each stage's progress.
 
@@ -294,10 +294,20 @@ def chain_settings(chains: Chains) -> dict[str, list[float]]:
 
 
 def pick_device(device: str) -> torch.device:
-    """``auto`` is an accelerator if there is one."""
-    if device != "auto":
-        return torch.device(device)
-    return torch.accelerator.current_accelerator() or torch.device("cpu")
+    """``auto`` is CUDA where there is a device for it.
+
+    Raises:
+        InputError: If the device cannot be used here.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"Expected a device that torch can use, but got {device!r}: {reason} Use device=auto."
+        ) from None
 
 
 def _check_classes(student: Student, training: TrainingSet, classes: tuple[str, ...]) -> None:

@@ -107,7 +107,7 @@ def exact_coverage(probs: Floats, labels: Ints, level: float) -> float:
         level: In (0, 1).
 
     Example:
-        >>> exact_coverage(np.array([[0.5, 0.3, 0.2]]), np.array([1]), 0.65)
+        >>> round(exact_coverage(np.array([[0.5, 0.3, 0.2]]), np.array([1]), 0.65), 3)
         0.5
     """
     own = probs[np.arange(len(labels)), labels]
