@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import mtbkd
-from mtbkd.distill import load_posterior, training_set
+from mtbkd.distill import load_posterior
 from mtbkd.influence import by_class, responsibilities
+from mtbkd.learning import training_set
 from mtbkd.prior import mixture_terms
 
 CLASSES = ("left", "right")
@@ -79,12 +80,12 @@ def test_what_is_written_predicts_the_same(scene, tmp_path):
     data, calibration, teachers = scene
     arguments = {"calibration": calibration, "prior": mtbkd.PAPER, **QUICK}
     posterior = mtbkd.distill(network(), data, teachers(), out=tmp_path, **arguments)
-    again = load_posterior(network(), tmp_path, data.inputs[:2], CLASSES, prior=mtbkd.PAPER)
+    again = load_posterior(network(), tmp_path, data.inputs[:2], CLASSES)
     x = torch.linspace(-2, 2, 10).reshape(5, 2)
     np.testing.assert_array_equal(again.predict(x).probs, posterior.predict(x).probs)
     other = torch.nn.Sequential(torch.nn.Linear(2, 9), torch.nn.ReLU(), torch.nn.Linear(9, 2))
     with pytest.raises(mtbkd.InputError, match="its shapes differ"):
-        load_posterior(other, tmp_path, data.inputs[:2], CLASSES, prior=mtbkd.PAPER)
+        load_posterior(other, tmp_path, data.inputs[:2], CLASSES)
 
 
 def test_a_seed_decides_everything_and_touches_nothing(scene):
@@ -187,3 +188,27 @@ def test_importing_loads_no_optional_weight():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
     assert found.stderr == ""
+
+
+def test_what_is_auto_is_chosen_by_the_log_score_on_calibration_labels(scene, tmp_path):
+    """Teachers that calibration labels contradict are worth least."""
+    data, calibration, teachers = scene
+    wrong = mtbkd.make_dataset(
+        calibration.inputs, labels=1 - calibration.labels, classes=CLASSES, ids=calibration.ids
+    )
+    auto = mtbkd.PriorSettings(weights="uniform", concentration="auto", power="auto")
+    found = {
+        name: mtbkd.distill(
+            network(),
+            data,
+            teachers(),
+            calibration=labels,
+            prior=auto,
+            out=tmp_path / name,
+            **QUICK,
+        ).prior
+        for name, labels in (("right", calibration), ("wrong", wrong))
+    }
+    assert found["wrong"].concentration == 1.0
+    assert found["right"].concentration > 1.0
+    assert len(list((tmp_path / "right" / "choices").iterdir())) == 4 + 1

@@ -2,13 +2,13 @@
 
 from mtbkd.data import Dataset as Dataset
 from mtbkd.data import make_dataset as make_dataset
-from mtbkd.distill import PAPER as PAPER
 from mtbkd.distill import Posterior as Posterior
-from mtbkd.distill import PriorSettings as PriorSettings
 from mtbkd.distill import distill as distill
 from mtbkd.distill import load_posterior as load_posterior
 from mtbkd.inference.run import MapSettings as MapSettings
 from mtbkd.inference.run import SamplerSettings as SamplerSettings
+from mtbkd.learning import PAPER as PAPER
+from mtbkd.learning import PriorSettings as PriorSettings
 from mtbkd.outputs import TeacherOutputs as TeacherOutputs
 from mtbkd.outputs import align as align
 from mtbkd.outputs import make_table as make_table

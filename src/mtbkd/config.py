@@ -10,8 +10,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from mtbkd.distill import PAPER, PriorSettings
 from mtbkd.inference.run import MapSettings, SamplerSettings
+from mtbkd.learning import PAPER, PriorSettings
 from mtbkd.types import InputError
 
 PRESETS: dict[str, PriorSettings] = {"paper": PAPER}

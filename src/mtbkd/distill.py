@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -14,60 +14,24 @@ from torch import Tensor, nn
 
 from mtbkd.data import Dataset, check_splits
 from mtbkd.inference.batches import Prior, TrainingSet
-from mtbkd.inference.run import Chains, MapSettings, SamplerSettings, find_modes, sample
+from mtbkd.inference.run import Chains, MapSettings, SamplerSettings, sample
+from mtbkd.learning import (
+    PriorSettings,
+    Report,
+    choose_prior,
+    choose_weighting,
+    progress_of,
+    read_weighting,
+    starting_modes,
+    training_set,
+)
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.posterior import Strength
 from mtbkd.predictive import Predictive, predict
-from mtbkd.samples import PosteriorSamples, load_samples, save_json, save_manifest, save_tensors
+from mtbkd.samples import PosteriorSamples, load_samples, save_manifest, save_tensors
 from mtbkd.student import Student, make_student
 from mtbkd.types import InputError, check_positive
-from mtbkd.weights import Stacked, Weighting, fit_stacked
-
-Rule = Literal["auto", "uniform", "entropy", "stacked"]
-Report = Callable[[str, int, int], None]
-"""Called with (stage, steps done, steps in all)."""
-
-_FEWEST_LABELS = 20
-_CONCENTRATIONS = (1.0, 5.0, 20.0, 50.0)
-
-
-@dataclass(frozen=True)
-class PriorSettings:
-    """What the teachers are worth.
-
-    Attributes:
-        weights: How teachers are weighed on each example. ``auto`` is ``stacked`` where there are
-            labels that no teacher was trained on, else ``entropy``.
-        concentration: Pseudo-observations that a teacher is worth on an example; ``auto`` picks
-            the one whose modes have the best log score on calibration labels.
-        softening: Divides the teachers' log-probabilities.
-        power: Exponent of the mixture prior.
-        soften_student: Whether the student is softened too inside the prior, as in the paper.
-    """
-
-    weights: Rule = "auto"
-    concentration: float | Literal["auto"] = "auto"
-    softening: float = 1.0
-    power: float = 1.0
-    soften_student: bool = False
-
-    __pydantic_config__ = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        concentration = 1.0 if self.concentration == "auto" else self.concentration
-        check_positive(concentration=concentration, softening=self.softening, power=self.power)
-
-    def prior(self, concentration: float) -> Prior:
-        """As the chains need it."""
-        student_softening = self.softening if self.soften_student else 1.0
-        return Prior(concentration, self.softening, Strength(self.power, student_softening))
-
-
-PAPER = PriorSettings(
-    weights="entropy", concentration=5.0, softening=2.0, power=0.02, soften_student=True
-)
-"""The paper's settings; the power is 10 * 0.002 in its authors' public code."""
+from mtbkd.weights import Weighting
 
 
 @dataclass(frozen=True)
@@ -144,11 +108,12 @@ def distill(
     student = make_student(
         network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
     ).to(where)
-    weighting = _weighting(prior.weights, data, teachers, calibration, out)
+    weighting = choose_weighting(prior.weights, data, teachers, calibration, out)
     training = training_set(student, data, teachers, weighting)
     _check_classes(student, training, data.classes)
-    concentration = _concentration(prior, student, training, modes, seed, calibration, out, report)
-    chosen = prior.prior(concentration)
+    chosen = choose_prior(
+        prior, student, training, modes, calibration, seed=seed, out=out, report=report
+    )
     start = starting_modes(student, training, chosen, modes, chains, seed, out, "modes", report)
     drawn = sample(
         student,
@@ -158,12 +123,14 @@ def distill(
         start,
         seed=seed,
         folder=None if out is None else out / "samples",
-        progress=_named(report, "sampling"),
+        progress=progress_of(report, "sampling"),
     )
     settings = chain_settings(drawn)
     if out is not None:
         save_tensors(out / "student.safetensors", _state(student))
-        save_manifest(out / "samples", drawn.samples, {"concentration": concentration, **settings})
+        save_manifest(
+            out / "samples", drawn.samples, {"prior": asdict(chosen), "settings": settings}
+        )
     return Posterior(student, drawn.samples, data.classes, weighting, chosen, start, settings)
 
 
@@ -173,7 +140,6 @@ def load_posterior(
     example: Tensor,
     classes: tuple[str, ...],
     *,
-    prior: PriorSettings,
     weight_scale: float = 3.0,
     sampled: str | Sequence[str] = "*",
     device: str = "auto",
@@ -185,7 +151,6 @@ def load_posterior(
         folder: The ``out`` of `distill`.
         example: A batch of inputs.
         classes: Names.
-        prior: As given to `distill`.
         weight_scale: As given to `distill`.
         sampled: As given to `distill`.
         device: Where to predict.
@@ -198,8 +163,10 @@ def load_posterior(
         manifest = json.loads((folder / "samples" / "manifest.json").read_text(encoding="utf-8"))
         stored = load_file(str(folder / "student.safetensors"))
         start = load_file(str(folder / "modes.safetensors"))["modes"]
-        weighting = _read_weighting(folder / "weights.json")
-    except (OSError, ValueError, KeyError) as error:
+        weighting = read_weighting(folder / "weights.json")
+        used = dict(manifest["prior"])
+        prior = Prior(strength=Strength(**used.pop("strength")), **used)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"Expected a finished distillation in {folder}, but it is incomplete "
             f"({error}). Run it to its end."
@@ -215,70 +182,15 @@ def load_posterior(
         )
     _restore_state(student, stored)
     where = pick_device(device)
-    settings = {k: manifest[k] for k in manifest if isinstance(manifest[k], list)}
-    for name in ("names", "shapes"):
-        settings.pop(name)
     return Posterior(
         student.to(where),
         samples,
         classes,
         weighting,
-        prior.prior(manifest["concentration"]),
-        start.to(where),
-        settings,
-    )
-
-
-def training_set(
-    student: Student, data: Dataset, teachers: TeacherOutputs, weighting: Weighting
-) -> TrainingSet:
-    """Features once, teachers by id, weights: what the chains need, on the student's device."""
-    where = student.prior_mean.device
-    outputs = teachers.at(data.ids)
-    log_probs, log_weights = weighting.apply(outputs.log_probs, outputs.mask)
-    return TrainingSet(
-        student.features(data.inputs).to(where),
-        data.labels.to(where),
-        log_probs.to(where),
-        log_weights.to(where),
-    )
-
-
-def starting_modes(
-    student: Student,
-    training: TrainingSet,
-    prior: Prior,
-    settings: MapSettings,
-    chains: int,
-    seed: int,
-    out: Path | None,
-    name: str,
-    report: Report | None = None,
-) -> Tensor:
-    """`find_modes`, kept in ``out`` under this name and read from there the next time."""
-    path = None if out is None else out / f"{name}.safetensors"
-    if path is not None and path.exists():
-        return load_file(str(path))["modes"].to(training.labels.device)
-    found = find_modes(
-        student,
-        training,
         prior,
-        settings,
-        n_chains=chains,
-        seed=seed,
-        progress=_named(report, name),
+        start.to(where),
+        manifest["settings"],
     )
-    if path is not None:
-        save_tensors(path, {"modes": found})
-    return found
-
-
-def mode_probs(student: Student, modes: Tensor, inputs: Tensor) -> Tensor:
-    """Mean probabilities of the students at some modes: (example, ...) to (example, class)."""
-    with torch.no_grad():
-        features = student.features(inputs).to(modes.device)
-        logits = torch.vmap(student.logits, in_dims=(0, None))(modes, features)
-    return torch.softmax(logits, -1).double().mean(0).cpu()
 
 
 def chain_settings(chains: Chains) -> dict[str, list[float]]:
@@ -320,103 +232,6 @@ def _check_classes(student: Student, training: TrainingSet, classes: tuple[str, 
         )
 
 
-def _weighting(
-    rule: Rule,
-    data: Dataset,
-    teachers: TeacherOutputs,
-    calibration: Dataset | None,
-    out: Path | None,
-) -> Weighting:
-    """Choose and fit the rule, or read the fit back."""
-    path = None if out is None else out / "weights.json"
-    if path is not None and path.exists():
-        return _read_weighting(path)
-    parts = [d for d in (data, calibration) if d is not None]
-    ids = [i for d in parts for i, y in zip(d.ids, d.labels.tolist(), strict=True) if y >= 0]
-    labels = torch.cat([d.labels[d.labels >= 0] for d in parts])
-    if rule == "stacked" and not teachers.held_out:
-        raise InputError(
-            "Expected labels that no teacher was trained on for prior.weights=stacked, but "
-            "the teachers were trained on these examples. Use "
-            "prior.weights=entropy, or give outputs on held-out examples."
-        )
-    if rule == "stacked" and len(labels) < _FEWEST_LABELS:
-        raise InputError(
-            f"Expected {_FEWEST_LABELS} held-out labels or more for "
-            f"prior.weights=stacked, but got {len(labels)}. Use "
-            "prior.weights=entropy, or label more examples."
-        )
-    if rule == "auto":
-        enough = teachers.held_out and len(labels) >= _FEWEST_LABELS
-        rule = "stacked" if enough else "entropy"
-    weighting = Weighting(rule)
-    if rule == "stacked":
-        held = teachers.at(ids)
-        weighting = Weighting(rule, fit_stacked(held.log_probs, held.mask, labels))
-    if path is not None:
-        fit = weighting.stacked
-        values = (
-            {}
-            if fit is None
-            else {
-                "intercept": fit.intercept.tolist(),
-                "slope": fit.slope.tolist(),
-                "temperature": fit.temperature.tolist(),
-                "scale": fit.scale,
-            }
-        )
-        save_json(path, {"rule": weighting.rule, "teachers": teachers.names, **values})
-    return weighting
-
-
-def _read_weighting(path: Path) -> Weighting:
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    if stored["rule"] != "stacked":
-        return Weighting(stored["rule"])
-    fit = Stacked(
-        torch.tensor(stored["intercept"]),
-        torch.tensor(stored["slope"]),
-        torch.tensor(stored["temperature"]),
-        stored["scale"],
-    )
-    return Weighting("stacked", fit)
-
-
-def _concentration(
-    prior: PriorSettings,
-    student: Student,
-    training: TrainingSet,
-    settings: MapSettings,
-    seed: int,
-    calibration: Dataset | None,
-    out: Path | None,
-    report: Report | None,
-) -> float:
-    """The concentration asked for, or the best of a few on the calibration labels."""
-    if prior.concentration != "auto":
-        return prior.concentration
-    if calibration is None or not calibration.n_labelled:
-        return _CONCENTRATIONS[1]
-    known = calibration.labels >= 0
-    scores = []
-    for candidate in _CONCENTRATIONS:
-        found = starting_modes(
-            student,
-            training,
-            prior.prior(candidate),
-            settings,
-            2,
-            seed,
-            out,
-            f"modes-{candidate:g}",
-            report,
-        )
-        probs = mode_probs(student, found, calibration.inputs[known])
-        picked = probs.gather(1, calibration.labels[known][:, None])
-        scores.append(float(picked.log().mean()))
-    return _CONCENTRATIONS[max(range(len(scores)), key=scores.__getitem__)]
-
-
 def _state(student: Student) -> dict[str, Tensor]:
     """Everything the student needs besides its draws: frozen parameters and buffers."""
     sampled = set(student.names)
@@ -428,7 +243,3 @@ def _state(student: Student) -> dict[str, Tensor]:
 def _restore_state(student: Student, stored: dict[str, Tensor]) -> None:
     for name, value in _state(student).items():
         value.copy_(stored[name])
-
-
-def _named(report: Report | None, stage: str) -> Callable[[int, int], None] | None:
-    return None if report is None else lambda done, total: report(stage, done, total)

@@ -14,8 +14,9 @@ from torch import Tensor
 from mtbkd.config import RunConfig
 from mtbkd.data import Dataset
 from mtbkd.diagnostics import Diagnostics, diagnose
-from mtbkd.distill import Posterior, training_set
+from mtbkd.distill import Posterior
 from mtbkd.influence import by_class, disagreement, responsibilities
+from mtbkd.learning import training_set
 from mtbkd.metrics import coverage, error_auroc, exact_coverage, scores
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Predictive, draw_probs

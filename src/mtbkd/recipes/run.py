@@ -10,7 +10,8 @@ from time import perf_counter
 from typing import Any
 
 from mtbkd.config import RunConfig
-from mtbkd.distill import Posterior, Report
+from mtbkd.distill import Posterior
+from mtbkd.learning import Report
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Predictive
 from mtbkd.recipes import find_recipe, stages

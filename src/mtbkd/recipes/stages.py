@@ -10,16 +10,9 @@ from torch import Tensor
 
 from mtbkd.config import RunConfig
 from mtbkd.data import check_splits
-from mtbkd.distill import (
-    Posterior,
-    Report,
-    distill,
-    load_posterior,
-    mode_probs,
-    starting_modes,
-    training_set,
-)
+from mtbkd.distill import Posterior, distill, load_posterior
 from mtbkd.inference.batches import Prior, TrainingSet
+from mtbkd.learning import Report, mode_probs, starting_modes, training_set
 from mtbkd.outputs import TeacherOutputs, load_outputs, save_outputs
 from mtbkd.posterior import Strength
 from mtbkd.recipes.base import Recipe, Task
@@ -85,7 +78,6 @@ def recall(
         out,
         example,
         classes,
-        prior=config.prior,
         weight_scale=config.student.weight_scale,
         device=config.device,
     )
