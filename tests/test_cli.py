@@ -203,6 +203,11 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path, monkeypatch, capsy
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_what_a_kill_left_of_the_first_file_is_no_obstacle(tmp_path, monkeypatch, capsys):
+    (tmp_path / ".config.yaml.partial").write_text("recipe: dig")
+    assert call(monkeypatch, capsys, "teach", "digits", "--out", tmp_path, *TINY)[0] == 0
+
+
 def test_another_configuration_does_not_mix_into_a_run(finished, monkeypatch, capsys):
     code, _, err = call(monkeypatch, capsys, "run", "digits", "--out", finished)
     assert code == 2

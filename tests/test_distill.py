@@ -83,6 +83,11 @@ def test_what_is_written_predicts_the_same(scene, tmp_path):
     again = load_posterior(network(), tmp_path, data.inputs[:2], CLASSES)
     x = torch.linspace(-2, 2, 10).reshape(5, 2)
     np.testing.assert_array_equal(again.predict(x).probs, posterior.predict(x).probs)
+    with pytest.raises(mtbkd.InputError, match="but it holds another"):
+        mtbkd.distill(network(), data, teachers(), out=tmp_path, **(arguments | {"seed": 1}))
+    fewer = data.without_labels(range(30))
+    with pytest.raises(mtbkd.InputError, match="but it holds another"):
+        mtbkd.distill(network(), fewer, teachers(), out=tmp_path, **arguments)
     other = torch.nn.Sequential(torch.nn.Linear(2, 9), torch.nn.ReLU(), torch.nn.Linear(9, 2))
     with pytest.raises(mtbkd.InputError, match="its shapes differ"):
         load_posterior(other, tmp_path, data.inputs[:2], CLASSES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from mtbkd.learning import (
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.posterior import Strength
 from mtbkd.predictive import Predictive, predict
-from mtbkd.samples import PosteriorSamples, load_samples, save_manifest, save_tensors
+from mtbkd.samples import PosteriorSamples, load_samples, save_json, save_manifest, save_tensors
 from mtbkd.student import Student, make_student
 from mtbkd.types import InputError, check_positive
 from mtbkd.weights import Weighting
@@ -99,7 +100,7 @@ def distill(
         report: Called with each stage's progress.
 
     Raises:
-        InputError: If teachers and data do not fit.
+        InputError: If teachers and data do not fit, or the folder holds something else.
     """
     check_positive(chains=chains, weight_scale=weight_scale)
     splits = {"data": data} if calibration is None else {"data": data, "calibration": calibration}
@@ -108,6 +109,9 @@ def distill(
     student = make_student(
         network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
     ).to(where)
+    if out is not None:
+        settings = (prior, modes, sampler, chains, weight_scale, seed)
+        _claim(out, student, (data, *([calibration] if calibration else [])), teachers, settings)
     weighting = choose_weighting(prior.weights, data, teachers, calibration, out)
     training = training_set(student, data, teachers, weighting)
     _check_classes(student, training, data.classes)
@@ -229,6 +233,30 @@ def _check_classes(student: Student, training: TrainingSet, classes: tuple[str, 
         raise InputError(
             f"Expected a network that maps {len(classes)} classes, one logit each, "
             f"but got outputs of shape {shape}. Change its last layer."
+        )
+
+
+def _claim(
+    out: Path,
+    student: Student,
+    data: Sequence[Dataset],
+    teachers: TeacherOutputs,
+    settings: tuple[object, ...],
+) -> None:
+    """Refuse a folder that another student, other data or other settings have written to."""
+    digest = hashlib.sha256(repr((settings, student.names, student.shapes)).encode())
+    for part in (*data, teachers):
+        digest.update(repr((part.ids, part.classes)).encode())
+    tensors = [*_state(student).values(), teachers.log_probs, teachers.mask]
+    for tensor in tensors + [t for part in data for t in (part.inputs, part.labels)]:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    path, asked = out / "request.json", {"sha256": digest.hexdigest()}
+    if not path.exists():
+        save_json(path, asked)
+    elif json.loads(path.read_text(encoding="utf-8")) != asked:
+        raise InputError(
+            f"Expected {out} to be new or a run of the same student, data and settings, but it "
+            "holds another. Choose another folder or delete it."
         )
 
 

@@ -34,7 +34,7 @@ def open_run(out: Path, config: RunConfig) -> None:
                     "it."
                 )
             return
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.exists() and (not out.is_dir() or any(map(_is_foreign, out.iterdir()))):
             raise InputError(
                 f"Expected {out} to be new or a run, but it holds something else. "
                 "Choose another --out."
@@ -109,6 +109,11 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(
             f"Expected JSON in {path}, but got: {error}. Delete it and run the command again."
         ) from None
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether this is something else than a file that a killed run was about to write."""
+    return not path.name.endswith(".partial")
 
 
 def _hash(path: Path) -> str:
