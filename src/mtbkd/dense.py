@@ -65,22 +65,25 @@ def backward(
     parameters: Mapping[str, Tensor],
     slopes: Tensor,
     grads: Mapping[str, Tensor],
+    scales: Mapping[str, float],
 ) -> None:
-    """Fill the gradients of every chain.
+    """Add the gradients of every chain, each times the scale of its parameter.
 
     Args:
         records: From `forward`.
         parameters: As given there.
         slopes: Derivatives with respect to the logits, shape (chain, example, class).
-        grads: By name, written to.
+        grads: By name, added to.
+        scales: By name.
     """
     for index in range(len(records) - 1, -1, -1):
         name, before, after = records[index]
         if after is not None:
             (slopes,) = torch.autograd.grad(after, before, slopes)
             continue
-        torch.bmm(slopes.mT, before, out=grads[f"{name}.weight"])
-        if f"{name}.bias" in grads:
-            torch.sum(slopes, 1, out=grads[f"{name}.bias"])
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        grads[weight].baddbmm_(slopes.mT, before, alpha=scales[weight])
+        if bias in grads:
+            grads[bias].add_(slopes.sum(1), alpha=scales[bias])
         if index:
-            slopes = torch.bmm(slopes, parameters[f"{name}.weight"])
+            slopes = torch.bmm(slopes, parameters[weight])

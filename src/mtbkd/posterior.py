@@ -6,6 +6,7 @@ engines sample at temperature 1/N.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,7 @@ def posterior_gradient(
     differentiate = _dense if is_dense(student.head, student.names) else _any_head
     buffers: dict[int, tuple[Tensor, Tensor]] = {}
     centred = not student.prior_mean.any()
+    scales = student.scales()
 
     def gradient(position: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         n_chains = position.shape[0]
@@ -88,25 +90,37 @@ def posterior_gradient(
         torch.mul(position, student.prior_scale, out=parameters)
         if not centred:
             parameters.add_(student.prior_mean)
+        torch.mul(position, -1 / n_examples, out=grads)
         named, named_grads = student.unflatten(parameters), student.unflatten(grads)
-        values = differentiate(student.head, named, named_grads, batch, strength)
-        grads.mul_(student.prior_scale).sub_(position, alpha=1 / n_examples)
+        values = differentiate(student.head, named, named_grads, scales, batch, strength)
         values -= 0.5 * torch.linalg.vector_norm(position, dim=1) ** 2 / n_examples
         return values, grads
 
     return gradient
 
 
-def _dense(head: nn.Module, named: Named, grads: Named, batch: Batch, strength: Strength) -> Tensor:
-    """Values of the data terms, shape (chain,); fills their gradients."""
+def _dense(
+    head: nn.Module,
+    named: Named,
+    grads: Named,
+    scales: Mapping[str, float],
+    batch: Batch,
+    strength: Strength,
+) -> Tensor:
+    """Values of the data terms, shape (chain,); adds their gradients, each times its scale."""
     logits, records = forward(head, named, batch.inputs)
     values, slopes = _value_and_slope(logits, batch, strength)
-    backward(records, named, slopes, grads)
+    backward(records, named, slopes, grads, scales)
     return values
 
 
 def _any_head(
-    head: nn.Module, named: Named, grads: Named, batch: Batch, strength: Strength
+    head: nn.Module,
+    named: Named,
+    grads: Named,
+    scales: Mapping[str, float],
+    batch: Batch,
+    strength: Strength,
 ) -> Tensor:
     """As `_dense`, by autograd through any module."""
     leaves = {name: value.requires_grad_() for name, value in named.items()}
@@ -115,8 +129,8 @@ def _any_head(
         logits = call(leaves, batch.inputs)
     values, slopes = _value_and_slope(logits.detach(), batch, strength)
     parts = torch.autograd.grad(logits, list(leaves.values()), slopes)
-    for view, part in zip(grads.values(), parts, strict=True):
-        view.copy_(part)
+    for name, part in zip(leaves, parts, strict=True):
+        grads[name].add_(part, alpha=scales[name])
     return values
 
 

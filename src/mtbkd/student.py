@@ -27,7 +27,8 @@ class Student:
         names: Sampled parameters, as ``head.named_parameters()`` calls them.
         shapes: Their shapes.
         prior_mean: Mean of the weight prior, shape (parameter,).
-        prior_scale: Standard deviation of the weight prior, shape (parameter,).
+        prior_scale: Standard deviation of the weight prior, shape (parameter,), the same within
+            each named parameter.
         weight_scale: That deviation in units of ``1 / sqrt(fan_in)``.
     """
 
@@ -43,6 +44,11 @@ class Student:
     def n_parameters(self) -> int:
         """How many parameters are sampled."""
         return self.prior_mean.numel()
+
+    def scales(self) -> dict[str, float]:
+        """Standard deviation of the weight prior for each named parameter."""
+        parts = self.prior_scale.split([shape.numel() for shape in self.shapes])
+        return {name: float(part[0]) for name, part in zip(self.names, parts, strict=True)}
 
     def features(self, inputs: Tensor, batch_size: int = 256) -> Tensor:
         """Run the frozen part, in batches, once: shape (example, ...) to (example, feature...)."""
