@@ -29,6 +29,7 @@ Report = Callable[[str, int, int], None]
 
 _FEWEST_LABELS = 20
 _TRIAL_CHAINS = 2
+_BATCH = 1024
 _CANDIDATES = {
     "concentration": (5.0, 1.0, 20.0, 50.0),
     "softening": (1.0, 2.0),
@@ -131,10 +132,10 @@ def starting_modes(
 
 def mode_probs(student: Student, modes: Tensor, inputs: Tensor) -> Tensor:
     """Mean probabilities of the students at some modes: (example, ...) to (example, class)."""
+    forward = torch.vmap(student.logits, in_dims=(0, None))
     with torch.no_grad():
-        features = student.features(inputs).to(modes.device)
-        logits = torch.vmap(student.logits, in_dims=(0, None))(modes, features)
-    return torch.softmax(logits, -1).double().mean(0).cpu()
+        logits = (forward(modes, student.features(part)) for part in inputs.split(_BATCH))
+        return torch.cat([torch.softmax(part, -1).double().mean(0).cpu() for part in logits])
 
 
 def choose_weighting(

@@ -53,7 +53,7 @@ class Student:
     def features(self, inputs: Tensor, batch_size: int = 256) -> Tensor:
         """Run the frozen part, in batches, once: shape (example, ...) to (example, feature...)."""
         if self.frozen is None:
-            return inputs
+            return inputs.to(self.prior_mean.device)
         device = self.prior_mean.device
         with torch.inference_mode():
             parts = [self.frozen(part.to(device)) for part in inputs.split(batch_size)]
