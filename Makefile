@@ -24,8 +24,8 @@ setup: .venv/dev.stamp
 
 # torch first and pinned: what depends on it must not bring another build along
 .venv/torch.stamp: constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Expected Python 3.11 or newer, but got %d.%d. Run make PYTHON=python3.11." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Expected Python >= 3.11: make PYTHON=python3.11 ...")'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	touch $@
 

@@ -187,6 +187,30 @@ def test_a_frozen_backbone_sees_each_example_once(epochs, chains, draws, scene):
     assert backbone.seen - len(data) <= 4 * 2  # a check of the split on two examples
 
 
+def test_frozen_features_outlive_a_run_that_was_killed(scene, tmp_path):
+    data, calibration, teachers = scene
+    backbone = Counting()
+
+    def distilled():
+        net = torch.nn.Sequential(backbone, torch.nn.Linear(4, 2))
+        return mtbkd.distill(
+            net,
+            data,
+            teachers(),
+            calibration=calibration,
+            sampled="1.*",
+            prior=mtbkd.PriorSettings(concentration=2.0),
+            out=tmp_path,
+            **QUICK,
+        )
+
+    distilled()
+    (tmp_path / "modes.safetensors").unlink()
+    seen = backbone.seen
+    distilled()
+    assert backbone.seen - seen <= 4 * 2  # a check of the split on two examples
+
+
 def test_importing_loads_no_optional_weight():
     heavy = ["sklearn", "pyarrow", "pydantic", "matplotlib", "typer", "rich", "arviz_stats"]
     code = f"import sys, mtbkd; print([m for m in {heavy} if m in sys.modules])"

@@ -113,7 +113,7 @@ def distill(
         settings = (prior, modes, sampler, chains, weight_scale, seed)
         _claim(out, student, (data, *([calibration] if calibration else [])), teachers, settings)
     weighting = choose_weighting(prior.weights, data, teachers, calibration, out)
-    training = training_set(student, data, teachers, weighting)
+    training = training_set(student, data, teachers, weighting, out)
     _check_classes(student, training, data.classes)
     chosen = choose_prior(
         prior, student, training, modes, calibration, seed=seed, out=out, report=report
@@ -131,7 +131,7 @@ def distill(
     )
     settings = chain_settings(drawn)
     if out is not None:
-        save_tensors(out / "student.safetensors", _state(student))
+        save_tensors(out / "student.safetensors", student.fixed())
         save_manifest(
             out / "samples", drawn.samples, {"prior": asdict(chosen), "settings": settings}
         )
@@ -176,7 +176,7 @@ def load_posterior(
             f"({error}). Run it to its end."
         ) from None
     student = make_student(network, sampled=sampled, weight_scale=weight_scale, example=example)
-    expected = {name: value.shape for name, value in _state(student).items()}
+    expected = {name: value.shape for name, value in student.fixed().items()}
     if samples.shapes != tuple(tuple(s) for s in student.shapes) or expected != {
         name: value.shape for name, value in stored.items()
     }:
@@ -184,7 +184,8 @@ def load_posterior(
             f"Expected the network that was trained in {folder}, but its shapes "
             "differ. Build it with the same sizes."
         )
-    _restore_state(student, stored)
+    for name, value in student.fixed().items():
+        value.copy_(stored[name])
     where = pick_device(device)
     return Posterior(
         student.to(where),
@@ -247,7 +248,7 @@ def _claim(
     digest = hashlib.sha256(repr((settings, student.names, student.shapes)).encode())
     for part in (*data, teachers):
         digest.update(repr((part.ids, part.classes)).encode())
-    tensors = [*_state(student).values(), teachers.log_probs, teachers.mask]
+    tensors = [*student.fixed().values(), teachers.log_probs, teachers.mask]
     for tensor in tensors + [t for part in data for t in (part.inputs, part.labels)]:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     path, asked = out / "request.json", {"sha256": digest.hexdigest()}
@@ -258,16 +259,3 @@ def _claim(
             f"Expected {out} to be new or a run of the same student, data and settings, but it "
             "holds another. Choose another folder or delete it."
         )
-
-
-def _state(student: Student) -> dict[str, Tensor]:
-    """Everything the student needs besides its draws: frozen parameters and buffers."""
-    sampled = set(student.names)
-    head = {f"head.{k}": v for k, v in student.head.state_dict().items() if k not in sampled}
-    frozen = {} if student.frozen is None else student.frozen.state_dict()
-    return head | {f"frozen.{k}": v for k, v in frozen.items() if k not in sampled}
-
-
-def _restore_state(student: Student, stored: dict[str, Tensor]) -> None:
-    for name, value in _state(student).items():
-        value.copy_(stored[name])

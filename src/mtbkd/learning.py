@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -86,15 +87,38 @@ PAPER = PriorSettings(
 """The paper's settings; the power is 10 * 0.002 in its authors' public code."""
 
 
+def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tensor:
+    """The student's frozen features, computed once for each run directory.
+
+    Args:
+        student: Its frozen part is what costs.
+        inputs: Shape (example, ...).
+        out: A run directory, or None to keep nothing.
+    """
+    if student.frozen is None or out is None:
+        return student.features(inputs)
+    digest = hashlib.sha256(inputs.contiguous().numpy().tobytes())
+    for name, value in student.fixed().items():
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    path = out / "features" / f"frozen-{digest.hexdigest()[:16]}.safetensors"
+    if not path.exists():
+        save_tensors(path, {"features": student.features(inputs)})
+    return load_file(str(path))["features"].to(student.prior_mean.device)
+
+
 def training_set(
-    student: Student, data: Dataset, teachers: TeacherOutputs, weighting: Weighting
+    student: Student,
+    data: Dataset,
+    teachers: TeacherOutputs,
+    weighting: Weighting,
+    out: Path | None = None,
 ) -> TrainingSet:
     """Features once, teachers by id, weights: what the chains need, on the student's device."""
     where = student.prior_mean.device
     outputs = teachers.at(data.ids)
     log_probs, log_weights = weighting.apply(outputs.log_probs, outputs.mask)
     return TrainingSet(
-        student.features(data.inputs).to(where),
+        cached_features(student, data.inputs, out),
         data.labels.to(where),
         log_probs.to(where),
         log_weights.to(where),

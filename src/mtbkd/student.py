@@ -50,6 +50,17 @@ class Student:
         parts = self.prior_scale.split([shape.numel() for shape in self.shapes])
         return {name: float(part[0]) for name, part in zip(self.names, parts, strict=True)}
 
+    def fixed(self) -> dict[str, Tensor]:
+        """Everything besides the draws: parameters that are not sampled, and buffers, by name."""
+        sampled = {id(self.head.get_parameter(name)) for name in self.names}
+        found: dict[str, Tensor] = {}
+        for part, module in (("head", self.head), ("frozen", self.frozen)):
+            if module is not None:
+                skip = {n for n, p in module.named_parameters() if id(p) in sampled}
+                state = module.state_dict()
+                found |= {f"{part}.{n}": value for n, value in state.items() if n not in skip}
+        return found
+
     def features(self, inputs: Tensor, batch_size: int = 256) -> Tensor:
         """Run the frozen part, in batches, once: shape (example, ...) to (example, feature...)."""
         if self.frozen is None:

@@ -66,11 +66,13 @@ def run(
         teachers, costs = stages.teach(recipe, config, task, out)
     with clock.stage("student"):
         posterior = stages.learn(recipe, config, task, teachers, out, report)
+        speed = stages.milliseconds(posterior, task.test.inputs)
+        task, posterior = stages.on_features(task, posterior, out)
     with clock.stage("baselines"):
         rivals = stages.baselines(config, task, teachers, posterior, out, report)
     with clock.stage("evaluation"):
         metrics = evaluate(
-            config, task, teachers, costs, posterior, rivals, out, dict(clock.seconds)
+            config, task, teachers, costs, posterior, rivals, out, speed, dict(clock.seconds)
         )
     with clock.stage("report"):
         write_report(config, task, teachers, out)
@@ -101,8 +103,10 @@ def evaluate_run(out: Path, report: Report | None = None) -> dict[str, Any]:
     task = stages.load(recipe, config, out)
     teachers, costs = stages.teach(recipe, config, task, out)
     posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
+    speed = stages.milliseconds(posterior, task.test.inputs)
+    task, posterior = stages.on_features(task, posterior, out)
     rivals = stages.baselines(config, task, teachers, posterior, out, report)
-    return evaluate(config, task, teachers, costs, posterior, rivals, out, {})
+    return evaluate(config, task, teachers, costs, posterior, rivals, out, speed, {})
 
 
 def report_run(out: Path) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
 import torch
 from torch import Tensor
@@ -12,7 +13,13 @@ from mtbkd.config import RunConfig
 from mtbkd.data import check_splits
 from mtbkd.distill import Posterior, distill, load_posterior
 from mtbkd.inference.batches import Prior, TrainingSet
-from mtbkd.learning import Report, mode_probs, starting_modes, training_set
+from mtbkd.learning import (
+    Report,
+    cached_features,
+    mode_probs,
+    starting_modes,
+    training_set,
+)
 from mtbkd.outputs import TeacherOutputs, load_outputs, save_outputs
 from mtbkd.posterior import Strength
 from mtbkd.recipes.base import Recipe, Task
@@ -22,6 +29,7 @@ from mtbkd.student import widened
 from mtbkd.weights import entropy_weights, pool_log_probs, uniform_weights
 
 _WIDENINGS = (1.0, 4.0)
+_TIMED = 128
 
 Costs = dict[str, dict[str, float]]
 
@@ -81,6 +89,27 @@ def recall(
         weight_scale=config.student.weight_scale,
         device=config.device,
     )
+
+
+def milliseconds(posterior: Posterior, inputs: Tensor) -> float:
+    """What a prediction costs for one example, its frozen part included."""
+    some = inputs[:_TIMED]
+    start = perf_counter()
+    posterior.predict(some)
+    return 1000 * (perf_counter() - start) / len(some)
+
+
+def on_features(task: Task, posterior: Posterior, out: Path) -> tuple[Task, Posterior]:
+    """The same task and posterior behind the frozen part, which has run once for each example."""
+    student = posterior.student
+    if student.frozen is None:
+        return task, posterior
+    train, calibration, test = (
+        replace(split, inputs=cached_features(student, split.inputs, out).cpu())
+        for split in (task.train, task.calibration, task.test)
+    )
+    behind = replace(task, train=train, calibration=calibration, test=test)
+    return behind, replace(posterior, student=replace(student, frozen=None))
 
 
 def baselines(
