@@ -17,7 +17,7 @@ class Progress:
     def __init__(self) -> None:
         console = Console(stderr=True)
         self._bars = RichProgress(
-            TextColumn("{task.description:>16}"),
+            TextColumn("{task.description:>22}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),

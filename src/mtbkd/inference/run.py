@@ -129,6 +129,8 @@ def find_modes(
             if progress is not None:
                 progress(step, n_steps)
         state, _ = engine.update(state, batches(settings.batch_size), generators)
+    if progress is not None:
+        progress(n_steps, n_steps)
     return state.position
 
 
