@@ -134,7 +134,7 @@ def test_recipes_are_listed_and_copied(tmp_path, monkeypatch, capsys):
     assert "digits" in out
     path = tmp_path / "mine.yaml"
     assert call(monkeypatch, capsys, "recipes", "copy", "digits", path)[0] == 0
-    assert yaml.safe_load(path.read_text())["prior"]["concentration"] == 20.0
+    assert yaml.safe_load(path.read_text())["prior"]["power"] == 30.0
     code, _, err = call(monkeypatch, capsys, "recipes", "copy", "digits", path)
     assert code == 2
     assert f"{path} exists" in err

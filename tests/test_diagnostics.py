@@ -12,7 +12,7 @@ def healthy():
 
 
 def test_independent_draws_raise_no_warning(healthy):
-    found = diagnose(healthy, np.ones(4), np.ones(4))
+    found = diagnose(healthy, np.ones(4), {"kinetic_temperature": np.ones(4)})
     assert found.warnings == ()
     assert found.rhat_95 < 1.02
     assert found.ess_median == pytest.approx(800, rel=0.15)
@@ -32,8 +32,21 @@ def test_a_chain_at_its_mode_is_named(healthy):
 
 
 def test_a_hot_chain_is_named(healthy):
-    found = diagnose(healthy, np.ones(4), np.array([1.0, 1.0, 1.5, 1.0]))
+    found = diagnose(healthy, np.ones(4), {"kinetic_temperature": np.array([1.0, 1.0, 1.5, 1.0])})
     assert "Chain 2 runs at 1.50 times" in found.warnings[0]
+
+
+def test_a_chain_of_hmc_that_rejects_or_diverges_is_named(healthy):
+    statistics = {
+        "trajectories": np.full(4, 200.0),
+        "acceptance": np.array([0.8, 0.2, 0.8, 0.8]),
+        "divergences": np.array([0.0, 0.0, 1.0, 10.0]),
+    }
+    found = diagnose(healthy, np.ones(4), statistics).warnings
+    assert [w.split(", ")[0] for w in found] == [
+        "Chain 1 accepts 20% of its trajectories",
+        "5.0% of the trajectories of chain 3 diverged",
+    ]
 
 
 def test_slow_chains_have_few_independent_draws():

@@ -5,8 +5,8 @@ from mtbkd.data import make_dataset as make_dataset
 from mtbkd.distill import Posterior as Posterior
 from mtbkd.distill import distill as distill
 from mtbkd.distill import load_posterior as load_posterior
+from mtbkd.inference.engines import SamplerSettings as SamplerSettings
 from mtbkd.inference.run import MapSettings as MapSettings
-from mtbkd.inference.run import SamplerSettings as SamplerSettings
 from mtbkd.learning import PAPER as PAPER
 from mtbkd.learning import PriorSettings as PriorSettings
 from mtbkd.outputs import TeacherOutputs as TeacherOutputs

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from mtbkd.inference.run import MapSettings, SamplerSettings
+from mtbkd.inference.engines import SamplerSettings
+from mtbkd.inference.run import MapSettings
 from mtbkd.learning import PAPER, PriorSettings
 from mtbkd.types import InputError
 

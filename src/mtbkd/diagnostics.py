@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _RHAT_LIMIT, _ESS_LIMIT, _DISTANCE_LIMIT, _HEAT_LIMIT = 1.1, 50.0, 0.05, 0.2
+_ACCEPTANCE_LIMIT, _DIVERGENCE_LIMIT = 0.4, 0.01
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Diagnostics:
 
 
 def diagnose(
-    functions: Floats, distance_moved: Floats, kinetic_temperature: Floats | None = None
+    functions: Floats, distance_moved: Floats, statistics: Mapping[str, Floats] = {}
 ) -> Diagnostics:
     """Judge chains in function space, where label switching does not matter.
 
@@ -44,7 +46,8 @@ def diagnose(
     Args:
         functions: The student's log-probabilities at probe examples, shape (chain, draw, function).
         distance_moved: See `Diagnostics`, shape (chain,).
-        kinetic_temperature: Mean of each chain for ``sghmc``, shape (chain,).
+        statistics: Numbers on the chains, each of shape (chain,): ``kinetic_temperature``, or
+            ``trajectories``, ``acceptance`` and ``divergences``, as their engine has them.
     """
     from arviz_stats.base.array import array_stats  # slow to import, and needed here alone
 
@@ -73,12 +76,33 @@ def diagnose(
             f"Few independent draws (5th percentile of the effective sample size {ess_5:.0f}, "
             f"expected above {_ESS_LIMIT:.0f}). Raise sampler.draws or sampler.thinning."
         )
-    if kinetic_temperature is not None:
-        for chain in np.flatnonzero(np.abs(kinetic_temperature - 1) > _HEAT_LIMIT):
-            warnings.append(
-                f"Chain {chain} runs at {kinetic_temperature[chain]:.2f} times the posterior's "
-                "temperature. Use larger batches or a smaller sampler.tolerance."
-            )
+    warnings += _of_engine(statistics)
     return Diagnostics(
         rhat_median, rhat_95, ess_median, ess_5, tuple(distance_moved.tolist()), tuple(warnings)
     )
+
+
+def _of_engine(statistics: Mapping[str, Floats]) -> list[str]:
+    """Warnings on what the engine itself tells."""
+    warnings = []
+    heat = statistics.get("kinetic_temperature", np.array([]))
+    for chain in np.flatnonzero(np.abs(heat - 1) > _HEAT_LIMIT):
+        warnings.append(
+            f"Chain {chain} runs at {heat[chain]:.2f} times the posterior's temperature. Use "
+            "larger batches or a smaller sampler.tolerance."
+        )
+    if "trajectories" in statistics:
+        trajectories = statistics["trajectories"]
+        for chain in np.flatnonzero(statistics["acceptance"] < _ACCEPTANCE_LIMIT):
+            warnings.append(
+                f"Chain {chain} accepts {statistics['acceptance'][chain]:.0%} of its trajectories, "
+                "expected about 80 %. Raise sampler.burn_in, or use sampler.engine=sghmc."
+            )
+        diverged = statistics["divergences"] / np.maximum(trajectories, 1)
+        for chain in np.flatnonzero(diverged > _DIVERGENCE_LIMIT):
+            warnings.append(
+                f"{diverged[chain]:.1%} of the trajectories of chain {chain} diverged, so it may "
+                "avoid a part of the posterior. Raise sampler.burn_in, or use "
+                "sampler.engine=sghmc."
+            )
+    return warnings

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from mtbkd.data import Dataset, check_splits
 from mtbkd.inference.batches import Prior, TrainingSet
-from mtbkd.inference.run import Chains, MapSettings, SamplerSettings, sample
+from mtbkd.inference.engines import Plan, SamplerSettings
+from mtbkd.inference.run import MapSettings, sample
 from mtbkd.learning import (
     PriorSettings,
     Report,
@@ -46,7 +47,8 @@ class Posterior:
         weighting: How its teachers were weighed.
         prior: The mixture prior it was trained under.
         modes: Where its chains started, standardised, shape (chain, parameter).
-        settings: Numbers on the chains: step sizes and what limited them.
+        plan: Which engine drew them, why, and its steps.
+        statistics: Numbers on the chains, a list with one value for each.
     """
 
     student: Student
@@ -55,7 +57,8 @@ class Posterior:
     weighting: Weighting
     prior: Prior
     modes: Tensor
-    settings: dict[str, list[float]]
+    plan: Plan
+    statistics: dict[str, list[float]]
 
     def predict(
         self, inputs: Tensor, *, level: float = 0.9, point: Literal["mean", "mode"] = "mean"
@@ -129,13 +132,18 @@ def distill(
         folder=None if out is None else out / "samples",
         progress=progress_of(report, "sampling"),
     )
-    settings = chain_settings(drawn)
+    statistics = {name: value.tolist() for name, value in drawn.statistics.items()}
     if out is not None:
         save_tensors(out / "student.safetensors", student.fixed())
-        save_manifest(
-            out / "samples", drawn.samples, {"prior": asdict(chosen), "settings": settings}
-        )
-    return Posterior(student, drawn.samples, data.classes, weighting, chosen, start, settings)
+        details = {
+            "prior": asdict(chosen),
+            "plan": drawn.plan._asdict(),
+            "statistics": statistics,
+        }
+        save_manifest(out / "samples", drawn.samples, details)
+    return Posterior(
+        student, drawn.samples, data.classes, weighting, chosen, start, drawn.plan, statistics
+    )
 
 
 def load_posterior(
@@ -170,6 +178,7 @@ def load_posterior(
         weighting = read_weighting(folder / "weights.json")
         used = dict(manifest["prior"])
         prior = Prior(strength=Strength(**used.pop("strength")), **used)
+        plan, statistics = Plan(**manifest["plan"]), dict(manifest["statistics"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"Expected a finished distillation in {folder}, but it is incomplete "
@@ -194,20 +203,9 @@ def load_posterior(
         weighting,
         prior,
         start.to(where),
-        manifest["settings"],
+        plan,
+        statistics,
     )
-
-
-def chain_settings(chains: Chains) -> dict[str, list[float]]:
-    """What is reported of the chains, each a list with one value for each chain."""
-    values = {
-        "step_size": chains.step_size,
-        "curvature": chains.curvature,
-        "gradient_noise": chains.noise,
-    }
-    if chains.kinetic_temperature is not None:
-        values["kinetic_temperature"] = chains.kinetic_temperature
-    return {name: value.tolist() for name, value in values.items()}
 
 
 def pick_device(device: str) -> torch.device:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from mtbkd.posterior import Strength
 from mtbkd.prior import mixture_terms
-from mtbkd.types import Batch, Generators
+from mtbkd.types import Batch, Generators, Gradient
+
+_ROWS = 2**16
 
 
 @dataclass(frozen=True)
@@ -74,3 +76,34 @@ class Minibatches:
         return Batch(
             data.features[index], data.labels[index], counts.movedim(1, 0), offsets.movedim(1, 0)
         )
+
+
+def in_parts(gradient: Gradient, n_rows: int = _ROWS) -> Gradient:
+    """The same gradient, over a few examples at a time, so that memory is bounded.
+
+    Args:
+        gradient: Of the log posterior averaged per example.
+        n_rows: Examples held at a time, over all chains together.
+    """
+
+    def summed(position: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        n_chains, n = batch.labels.shape
+        size = max(1, n_rows // n_chains)
+        if n <= size:
+            return gradient(position, batch)
+        values, grads = torch.zeros_like(position[:, 0]), torch.zeros_like(position)
+        for start in range(0, n, size):
+            rows = slice(start, start + size)
+            part = Batch(
+                batch.inputs[:, rows],
+                batch.labels[:, rows],
+                batch.pseudo_counts[:, :, rows],
+                batch.log_offsets[:, :, rows],
+            )
+            value, grad = gradient(position, part)
+            share = part.labels.shape[1] / n
+            values.add_(value, alpha=share)
+            grads.add_(grad, alpha=share)
+        return values, grads
+
+    return summed

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.inference import sghmc, sgld
 from mtbkd.samples import save_tensors, segment_path
 from mtbkd.types import Generators
-
-State = sghmc.State | sgld.State
 
 
 class Probe(NamedTuple):
@@ -34,14 +31,14 @@ class Checkpoint(NamedTuple):
     Attributes:
         state: Of the engine.
         probe: Of the step-size adaptation.
-        heat: Sum of kinetic temperatures after burn-in, shape (chain,).
+        totals: Sums over the updates after burn-in of what the engine tells, each (chain,).
         done: Steps done.
         n_segments: Segments of draws written.
     """
 
-    state: State
+    state: Any
     probe: Probe
-    heat: Tensor
+    totals: dict[str, Tensor]
     done: int
     n_segments: int
 
@@ -50,10 +47,9 @@ def save(folder: Path, at: Checkpoint, generators: Generators) -> None:
     """Write the checkpoint and the generators' states."""
     tensors = {f"state.{name}": value for name, value in at.state._asdict().items()}
     tensors |= {f"probe.{name}": value for name, value in at.probe._asdict().items()}
+    tensors |= {f"total.{name}": value for name, value in at.totals.items()}
     tensors |= {f"generator.{c}": g.get_state() for c, g in enumerate(generators)}
-    save_tensors(
-        _path(folder), tensors | {"heat": at.heat, "at": torch.tensor([at.done, at.n_segments])}
-    )
+    save_tensors(_path(folder), tensors | {"at": torch.tensor([at.done, at.n_segments])})
 
 
 def restore(
@@ -68,16 +64,17 @@ def restore(
     """
     if not _path(folder).exists():
         return start, []
-    tensors = load_file(str(_path(folder)), device=str(start.heat.device))
+    tensors = load_file(str(_path(folder)), device=str(start.probe.limits.device))
     for chain, generator in enumerate(generators):
         generator.set_state(tensors[f"generator.{chain}"].cpu())
     fields = {name: tensors[f"state.{name}"] for name in start.state._fields}
+    totals = {k.removeprefix("total."): v for k, v in tensors.items() if k.startswith("total.")}
     done, n_segments = tensors["at"].tolist()
     segments = [load_file(str(segment_path(folder, i)))["draws"] for i in range(n_segments)]
     at = Checkpoint(
         type(start.state)(**fields),
         Probe(tensors["probe.direction"], tensors["probe.limits"]),
-        tensors["heat"],
+        totals,
         done,
         n_segments,
     )

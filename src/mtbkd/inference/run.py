@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mtbkd.inference import map as map_engine
-from mtbkd.inference import sghmc, sgld
-from mtbkd.inference.batches import Minibatches, Prior, TrainingSet
+from mtbkd.inference.batches import Minibatches, Prior, TrainingSet, in_parts
 from mtbkd.inference.chains import chain_generators
-from mtbkd.inference.checkpoint import Checkpoint, Probe, State, restore, save
+from mtbkd.inference.checkpoint import Checkpoint, Probe, restore, save
+from mtbkd.inference.engines import (
+    METHODS,
+    Method,
+    Plan,
+    Problem,
+    SamplerSettings,
+    make_plan,
+)
 from mtbkd.inference.step_size import gradient_noise, largest_curvature, start_direction
 from mtbkd.posterior import posterior_gradient
 from mtbkd.prior import warmed_concentration
 from mtbkd.samples import PosteriorSamples, save_tensors, segment_path
 from mtbkd.student import Student
-from mtbkd.types import Engine, Gradient, check_positive
+from mtbkd.types import Gradient, check_positive
 
 Progress = Callable[[int, int], None]
 """Called with (steps done, steps in all)."""
@@ -47,58 +54,20 @@ class MapSettings:
         )
 
 
-@dataclass(frozen=True)
-class SamplerSettings:
-    """How the posterior is explored from each mode.
-
-    Attributes:
-        engine: ``sghmc`` or ``sgld``.
-        burn_in: Steps dropped at the start, in which the step size adapts.
-        draws: Kept from each chain.
-        thinning: Steps for each draw kept.
-        batch_size: Examples per step and chain.
-        step_size: None to adapt.
-        tolerance: Relative error that the discretisation, and minibatch noise, may each add.
-    """
-
-    engine: Literal["sghmc", "sgld"] = "sghmc"
-    burn_in: int = 1000
-    draws: int = 50
-    thinning: int = 50
-    batch_size: int = 256
-    step_size: float | None = None
-    tolerance: float = 0.05
-
-    __pydantic_config__ = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        check_positive(
-            burn_in=self.burn_in,
-            draws=self.draws,
-            thinning=self.thinning,
-            batch_size=self.batch_size,
-            step_size=1.0 if self.step_size is None else self.step_size,
-            tolerance=self.tolerance,
-        )
-
-
 class Chains(NamedTuple):
     """What sampling leaves behind.
 
     Attributes:
         samples: The draws.
-        step_size: Used after burn-in, shape (chain,).
-        curvature: The largest curvature seen when the step size was set, shape (chain,).
-        noise: Mean variance of the minibatch gradient then, shape (chain,).
-        kinetic_temperature: Mean after burn-in, shape (chain,); None for ``sgld``.
+        plan: Which engine, why, and its steps.
+        statistics: Numbers on the chains after burn-in, each of shape (chain,): ``step_size``; the
+            ``curvature`` and ``gradient_noise`` that limited it; ``kinetic_temperature``, or
+            ``acceptance``, ``trajectories`` and ``divergences``.
     """
 
     samples: PosteriorSamples
-    step_size: Tensor
-    curvature: Tensor
-    noise: Tensor
-    kinetic_temperature: Tensor | None
+    plan: Plan
+    statistics: dict[str, Tensor]
 
 
 def find_modes(
@@ -162,68 +131,91 @@ def sample(
     """
     generators = chain_generators(seed, _SAMPLER_STREAM, len(modes), modes.device)
     batches = Minibatches(data, prior, generators)
-    gradient = posterior_gradient(student, batches.n_examples, prior.strength)
-    engine = _build(settings, gradient, batches.n_examples)
+    n = batches.n_examples
+    gradient = in_parts(posterior_gradient(student, n, prior.strength))
+    direction = start_direction(modes, generators)
+    plan, steps = _plan(settings, gradient, batches, modes, direction)
+    method = METHODS[plan.engine]
+    size = n if method.every_example else settings.batch_size
+    engine = method.build(Problem(gradient, 1 / n), plan, steps)
     state = engine.init(modes, generators)
-    probe = Probe(start_direction(modes, generators), modes.new_zeros(2, len(modes)))
-    at = Checkpoint(state, probe, modes.new_zeros(len(modes)), 0, 0)
+    probe = Probe(direction, modes.new_zeros(2, len(modes)))
+    at = Checkpoint(state, probe, {}, 0, 0)
     segments: list[Tensor] = []
     if folder is not None:
         at, segments = restore(folder, at, generators)
-    state, probe, heat, done, _ = at
+    state, probe, totals, done, _ = at
     kept: list[Tensor] = []
-    total = settings.burn_in + settings.draws * settings.thinning
+    every = max(1, plan.burn_in // _PROBES)
+    total = plan.burn_in + plan.draws * plan.thinning
     while done < total:
-        adapting = settings.step_size is None and done < settings.burn_in
-        if done == 0 or (adapting and done % _probe_interval(settings) == 0):
+        adapting = settings.step_size is None and done < plan.burn_in and done % every == 0
+        if method.stable_step_size is not None and (adapting or done == 0):
             if adapting:  # momentum gathered at another step size is forgotten
                 state = engine.init(state.position, generators)
-            progressed = done / settings.burn_in
-            state, probe = _adapt(state, probe, settings, gradient, batches, progressed)
-        state, info = engine.update(state, batches(settings.batch_size), generators)
+            progressed = done / plan.burn_in
+            state, probe = _adapt(state, probe, method, settings, gradient, batches, progressed)
+        state, info = engine.update(state, batches(size), generators)
         done += 1
-        after = done - settings.burn_in
+        after = done - plan.burn_in
         if after > 0:
-            heat = heat + info.get("kinetic_temperature", torch.zeros_like(heat))
-            if after % settings.thinning == 0:
+            told = {name: value for name, value in info.items() if name != "log_posterior"}
+            totals = {name: totals.get(name, 0) + value for name, value in told.items()}
+            if after % plan.thinning == 0:
                 kept.append(student.natural(state.position))
         if len(kept) == _SEGMENT or (kept and done == total):
             segments.append(torch.stack(kept, dim=1))
             kept = []
             if folder is not None:
                 save_tensors(segment_path(folder, len(segments) - 1), {"draws": segments[-1]})
-                save(folder, Checkpoint(state, probe, heat, done, len(segments)), generators)
+                save(folder, Checkpoint(state, probe, totals, done, len(segments)), generators)
         if progress is not None and (done % 50 == 0 or done == total):
             progress(done, total)
     shapes = tuple(tuple(shape) for shape in student.shapes)
-    heat = heat / (settings.draws * settings.thinning)
-    return Chains(
-        PosteriorSamples(tuple(segments), student.names, shapes),
-        state.step_size,
-        probe.limits[0],
-        probe.limits[1],
-        heat if settings.engine == "sghmc" else None,
-    )
+    samples = PosteriorSamples(tuple(segments), student.names, shapes)
+    statistics = _statistics(totals, plan.draws * plan.thinning) | {"step_size": state.step_size}
+    if method.stable_step_size is not None:
+        statistics |= {"curvature": probe.limits[0], "gradient_noise": probe.limits[1]}
+    return Chains(samples, plan, statistics)
 
 
-def _build(settings: SamplerSettings, gradient: Gradient, n_examples: int) -> Engine:
-    step_size = 0.0 if settings.step_size is None else settings.step_size
-    build = {"sghmc": sghmc.build, "sgld": sgld.build}[settings.engine]
-    return build(gradient, temperature=1 / n_examples, step_size=step_size)
+def _plan(
+    settings: SamplerSettings,
+    gradient: Gradient,
+    batches: Minibatches,
+    modes: Tensor,
+    direction: Tensor,
+) -> tuple[Plan, Tensor]:
+    """The engine, and the step sizes that it starts from, shape (chain,)."""
+    steps = modes.new_full((len(modes),), settings.step_size or 0.0)
+    if settings.engine not in ("auto", "hmc"):
+        return make_plan(settings, batches.n_examples, 0.0), steps
+    n = batches.n_examples
+    curvature, _ = largest_curvature(gradient, modes, batches(n), direction, _FIRST_ITERATIONS)
+    if settings.step_size is None:
+        steps = (n * curvature).rsqrt()
+    return make_plan(settings, n, n * float(curvature.max())), steps
 
 
-def _probe_interval(settings: SamplerSettings) -> int:
-    return max(1, settings.burn_in // _PROBES)
+def _statistics(totals: dict[str, Tensor], n_updates: int) -> dict[str, Tensor]:
+    """Sums over all updates to means and counts."""
+    found = dict(totals)
+    if "kinetic_temperature" in found:
+        found["kinetic_temperature"] = found["kinetic_temperature"] / n_updates
+    if "trajectories" in found:
+        found["acceptance"] = found["acceptance"] / found["trajectories"].clamp_min(1)
+    return found
 
 
 def _adapt(
-    state: State,
+    state: Any,
     probe: Probe,
+    method: Method,
     settings: SamplerSettings,
     gradient: Gradient,
     batches: Minibatches,
     progressed: float,
-) -> tuple[State, Probe]:
+) -> tuple[Any, Probe]:
     """Measure what limits the step size and set it, unless the user fixed it.
 
     A mode is flatter and its gradients are quieter than the posterior around it, so the step grows
@@ -241,9 +233,8 @@ def _adapt(
     noise = gradient_noise(gradient, state.position, (batches(size), batches(size)))
     seen = torch.stack([n * curvature, n**2 * noise])
     limits = seen if first else torch.maximum(seen, (probe.limits + seen) / 2)
-    if settings.step_size is None:
-        stable = {"sghmc": sghmc.stable_step_size, "sgld": sgld.stable_step_size}
-        step_size = stable[settings.engine](*limits, tolerance=settings.tolerance)
+    if settings.step_size is None and method.stable_step_size is not None:
+        step_size = method.stable_step_size(*limits, tolerance=settings.tolerance)
         ramp = min(1.0, 0.1 + 2 * progressed)
         state = state._replace(step_size=ramp * step_size)
     return state, Probe(direction, limits)

@@ -148,10 +148,8 @@ def _diagnose(posterior: Posterior, functions: NDArray[np.float64]) -> Diagnosti
     student = posterior.student
     last = posterior.samples.segments[-1][:, -1].to(student.prior_mean.device)
     moved = (student.standardised(last) - posterior.modes).square().mean(1).sqrt()
-    heat = posterior.settings.get("kinetic_temperature")
-    return diagnose(
-        functions, moved.double().cpu().numpy(), None if heat is None else np.array(heat)
-    )
+    statistics = {name: np.array(values) for name, values in posterior.statistics.items()}
+    return diagnose(functions, moved.double().cpu().numpy(), statistics)
 
 
 def _diagnostic_numbers(diagnostics: Diagnostics, posterior: Posterior) -> dict[str, Any]:
@@ -161,7 +159,9 @@ def _diagnostic_numbers(diagnostics: Diagnostics, posterior: Posterior) -> dict[
         "ess_median": diagnostics.ess_median,
         "ess_5": diagnostics.ess_5,
         "distance_moved": list(diagnostics.distance_moved),
-        **posterior.settings,
+        **posterior.statistics,
+        "engine": posterior.plan.engine,
+        "engine_reason": posterior.plan.reason,
         "concentration": posterior.prior.concentration,
         "weights": posterior.weighting.rule,
         "warnings": list(diagnostics.warnings),
