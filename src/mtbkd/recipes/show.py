@@ -31,7 +31,13 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
     diagnostics = metrics["diagnostics"]
     chains = {
         name: np.array(diagnostics[name])
-        for name in ("step_size", "distance_moved", "kinetic_temperature")
+        for name in (
+            "step_size",
+            "distance_moved",
+            "kinetic_temperature",
+            "acceptance",
+            "divergences",
+        )
         if name in diagnostics
     }
     data = ReportData(

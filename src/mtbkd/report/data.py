@@ -64,8 +64,8 @@ class ReportData:
         teachers: Teacher names.
         weights_by_class: Mean prior weight on training examples, shape (teacher, class).
         responsibilities_by_class: Mean posterior responsibility, shape (teacher, class).
-        chains: "step_size", "distance_moved", "kinetic_temperature", "accuracy", each (chain,);
-            any may be absent.
+        chains: "step_size", "distance_moved", "kinetic_temperature", "acceptance", "divergences",
+            "accuracy", each (chain,); any may be absent.
         trace: Log predictive score of each draw on probe examples, in nats per example, shape
             (chain, draw).
         examples: The most uncertain first.

@@ -27,6 +27,8 @@ _CHAIN_COLUMNS = (
     ("step_size", "Step size"),
     ("distance_moved", "Distance moved"),
     ("kinetic_temperature", "Kinetic temperature"),
+    ("acceptance", "Accepted"),
+    ("divergences", "Divergences"),
     ("accuracy", "Accuracy"),
 )
 _SET_SHOWN = 6
@@ -59,6 +61,7 @@ def render(data: ReportData) -> str:
         chain_columns=[heading for key, heading in _CHAIN_COLUMNS if key in data.chains],
         chain_rows=_chain_rows(data),
         diagnostics=_diagnostics(data.metrics.get("diagnostics", {})),
+        sampler=_sampler(data.metrics.get("diagnostics", {})),
         examples=[_card(data, example) for example in data.examples],
         costs=_costs(data.metrics.get("cost", {})),
         count=count,
@@ -153,7 +156,9 @@ def _chain_rows(data: ReportData) -> list[tuple[int, list[str]]]:
         values = data.chains[key].tolist()
         if chain >= len(values) or not is_number(values[chain]):
             return number(None)
-        return percent(values[chain]) if key == "accuracy" else significant(values[chain])
+        if key in ("accuracy", "acceptance"):
+            return percent(values[chain])
+        return significant(values[chain])
 
     return [(i % len(CHAINS), [cell(key, i) for key in known]) for i in range(n)]
 
@@ -167,6 +172,12 @@ def _diagnostics(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
             ("Effective sample size", "ess_median", "ess_5", 0),
         )
     ]
+
+
+def _sampler(numbers: dict[str, Any]) -> str:
+    """Which engine drew, and why."""
+    engine, reason = numbers.get("engine"), numbers.get("engine_reason")
+    return f"Drawn by {engine}: {reason}." if engine and reason else ""
 
 
 def _card(data: ReportData, example: Example) -> dict[str, Any]:
