@@ -22,6 +22,8 @@ app = typer.Typer(
 recipes_app = typer.Typer(no_args_is_help=False, help="List the built-in recipes.")
 app.add_typer(recipes_app, name="recipes")
 
+_NO_VERDICT = 3
+
 Target = Annotated[str, typer.Argument(help="A recipe's name, a config file, or a run directory.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
 Out = Annotated[Path | None, typer.Option(help="The run directory; runs/RECIPE-SEED by default.")]
@@ -108,6 +110,36 @@ def evaluate(run_dir: RunDir, as_json: Json = False) -> None:
         print(json.dumps(metrics))
     else:
         metrics_table(metrics)
+
+
+@app.command()
+def diagnose(
+    run_dir: RunDir,
+    reference: Annotated[str, typer.Option(help="The engine of the reference.")] = "hmc",
+    factor: Annotated[float, typer.Option(help="Its steps over those of the run.")] = 10.0,
+    seed: Annotated[int | None, typer.Option(help="Of the reference; the run's + 1000.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a run's sampler: how far are its predictions from the converged posterior?
+
+    Runs a long reference from other modes, and goes on where it was stopped. Exit code 3 if the
+    reference has not converged, so that there is no verdict.
+    """
+    from mtbkd.console import Progress, reference_table
+    from mtbkd.recipes.diagnose import diagnose_run
+
+    _one_thread()
+    with Progress() as progress:
+        found = diagnose_run(
+            run_dir, engine=reference, factor=factor, seed=seed, report=progress.report
+        )
+    if as_json:
+        print(json.dumps(found))
+    else:
+        reference_table(found)
+        print(f"figure: {run_dir / 'diagnose.svg'}")
+    if not found["converged"]:
+        sys.exit(_NO_VERDICT)
 
 
 @app.command()

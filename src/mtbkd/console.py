@@ -74,3 +74,26 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     console.print(table)
     for warning in metrics["diagnostics"]["warnings"]:
         console.print(f"[yellow]warning:[/yellow] {warning}")
+
+
+def reference_table(found: dict[str, Any]) -> None:
+    """Print how a run compares with its reference, and the verdict."""
+    title = (
+        f"{found['run_engine']}, {found['run_steps']:,} steps, against {found['reference']}, "
+        f"{found['steps']:,} steps"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name, justify in (("", "left"), ("agreement", "right"), ("total variation", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name, key in (("run", ""), ("its modes", "modes_"), ("halves of the reference", "halves_")):
+        values = found[f"{key}agreement"], found[f"{key}total_variation"]
+        cells = ["-" if v is None else f"{v:.{d}f}" for v, d in zip(values, (3, 4), strict=True)]
+        table.add_row(name, *cells)
+    console = Console()
+    console.print(table)
+    if found["rhat_99"] is not None:
+        print(
+            f"reference: R-hat {found['rhat_99']:.4f} (99 % of {found['n_functions']} test "
+            f"probabilities below), ESS {found['ess']:.0f} (95 % above)"
+        )
+    print(found["verdict"])

@@ -39,9 +39,7 @@ class Diagnostics:
 def diagnose(
     functions: Floats, distance_moved: Floats, statistics: Mapping[str, Floats] = {}
 ) -> Diagnostics:
-    """Judge chains in function space, where label switching does not matter.
-
-    R-hat and ESS are those of Vehtari et al. 2021 (doi:10.1214/20-BA1221), by arviz-stats.
+    """Judge chains in function space, where label switching does not matter; see `convergence`.
 
     Args:
         functions: The student's log-probabilities at probe examples, shape (chain, draw, function).
@@ -49,13 +47,9 @@ def diagnose(
         statistics: Numbers on the chains, each of shape (chain,): ``kinetic_temperature``, or
             ``trajectories``, ``acceptance`` and ``divergences``, as their engine has them.
     """
-    from arviz_stats.base.array import array_stats  # slow to import, and needed here alone
-
-    moving = functions[:, :, np.ptp(functions, axis=(0, 1)) > 1e-9]
-    rhat = ess = np.array([np.nan])
-    if moving.shape[1] >= 4 and moving.shape[2]:
-        rhat = np.atleast_1d(array_stats.rhat(moving, chain_axis=0, draw_axis=1))
-        ess = np.atleast_1d(array_stats.ess(moving, chain_axis=0, draw_axis=1))
+    rhat, ess = convergence(functions, 1e-9)
+    if not len(rhat):
+        rhat = ess = np.array([np.nan])
     rhat_median, rhat_95 = np.nanquantile(rhat, [0.5, 0.95]).tolist()
     ess_5, ess_median = np.nanquantile(ess, [0.05, 0.5]).tolist()
     warnings = []
@@ -80,6 +74,28 @@ def diagnose(
     return Diagnostics(
         rhat_median, rhat_95, ess_median, ess_5, tuple(distance_moved.tolist()), tuple(warnings)
     )
+
+
+def convergence(functions: Floats, least_range: float) -> tuple[Floats, Floats]:
+    """Rank-normalised split R-hat and bulk effective sample size of each function that moves.
+
+    Those of Vehtari et al. 2021 (doi:10.1214/20-BA1221), by arviz-stats.
+
+    Args:
+        functions: Shape (chain, draw, function).
+        least_range: Functions whose largest and smallest values are no further apart than this
+            are left out.
+
+    Returns:
+        Both of shape (moving function,); empty with fewer than four draws.
+    """
+    from arviz_stats.base.array import array_stats  # slow to import, and needed here alone
+
+    moving = functions[:, :, np.ptp(functions, axis=(0, 1)) > least_range]
+    if moving.shape[1] < 4 or not moving.shape[2]:
+        return np.empty(0), np.empty(0)
+    rhat = np.atleast_1d(array_stats.rhat(moving, chain_axis=0, draw_axis=1))
+    return rhat, np.atleast_1d(array_stats.ess(moving, chain_axis=0, draw_axis=1))
 
 
 def _of_engine(statistics: Mapping[str, Floats]) -> list[str]:

@@ -132,6 +132,36 @@ def error_auroc(probs: Floats, uncertainty: Floats, labels: Ints) -> float | Non
     return float((ranks[wrong].sum() - n_wrong * (n_wrong + 1) / 2) / (n_wrong * n_right))
 
 
+def agreement(probs: Floats, reference: Floats) -> float:
+    """Share of examples on which both have the same most probable class.
+
+    Of Izmailov et al. 2021, arXiv:2104.14421, as is `total_variation`.
+
+    Args:
+        probs: Shape (example, class).
+        reference: Shape (example, class).
+
+    Example:
+        >>> agreement(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[0.7, 0.3], [0.4, 0.6]]))
+        0.5
+    """
+    return float((probs.argmax(1) == reference.argmax(1)).mean())
+
+
+def total_variation(probs: Floats, reference: Floats) -> Floats:
+    """Total variation distance of two predictions, ``sum_c |p_c - q_c| / 2``, shape (example,).
+
+    Args:
+        probs: Shape (example, class).
+        reference: Shape (example, class).
+
+    Example:
+        >>> total_variation(np.array([[0.9, 0.1]]), np.array([[0.7, 0.3]])).round(3)
+        array([0.2])
+    """
+    return np.abs(probs - reference).sum(1) / 2
+
+
 def scores(probs: Floats, labels: Ints) -> dict[str, float]:
     """Accuracy, NLL (nats), Brier score and ECE of predictions on labelled examples."""
     return {

@@ -3,5 +3,7 @@
 from mtbkd.report.data import Example as Example
 from mtbkd.report.data import ReportData as ReportData
 from mtbkd.report.page import render as render
+from mtbkd.report.reference import ReferenceData as ReferenceData
+from mtbkd.report.reference import draw_reference as draw_reference
 from mtbkd.report.verdict import Verdict as Verdict
 from mtbkd.report.verdict import verdict as verdict

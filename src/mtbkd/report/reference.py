@@ -1,0 +1,117 @@
+"""A run beside its reference, as one figure that stands alone."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from textwrap import fill
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mtbkd.metrics import total_variation
+
+Floats = NDArray[np.float64]
+
+_INK, _MUTED, _OWN, _FLOOR, _LIMIT = "#1c2733", "#5b6875", "#2f74c0", "#9aa7b4", "#b4423a"
+_STYLE: Any = {
+    "axes.edgecolor": _MUTED,
+    "axes.labelcolor": _MUTED,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlecolor": _INK,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 11,
+    "font.size": 10,
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "mtbkd",
+    "text.parse_math": False,
+    "xtick.color": _MUTED,
+    "ytick.color": _MUTED,
+}
+
+
+@dataclass(frozen=True)
+class ReferenceData:
+    """What the figure shows.
+
+    Attributes:
+        verdict: In words.
+        own: The run's predictive probabilities, shape (example, class).
+        probs: The reference's, shape (example, class).
+        halves: Those of the first and second half of its chains, shape (2, example, class).
+        rhat: Of the reference, for each test probability that moves, shape (function,).
+        limit: Of R-hat.
+    """
+
+    verdict: str
+    own: Floats
+    probs: Floats
+    halves: Floats
+    rhat: Floats
+    limit: float
+
+
+def draw_reference(data: ReferenceData) -> str:
+    """Probabilities side by side, distance by example, and R-hat of the reference, as SVG.
+
+    Equal data gives equal bytes.
+    """
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
+        matplotlib.rcParams.update(_STYLE)
+        figure = Figure(figsize=(11, 4.2), facecolor="white", layout="constrained")
+        FigureCanvasSVG(figure)
+        figure.suptitle(fill(data.verdict, 120), x=0.01, ha="left", color=_INK, fontsize=11.5)
+        left, middle, right = figure.subplots(1, 3)
+        _probabilities(left, data)
+        _distances(middle, data)
+        _rhat(right, data)
+        file = io.StringIO()
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()
+
+
+def _probabilities(axes: Axes, data: ReferenceData) -> None:
+    axes.set_title("Every class of every test example")
+    bins = np.linspace(0, 1, 41)
+    counts, _, _ = np.histogram2d(data.probs.ravel(), data.own.ravel(), bins=(bins, bins))
+    x, y = np.meshgrid(bins[:-1] + 0.0125, bins[:-1] + 0.0125, indexing="ij")
+    some = counts > 0
+    size = 4 + 14 * np.log10(counts[some])
+    axes.axline((0, 0), slope=1, color=_FLOOR, linewidth=1)
+    axes.scatter(x[some], y[some], s=size, color=_OWN, alpha=0.75, linewidths=0)
+    axes.set(xlabel="probability, reference", ylabel="probability, run", aspect="equal")
+
+
+def _distances(axes: Axes, data: ReferenceData) -> None:
+    axes.set_title("Total variation of each test example")
+    share = np.arange(1, len(data.own) + 1) / len(data.own)
+    for name, colour, pair in (
+        ("half of the reference's chains against the other", _FLOOR, tuple(data.halves)),
+        ("run against reference", _OWN, (data.own, data.probs)),
+    ):
+        values = np.sort(total_variation(*pair))
+        axes.plot(np.maximum(values, 1e-6), share, color=colour, label=name, linewidth=2)
+    axes.set(xscale="log", xlabel="total variation", ylabel="share of examples below")
+    axes.legend(loc="upper left", fontsize=8.5)
+
+
+def _rhat(axes: Axes, data: ReferenceData) -> None:
+    axes.set_title("Has the reference converged?")
+    if len(data.rhat):
+        excess = np.maximum(data.rhat - 1, 1e-5)
+        axes.hist(excess, bins=np.geomspace(1e-5, max(1.0, excess.max()), 60).tolist(), color=_OWN)
+        axes.set_xscale("log")
+    axes.axvline(data.limit - 1, color=_LIMIT, linewidth=1.5)
+    axes.text(
+        data.limit - 1, 1.0, f" limit {data.limit}", color=_LIMIT, va="top",
+        transform=axes.get_xaxis_transform(),
+    )  # fmt: skip
+    axes.set(xlabel="R-hat - 1 of the reference", ylabel="test probabilities")
