@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.data import Dataset
+from mtbkd.evidence import disagreement_evidence, power_of
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.run import MapSettings, find_modes
 from mtbkd.outputs import TeacherOutputs
@@ -52,6 +53,9 @@ class PriorSettings:
         softening: Divides the teachers' log-probabilities.
         power: Exponent of the mixture prior.
         soften_student: Whether the student is softened too inside the prior, as in the paper.
+        evidence: Labelled examples that the teachers are worth together, which sets the power so
+            that intervals are as wide as they should be (`mtbkd.evidence`); ``disagreement``
+            estimates it. None leaves the power as given.
     """
 
     weights: Rule = "auto"
@@ -59,12 +63,21 @@ class PriorSettings:
     softening: Number = 1.0
     power: Number = 1.0
     soften_student: bool = False
+    evidence: float | Literal["disagreement"] | None = None
 
     __pydantic_config__ = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_positive(**{name: value for name, value in self._numbers() if value != "auto"})
+        numbers = {name: value for name, value in self._numbers() if value != "auto"}
+        if isinstance(self.evidence, int | float):
+            numbers["evidence"] = self.evidence
+        check_positive(**numbers)
+        if self.evidence is not None and self.power != 1.0:
+            raise InputError(
+                f"Expected either prior.power or prior.evidence, which sets it, but got power "
+                f"{self.power} and evidence {self.evidence}. Leave one out."
+            )
 
     def candidates(self) -> dict[str, tuple[float, ...]]:
         """What each number that is ``auto`` is chosen from, the first where nothing can tell."""
@@ -225,8 +238,33 @@ def choose_prior(
     """The prior asked for, with what is ``auto`` chosen on the calibration labels."""
     options = settings.candidates()
     chosen = {name: values[0] for name, values in options.items()}
-    if calibration is None or not calibration.n_labelled:
-        return settings.prior(chosen)
+    if calibration is not None and calibration.n_labelled:
+        chosen = _best(settings, student, training, modes, calibration, seed, out, report)
+    prior = settings.prior(chosen)
+    if settings.evidence is None:
+        return prior
+    evidence = settings.evidence
+    if evidence == "disagreement":
+        folder = None if out is None else out / "choices"
+        found = starting_modes(student, training, prior, modes, 1, seed, folder, "evidence", report)
+        evidence = disagreement_evidence(student, found[0], training)
+    power = power_of(evidence, prior.concentration, len(training.labels))
+    return replace(prior, strength=replace(prior.strength, power=power))
+
+
+def _best(
+    settings: PriorSettings,
+    student: Student,
+    training: TrainingSet,
+    modes: MapSettings,
+    calibration: Dataset,
+    seed: int,
+    out: Path | None,
+    report: Report | None,
+) -> dict[str, float]:
+    """What was left open, one number after the other, by the log score of modes."""
+    options = settings.candidates()
+    chosen = {name: values[0] for name, values in options.items()}
     known = calibration.labels >= 0
 
     def score(name: str, value: float) -> float:
@@ -249,7 +287,7 @@ def choose_prior(
     for name, values in options.items():
         scores = {value: score(name, value) for value in values}
         chosen[name] = max(values, key=scores.__getitem__)
-    return settings.prior(chosen)
+    return chosen
 
 
 def read_weighting(path: Path) -> Weighting:

@@ -25,11 +25,12 @@ class Strength:
     """How the mixture prior enters the posterior.
 
     Attributes:
-        power: Exponent of the mixture prior.
+        power: Exponent of the mixture prior; `posterior_gradient` also takes one for each chain,
+            shape (chain,).
         student_softening: Softens the student inside the mixture prior, as the paper does.
     """
 
-    power: float = 1.0
+    power: float | Tensor = 1.0
     student_softening: float = 1.0
 
 
@@ -149,5 +150,8 @@ def _value_and_slope(logits: Tensor, batch: Batch, strength: Strength) -> tuple[
     shares = (parts - mixture.unsqueeze(-2)).exp_().unsqueeze(-1)
     counts = (shares * batch.pseudo_counts).sum(-3)
     pull = counts.sub_(counts.sum(-1, keepdim=True) * log_q.exp())
-    slopes.add_(pull, alpha=strength.power / soft)
-    return values.add_(mixture, alpha=strength.power).mean(-1), slopes.div_(logits.shape[-2])
+    power = strength.power
+    if isinstance(power, Tensor):
+        mixture, pull, power = mixture * power[:, None], pull * power[:, None, None], 1.0
+    slopes.add_(pull, alpha=power / soft)
+    return values.add_(mixture, alpha=power).mean(-1), slopes.div_(logits.shape[-2])

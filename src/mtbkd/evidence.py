@@ -1,0 +1,101 @@
+"""How many labelled examples the teachers are worth together, and the power that says so.
+
+The mixture prior counts each teacher as ``concentration * power`` pseudo-observations on each of
+N examples, as if these were independent. They are not: what a teacher says anywhere rests on the
+examples that it was trained on. At ``power = 1`` the same evidence is counted again and again,
+and intervals for ``p(y | x)`` are too narrow. With ``power = evidence / (concentration * N)`` the
+prior counts for as many observations as there were.
+"""
+
+from __future__ import annotations
+
+import torch
+from scipy.stats import t as student_t
+from torch import Tensor, nn
+
+from mtbkd.inference.batches import TrainingSet
+from mtbkd.student import Student
+from mtbkd.types import InputError
+
+_RIDGE = 1e-6
+_NORMAL = 1.959964  # the 97.5 % quantile
+
+
+def power_of(evidence: float, concentration: float, n_examples: int) -> float:
+    """The power at which the mixture prior weighs as much as so many labelled examples.
+
+    Args:
+        evidence: Labelled examples that the teachers are worth together.
+        concentration: Pseudo-observations of a teacher on an example.
+        n_examples: N, labelled or not.
+    """
+    return evidence / (concentration * n_examples)
+
+
+def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> float:
+    """Estimate the evidence from how much the teachers disagree.
+
+    At the mode, teacher k pulls the last layer by ``s_k = sum_i w_k (p_k - q) x_i``. If teachers
+    err independently, the spread of these pulls tells the variance of the pooled estimate,
+    ``inv(H) B inv(H)`` with ``H = sum_i (diag(q) - q q') x_i x_i'`` and ``B = K / (K - 1) sum_k
+    (s_k - s)(s_k - s)'``. The posterior has the covariance ``inv(H) / c``, where c is the evidence
+    for each example; they are as large if ``c = tr(inv(H) H) / tr(inv(H) B)``: the magnitude
+    adjustment of a composite likelihood (Pauli, Racugno and Ventura 2011; Ribatet, Cooley and
+    Davison 2012) with teachers as clusters. As the spread of few teachers is itself uncertain, c
+    is divided by the squared ratio of the 97.5 % quantiles of the t distribution and the normal.
+
+    What all teachers have in common, above all examples that they were all trained on, does not
+    show in their disagreement: then the estimate is too large, and the number should be declared.
+
+    Args:
+        student: Its last layer must be linear.
+        mode: A mode of its posterior, shape (parameter,).
+        data: What it learns from, with two teachers or more.
+
+    Raises:
+        InputError: If there is one teacher, or no linear last layer.
+    """
+    n_teachers = len(data.log_probs)
+    if n_teachers < 2:
+        raise InputError(
+            "Expected two teachers or more for prior.evidence=disagreement, but got one. Declare "
+            "how many labelled examples it was trained on: prior.evidence=600."
+        )
+    inputs, logits = _last_layer(student, mode, data.features)
+    q = torch.softmax(logits.double(), -1)
+    x = torch.cat([inputs.double(), inputs.new_ones(len(inputs), 1).double()], 1)
+    n_classes, width = q.shape[1], x.shape[1]
+    weights = data.log_weights.double().exp().nan_to_num()
+    gaps = weights[:, :, None] * (data.log_probs.double().exp() - q)
+    pulls = torch.einsum("kic,id->kcd", gaps, x).flatten(1)
+    pulls = pulls - pulls.mean(0)
+    spread = torch.diag_embed(q) - q[:, :, None] * q[:, None, :]
+    hessian = torch.einsum("iab,id,ie->adbe", spread, x, x).reshape(n_classes * width, -1)
+    ridge = _RIDGE * hessian.diagonal().mean()
+    solved = hessian + ridge * torch.eye(len(hessian), dtype=torch.float64, device=hessian.device)
+    factor = torch.linalg.cholesky(solved)
+    n_directions = float(torch.cholesky_solve(hessian, factor).trace())
+    variance = (pulls.T * torch.cholesky_solve(pulls.T, factor)).sum() * n_teachers
+    share = n_directions / max(float(variance) / (n_teachers - 1), 1e-12)
+    freedom = (n_teachers - 1) * n_directions
+    caution = (float(student_t.ppf(0.975, freedom)) / _NORMAL) ** 2
+    return share * len(x) / caution
+
+
+def _last_layer(student: Student, mode: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and outputs of the last linear layer: (example, feature), (example, class)."""
+    layers = [module for module in student.head.modules() if isinstance(module, nn.Linear)]
+    caught: list[Tensor] = []
+    if layers:
+        hook = layers[-1].register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            with torch.no_grad():
+                logits = student.logits(mode, features)
+        finally:
+            hook.remove()
+        if len(caught) == 1 and caught[0].dim() == 2 and layers[-1].out_features == logits.shape[1]:
+            return caught[0], logits
+    raise InputError(
+        "Expected a student whose last layer is linear for prior.evidence=disagreement, but got "
+        f"{type(student.head).__name__}. Declare the evidence as a number."
+    )
