@@ -19,17 +19,20 @@ PRESETS: dict[str, PriorSettings] = {"paper": PAPER}
 
 
 class StudentConfig(BaseModel):
-    """The network: hidden widths, and the weight prior's scale over ``1 / sqrt(fan_in)``."""
+    """The network: hidden widths, none for a linear one, and the weight prior's scale.
+
+    The scale is in units of ``1 / sqrt(fan_in)``.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    hidden: list[int] = Field(min_length=1)
+    hidden: list[int]
     weight_scale: float = Field(gt=0, default=3.0)
 
     @field_validator("hidden")
     @classmethod
     def _widths(cls, value: list[int]) -> list[int]:
-        if min(value) < 1:
+        if any(width < 1 for width in value):
             raise ValueError("hidden widths must be 1 or more")
         return value
 
@@ -50,6 +53,7 @@ class RunConfig(BaseModel):
         recipe: The built-in recipe that reads the data and the teachers.
         seed: Of everything random.
         data: A folder, for recipes that read one; ``$MTBKD_DATA`` if not given.
+        scenario: Which variant of the data, for recipes that have several.
         prior: What the teachers are worth; ``paper`` stands for the paper's settings.
         student: The network.
         map: How modes are found.
@@ -65,6 +69,7 @@ class RunConfig(BaseModel):
     recipe: str
     seed: int = Field(ge=0, default=0, strict=True)
     data: str | None = None
+    scenario: str | None = None
     prior: PriorSettings = PriorSettings()
     student: StudentConfig
     map: MapSettings = MapSettings()

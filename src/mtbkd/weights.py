@@ -10,9 +10,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-_SCALES = (0.0, 0.25, 1.0, 4.0)
+_SCALES = ((0.0, 0.0), (0.0, 1.0), (0.25, 1.0), (1.0, 1.0), (4.0, 1.0))
+"""Prior standard deviations of (a and b, log T) that are tried, the most shrunk first."""
 _FOLDS = 5
-_LOG_TEMPERATURE_SCALE = 1.0
 
 
 def entropy(log_probs: Tensor) -> Tensor:
@@ -104,24 +104,26 @@ def fit_stacked(log_probs: Tensor, mask: Tensor, labels: Tensor) -> Stacked:
     """Fit stacked weights and temperatures jointly on labels that no teacher was trained on.
 
     Maximises the log score of the pool ``sum_k w_k softmax(z_k / T_k)`` with Gaussian priors on
-    a, b and log T. The prior scale of a and b is chosen by five-fold cross-validation, the
-    smallest whose score is within one standard error of the best, so that weights are uniform
-    unless the labels tell the teachers apart.
+    a, b and log T. The scales of these priors are chosen by five-fold cross-validation, the
+    smallest whose score is within one standard error of the best, so that weights are uniform and
+    temperatures 1 unless the labels tell otherwise. Examples without any teacher are left out.
 
     Args:
         log_probs: Shape (teacher, example, class).
         mask: Shape (teacher, example).
         labels: Class indices, none missing, shape (example,).
     """
+    known = mask.any(0)
+    log_probs, mask, labels = log_probs[:, known], mask[:, known], labels[known]
     fold = torch.arange(len(labels), device=labels.device) % _FOLDS
     scores = []
-    for scale in _SCALES:
+    for scales in _SCALES:
         score = torch.empty(len(labels), dtype=torch.float64)
         for held in range(min(_FOLDS, len(labels))):
             train, test = fold != held, fold == held
             if not train.any():
                 continue
-            fit = _fit(log_probs[:, train], mask[:, train], labels[train], scale)
+            fit = _fit(log_probs[:, train], mask[:, train], labels[train], scales)
             score[test.cpu()] = pool_log_score(fit, log_probs[:, test], mask[:, test], labels[test])
         scores.append(score)
     return _fit(log_probs, mask, labels, _SCALES[_one_standard_error(scores)])
@@ -148,7 +150,8 @@ def _one_standard_error(scores: Sequence[Tensor]) -> int:
     return best
 
 
-def _fit(log_probs: Tensor, mask: Tensor, labels: Tensor, scale: float) -> Stacked:
+def _fit(log_probs: Tensor, mask: Tensor, labels: Tensor, scales: tuple[float, float]) -> Stacked:
+    scale, temperature_scale = scales
     n_teachers = len(log_probs)
     z = log_probs.double()
     phi = _features(z)
@@ -161,7 +164,7 @@ def _fit(log_probs: Tensor, mask: Tensor, labels: Tensor, scale: float) -> Stack
     def loss() -> Tensor:
         optimiser.zero_grad()
         scores = scale * (unknown[:, :1] + (phi * unknown[:, None, 1:3]).sum(-1))
-        log_temperature = _LOG_TEMPERATURE_SCALE * unknown[:, 3]
+        log_temperature = temperature_scale * unknown[:, 3]
         tempered = torch.log_softmax(z / log_temperature.exp()[:, None, None], -1)
         score = _normalise(scores, mask) + tempered.gather(2, picked)[:, :, 0]
         value = 0.5 * unknown.square().sum() - torch.logsumexp(score, 0).sum()
@@ -174,7 +177,7 @@ def _fit(log_probs: Tensor, mask: Tensor, labels: Tensor, scale: float) -> Stack
     return Stacked(
         (scale * best[:, 0]).float(),
         (scale * best[:, 1:3]).float(),
-        (_LOG_TEMPERATURE_SCALE * best[:, 3]).exp().float(),
+        (temperature_scale * best[:, 3]).exp().float(),
         scale,
     )
 

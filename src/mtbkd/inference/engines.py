@@ -9,10 +9,10 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from mtbkd.inference import hmc, sghmc, sgld
+from mtbkd.inference import csghmc, ensemble, hmc, laplace, sghmc, sgld
 from mtbkd.types import Engine, Gradient, check_positive
 
-_ENOUGH_TRAJECTORIES = 200
+_ENOUGH_TRAJECTORIES = 100
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class SamplerSettings:
             converge, else ``sghmc``.
         burn_in: Steps dropped at the start, in which the engine adapts.
         draws: Kept from each chain.
-        thinning: Steps for each draw kept.
+        thinning: Steps for each draw kept; a cycle of ``csghmc``.
         batch_size: Examples per step and chain; ``hmc`` takes all.
         step_size: None to adapt.
         tolerance: Relative error that the discretisation, and minibatch noise, may each add.
     """
 
-    engine: Literal["auto", "hmc", "sghmc", "sgld"] = "auto"
+    engine: Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"] = "auto"
     burn_in: int = 1000
     draws: int = 50
     thinning: int = 50
@@ -60,10 +60,12 @@ class Problem(NamedTuple):
     Attributes:
         gradient: Of the log posterior averaged per example.
         temperature: 1/N.
+        precision: Of the log posterior at given positions, summed over the examples.
     """
 
     gradient: Gradient
     temperature: float
+    precision: laplace.Precision
 
 
 class Plan(NamedTuple):
@@ -95,11 +97,18 @@ class Method:
         stable_step_size: The largest step size within the tolerance, from curvature and gradient
             noise; None for an engine that finds its own.
         every_example: Whether each step needs all examples.
+        cyclical: Whether draws are the ends of cycles, the first of which starts after burn-in.
+        independent: Whether each step is a draw of its own, so that there is neither burn-in nor
+            thinning.
+        most_draws: Of a chain that differ; None for any number.
     """
 
     build: Callable[[Problem, Plan, Tensor], Engine]
     stable_step_size: Callable[..., Tensor] | None = None
     every_example: bool = False
+    cyclical: bool = False
+    independent: bool = False
+    most_draws: int | None = None
 
 
 METHODS: dict[str, Method] = {
@@ -120,6 +129,24 @@ METHODS: dict[str, Method] = {
         lambda p, plan, steps: sgld.build(p.gradient, temperature=p.temperature, step_size=steps),
         sgld.stable_step_size,
     ),
+    "csghmc": Method(
+        lambda p, plan, steps: csghmc.build(
+            p.gradient, temperature=p.temperature, step_size=steps, cycle=plan.thinning
+        ),
+        csghmc.stable_step_size,
+        cyclical=True,
+    ),
+    "laplace": Method(
+        lambda p, plan, steps: laplace.build(p.precision, temperature=1.0),
+        every_example=True,
+        independent=True,
+    ),
+    "ensemble": Method(
+        lambda p, plan, steps: ensemble.build(),
+        every_example=True,
+        independent=True,
+        most_draws=1,
+    ),
 }
 
 
@@ -136,6 +163,10 @@ def make_plan(settings: SamplerSettings, n_examples: int, curvature: float) -> P
         curvature: The largest of the log posterior at the modes.
     """
     asked = (settings.burn_in, settings.draws, settings.thinning)
+    if settings.engine != "auto" and METHODS[settings.engine].independent:
+        most = METHODS[settings.engine].most_draws
+        draws = settings.draws if most is None else min(settings.draws, most)
+        return Plan(settings.engine, "it was asked for", 0, draws, 1, None)
     if settings.engine != "auto":
         return Plan(settings.engine, "it was asked for", *asked, settings.step_size)
     share = min(1.0, settings.batch_size / n_examples)

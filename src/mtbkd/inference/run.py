@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mtbkd.curvature import choose_kind, precision
 from mtbkd.inference import map as map_engine
 from mtbkd.inference.batches import Minibatches, Prior, TrainingSet, in_parts
 from mtbkd.inference.chains import chain_generators
@@ -60,8 +61,8 @@ class Chains(NamedTuple):
     Attributes:
         samples: The draws.
         plan: Which engine, why, and its steps.
-        statistics: Numbers on the chains after burn-in, each of shape (chain,): ``step_size``; the
-            ``curvature`` and ``gradient_noise`` that limited it; ``kinetic_temperature``, or
+        statistics: Numbers on the chains after burn-in, each of shape (chain,), as far as the
+            engine has them: ``step_size``; the ``curvature`` and ``gradient_noise`` that limited it; ``kinetic_temperature``, or
             ``acceptance``, ``trajectories`` and ``divergences``.
     """
 
@@ -137,7 +138,12 @@ def sample(
     plan, steps = _plan(settings, gradient, batches, modes, direction)
     method = METHODS[plan.engine]
     size = n if method.every_example else settings.batch_size
-    engine = method.build(Problem(gradient, 1 / n), plan, steps)
+    problem = Problem(
+        gradient,
+        1 / n,
+        lambda at: precision(student, at, batches(n), prior.strength, choose_kind(student)),
+    )
+    engine = method.build(problem, plan, steps)
     state = engine.init(modes, generators)
     probe = Probe(direction, modes.new_zeros(2, len(modes)))
     at = Checkpoint(state, probe, {}, 0, 0)
@@ -155,6 +161,8 @@ def sample(
                 state = engine.init(state.position, generators)
             progressed = done / plan.burn_in
             state, probe = _adapt(state, probe, method, settings, gradient, batches, progressed)
+        if method.cyclical and done == plan.burn_in:
+            state = engine.init(state.position, generators)._replace(step_size=state.step_size)
         state, info = engine.update(state, batches(size), generators)
         done += 1
         after = done - plan.burn_in
@@ -173,7 +181,9 @@ def sample(
             progress(done, total)
     shapes = tuple(tuple(shape) for shape in student.shapes)
     samples = PosteriorSamples(tuple(segments), student.names, shapes)
-    statistics = _statistics(totals, plan.draws * plan.thinning) | {"step_size": state.step_size}
+    statistics = _statistics(totals, plan.draws * plan.thinning)
+    if "step_size" in state._fields:
+        statistics |= {"step_size": state.step_size}
     if method.stable_step_size is not None:
         statistics |= {"curvature": probe.limits[0], "gradient_noise": probe.limits[1]}
     return Chains(samples, plan, statistics)

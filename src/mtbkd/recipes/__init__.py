@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mtbkd.recipes import deeploc, digits
+from mtbkd.recipes import deeploc, digits, synthetic
 from mtbkd.recipes.base import Recipe
 from mtbkd.types import InputError
 
-RECIPES: dict[str, Recipe] = {r.name: r for r in (digits.RECIPE, deeploc.RECIPE)}
+RECIPES: dict[str, Recipe] = {r.name: r for r in (digits.RECIPE, deeploc.RECIPE, synthetic.RECIPE)}
 
 
 def find_recipe(name: str) -> Recipe:

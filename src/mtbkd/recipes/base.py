@@ -54,6 +54,7 @@ class Recipe:
             its number of parameters and milliseconds per example where known.
         network: Builds the student's network from the configuration and an example input.
         read: Reads new inputs without labels: ids and inputs.
+        scenarios: What ``scenario`` may be; empty if the recipe has none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Recipe:
     teach: Callable[[RunConfig, Task], tuple[TeacherOutputs, dict[str, dict[str, float]]]]
     network: Callable[[RunConfig, Tensor, int], nn.Module]
     read: Callable[[Path], tuple[tuple[str, ...], Tensor]]
+    scenarios: tuple[str, ...] = ()
 
 
 def mlp(widths: list[int]) -> nn.Sequential:

@@ -6,7 +6,6 @@ which 100 are labelled; 97 more calibrate and 500 test.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -26,7 +25,7 @@ from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import Kind, TeacherOutputs, align, make_table
 from mtbkd.recipes.base import Recipe, Task, mlp
-from mtbkd.types import InputError
+from mtbkd.recipes.tabular import read_numbers
 
 CLASSES = tuple(str(digit) for digit in range(10))
 _PIXELS = 64
@@ -124,26 +123,7 @@ def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
     Raises:
         InputError: If the file is not that.
     """
-    try:
-        if path.suffix == ".npy":
-            pixels = np.load(path, allow_pickle=False)
-            ids = tuple(str(i) for i in range(len(pixels)))
-        else:
-            with path.open(newline="", encoding="utf-8") as file:
-                header, *rows = list(csv.reader(file)) or [[]]
-            has_id = bool(header) and header[0] == "id"
-            ids = tuple(row[0] if has_id else str(i) for i, row in enumerate(rows))
-            pixels = np.array([[float(v) for v in row[has_id:]] for row in rows])
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"Expected images in {path} as .npy or .csv with a header, but got: "
-            f"{error}. Mend the file."
-        ) from None
-    if pixels.ndim != 2 or pixels.shape[1] != _PIXELS:
-        raise InputError(
-            f"Expected {_PIXELS} pixels for each image in {path}, but got shape "
-            f"{pixels.shape}. Give one row for each 8 x 8 image."
-        )
+    ids, pixels = read_numbers(path, _PIXELS, "images")
     data = make_dataset(pixels / 16, classes=CLASSES, ids=ids, name=str(path))
     return data.ids, data.inputs
 

@@ -26,6 +26,7 @@ from mtbkd.recipes.base import Recipe, Task
 from mtbkd.recipes.folder import read_json
 from mtbkd.samples import save_json
 from mtbkd.student import widened
+from mtbkd.types import InputError
 from mtbkd.weights import entropy_weights, pool_log_probs, uniform_weights
 
 _WIDENINGS = (1.0, 4.0)
@@ -35,7 +36,17 @@ Costs = dict[str, dict[str, float]]
 
 
 def load(recipe: Recipe, config: RunConfig, out: Path) -> Task:
-    """The recipe's data, none of its splits empty."""
+    """The recipe's data, none of its splits empty.
+
+    Raises:
+        InputError: If the recipe has no such scenario, or the data is wrong.
+    """
+    if config.scenario is not None and config.scenario not in recipe.scenarios:
+        known = f"one of {', '.join(recipe.scenarios)}" if recipe.scenarios else "none"
+        raise InputError(
+            f"Expected `scenario` of the recipe {recipe.name} to be {known}, but got "
+            f"{config.scenario!r}. Correct it."
+        )
     task = recipe.load(config, out / "features")
     check_splits(train=task.train, calibration=task.calibration, test=task.test)
     return task

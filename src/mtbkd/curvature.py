@@ -1,0 +1,230 @@
+"""Curvature of the log posterior at a mode: the generalised Gauss-Newton precision."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtbkd.posterior import Strength
+from mtbkd.prior import MixtureTerms, log_responsibilities
+from mtbkd.student import Student
+from mtbkd.types import Batch
+
+Kind = Literal["last_layer", "diagonal"]
+
+_LARGEST_BLOCK = 2048
+_FLOATS = 2**24
+
+
+class Precision(NamedTuple):
+    """Precision of a Gaussian over some parameters, in standardised coordinates.
+
+    Attributes:
+        which: Their places in a position, shape (chain, varying).
+        matrix: Shape (chain, varying, varying), or its diagonal, shape (chain, varying).
+    """
+
+    which: Tensor
+    matrix: Tensor
+
+
+def choose_kind(student: Student) -> Kind:
+    """``last_layer`` if the head ends in a sampled linear layer of 2048 parameters or fewer."""
+    found = _last_layer(student)
+    if found is None:
+        return "diagonal"
+    _, names = found
+    sizes = dict(zip(student.names, student.shapes, strict=True))
+    return (
+        "last_layer" if sum(sizes[n].numel() for n in names) <= _LARGEST_BLOCK else "diagonal"
+    )
+
+
+def precision(
+    student: Student,
+    positions: Tensor,
+    batch: Batch,
+    strength: Strength = Strength(),
+    kind: Kind = "diagonal",
+) -> Precision:
+    """Negative curvature of the log posterior, summed over all examples, not averaged.
+
+    The generalised Gauss-Newton matrix ``I + sum_n J_n' H_n J_n`` (Martens 2020,
+    arXiv:1412.1193): the network is linearised at the mode, ``J_n`` being the derivative of its
+    logits, and ``H_n`` is `logit_curvature`. The identity is the weight prior. It goes over a few
+    examples at a time, so memory does not grow with their number.
+
+    Args:
+        student: Turns a position and features into logits.
+        positions: Modes, shape (chain, parameter).
+        batch: All examples, with a leading chain axis.
+        strength: Of the mixture prior.
+        kind: ``last_layer``, the full block of the head's last linear layer, whose weights come
+            before its biases; ``diagonal``, all parameters, their correlations left out.
+
+    Raises:
+        ValueError: For ``last_layer``, if the head does not end in a sampled linear layer.
+    """
+    n_classes = batch.pseudo_counts.shape[-1]
+    if kind == "last_layer":
+        found = _last_layer(student)
+        if found is None:
+            raise ValueError("the head does not end in a sampled linear layer")
+        layer, names = found
+        which = torch.cat([_places(student, name) for name in names])
+        floats = n_classes * len(which)
+    else:
+        layer, names = None, ()
+        which = torch.arange(student.n_parameters, device=positions.device)
+        floats = n_classes * student.n_parameters
+    size = max(1, _FLOATS // floats)
+    matrices = []
+    for chain, position in enumerate(positions):
+        own = Batch(*(part[chain] for part in batch))
+        power = strength.power[chain] if isinstance(strength.power, Tensor) else strength.power
+        total: Tensor | float = 0.0
+        for start in range(0, len(own.labels), size):
+            part = _rows(own, slice(start, start + size))
+            with torch.no_grad():
+                logits, hidden = _logits(student, layer, position, part.inputs)
+                hessians = logit_curvature(
+                    logits, part, Strength(power, strength.student_softening)
+                )
+                total = total + (
+                    _diagonal(student, position, part.inputs, _root(hessians))
+                    if hidden is None
+                    else _block(hidden, hessians, with_bias=len(names) == 2)
+                )
+        if kind == "last_layer":
+            scale = student.prior_scale[which]
+            total = total * scale[:, None] * scale
+            matrices.append(total + torch.eye(len(which), dtype=scale.dtype, device=scale.device))
+        else:
+            matrices.append(total + torch.ones_like(position))
+    return Precision(which.expand(len(positions), -1), torch.stack(matrices))
+
+
+def logit_curvature(logits: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    """Negative Hessian of each example's log density in its logits, its positive part.
+
+    A label gives ``diag(q) - q q'``. The mixture gives, times its power and with the softened
+    ``q``, ``sum_k r_k c_k (diag(q) - q q') - Cov_r(g_k)`` over the softening squared, where ``r_k``
+    are the responsibilities, ``c_k`` the sum of the pseudo-counts and ``g_k = counts_k - c_k q``
+    their pull. The covariance, by which teachers that disagree flatten the density, may make the
+    sum indefinite; then its negative eigenvalues are replaced by 0.
+
+    Args:
+        logits: Shape (example, class).
+        batch: The examples, without a chain axis.
+        strength: Of the mixture prior, the power a scalar.
+
+    Returns:
+        Shape (example, class, class).
+    """
+    labelled = (batch.labels >= 0).to(logits.dtype)
+    soft = strength.student_softening
+    log_q = torch.log_softmax(logits / soft, dim=-1)
+    terms = MixtureTerms(batch.pseudo_counts, batch.log_offsets)
+    shares = log_responsibilities(terms, log_q).exp()
+    counts = batch.pseudo_counts.sum(-1)
+    pulls = batch.pseudo_counts - counts.unsqueeze(-1) * log_q.exp()
+    centred = pulls - (shares.unsqueeze(-1) * pulls).sum(0)
+    covariance = torch.einsum("kn,knc,knd->ncd", shares, centred, centred)
+    mixture = (shares * counts).sum(0)[:, None, None] * _multinomial(log_q.exp()) - covariance
+    likelihood = labelled[:, None, None] * _multinomial(torch.softmax(logits, dim=-1))
+    return _positive_part(likelihood + strength.power / soft**2 * mixture)
+
+
+def _multinomial(q: Tensor) -> Tensor:
+    """Covariance of one draw: ``diag(q) - q q'``."""
+    return torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
+
+
+def _positive_part(matrices: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(matrices)
+    return (vectors * values.clamp_min(0).unsqueeze(-2)) @ vectors.mT
+
+
+def _root(matrices: Tensor) -> Tensor:
+    """Square roots of positive semidefinite matrices: ``root @ root.mT`` is the matrix."""
+    values, vectors = torch.linalg.eigh(matrices)
+    return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
+
+
+def _block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
+    """Sum over examples of ``H_n (x) h_n h_n'``, weights (class, feature) before biases (class,).
+
+    Args:
+        hidden: Inputs of the layer, shape (example, feature).
+        hessians: Shape (example, class, class).
+        with_bias: Whether the layer has one.
+    """
+    n_classes, n_features = hessians.shape[-1], hidden.shape[-1]
+    rows = []
+    for c in range(n_classes):
+        right = hessians[:, c, :, None] * hidden[:, None, :]
+        rows.append(hidden.mT @ right.flatten(1))
+    weights = torch.cat(rows)
+    if not with_bias:
+        return weights
+    across = torch.einsum("nf,ncd->cfd", hidden, hessians).reshape(-1, n_classes)
+    top = torch.cat([weights, across], dim=1)
+    assert weights.shape[0] == n_classes * n_features
+    return torch.cat([top, torch.cat([across.mT, hessians.sum(0)], dim=1)])
+
+
+def _diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Tensor) -> Tensor:
+    """Sum over examples and classes of the squared pull of each column of the root: (parameter,)."""
+
+    def squares(x: Tensor, root: Tensor) -> Tensor:
+        _, pull = torch.func.vjp(lambda z: student.logits(z, x.unsqueeze(0))[0], position)
+        return torch.vmap(pull)(root.mT)[0].square().sum(0)
+
+    return torch.vmap(squares)(inputs, roots).sum(0)
+
+
+def _logits(
+    student: Student, layer: nn.Linear | None, position: Tensor, inputs: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Logits, and the inputs of the last layer if one is given."""
+    if layer is None:
+        return student.logits(position, inputs), None
+    caught: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+    try:
+        logits = student.logits(position, inputs)
+    finally:
+        hook.remove()
+    return logits, caught[0]
+
+
+def _last_layer(student: Student) -> tuple[nn.Linear, tuple[str, ...]] | None:
+    """The linear layer that ends the head and the names of its parameters, all of them sampled."""
+    layer, path = student.head, []
+    while isinstance(layer, nn.Sequential) and len(layer):
+        name, layer = list(layer.named_children())[-1]
+        path.append(name)
+    if type(layer) is not nn.Linear:
+        return None
+    names = tuple(".".join([*path, n]) for n, _ in layer.named_parameters())
+    return (layer, names) if set(names) <= set(student.names) else None
+
+
+def _places(student: Student, name: str) -> Tensor:
+    """Where a named parameter is in a position."""
+    sizes = [shape.numel() for shape in student.shapes]
+    start = sum(sizes[: student.names.index(name)])
+    stop = start + math.prod(student.shapes[student.names.index(name)])
+    return torch.arange(start, stop, device=student.prior_mean.device)
+
+
+def _rows(batch: Batch, rows: slice) -> Batch:
+    return Batch(
+        batch.inputs[rows],
+        batch.labels[rows],
+        batch.pseudo_counts[:, rows],
+        batch.log_offsets[:, rows],
+    )

@@ -1,0 +1,101 @@
+"""Cyclical SG-MCMC: `sghmc` whose step size falls from large to small, again and again."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtbkd.inference import sghmc
+from mtbkd.inference.chains import fill_normal
+from mtbkd.types import Engine, Generators, Gradient
+
+
+class State(NamedTuple):
+    """What the next update needs, each with a leading chain axis.
+
+    Attributes:
+        position: Shape (chain, parameter).
+        momentum: Shape (chain, parameter).
+        step_size: The largest of a cycle, shape (chain,).
+        done: Updates done in the present cycle, the same for all chains, shape (chain,).
+    """
+
+    position: Tensor
+    momentum: Tensor
+    step_size: Tensor
+    done: Tensor
+
+
+def build(
+    gradient: Gradient,
+    *,
+    temperature: float,
+    step_size: float | Tensor,
+    cycle: int,
+    friction: float = 1.0,
+) -> Engine:
+    """Build the engine (Zhang et al. 2020, arXiv:1902.03932).
+
+    Update ``k`` of a cycle takes the step ``step_size * (1 + cos(pi * k / cycle)) / 2``, and a
+    cycle starts with a momentum drawn anew; the position to keep is the one at its end.
+
+    Args:
+        gradient: Of the log posterior averaged per example.
+        temperature: 1/N for the posterior of N examples.
+        step_size: The largest of a cycle, in time, the same or one for each chain.
+        cycle: Updates in a cycle.
+        friction: As in `sghmc.build`.
+
+    Returns:
+        The engine; ``info`` is that of `sghmc`.
+    """
+    share = 1.0
+
+    def kick(position: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
+        values, grads = gradient(position, batch)
+        return values, grads * share
+
+    inner = sghmc.build(kick, temperature=temperature, step_size=step_size, friction=friction)
+
+    def init(position: Tensor, generators: Generators) -> State:
+        start = inner.init(position, generators)
+        return State(*start, done=torch.zeros_like(start.step_size))
+
+    def update(state: State, batch: Any, generators: Generators) -> tuple[State, dict[str, Tensor]]:
+        nonlocal share
+        at = int(state.done[0])
+        if at == 0:
+            fill_normal(state.momentum, generators)
+        size = _schedule(at, cycle)
+        before = _schedule(at - 1, cycle) if at else 0.0
+        share = (before + size) / (2 * size)  # half a kick of the last step, half of this one
+        moment = sghmc.State(state.position, state.momentum, size * state.step_size)
+        moved, info = inner.update(moment, batch, generators)
+        done = state.done.add_(1).remainder_(cycle)
+        return State(moved.position, moved.momentum, state.step_size, done), info
+
+    return Engine(init, update)
+
+
+def _schedule(at: int, cycle: int) -> float:
+    """Share of the largest step size at one update of a cycle."""
+    return 0.5 * (1 + math.cos(math.pi * at / cycle))
+
+
+def stable_step_size(
+    curvature: Tensor, gradient_noise: Tensor, *, tolerance: float, friction: float = 1.0
+) -> Tensor:
+    """Largest step size of a cycle within the tolerance, for each chain: that of `sghmc`.
+
+    Args:
+        curvature: As in `sghmc.stable_step_size`.
+        gradient_noise: As there.
+        tolerance: As there.
+        friction: As given to `build`.
+    """
+    return sghmc.stable_step_size(
+        curvature, gradient_noise, tolerance=tolerance, friction=friction
+    )
