@@ -105,6 +105,18 @@ def test_closed_form_gradient_is_the_slope_of_its_value(softening):
     torch.testing.assert_close(slope, (ahead - behind) / (2 * size), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("softening", [1.0, 2.0])
+def test_each_chain_may_have_its_own_power(softening):
+    student, batch, positions, _ = make_case()
+    powers, whole = torch.tensor([0.3, 4.0], dtype=torch.float64), chains_of(batch, 2)
+    together = posterior_gradient(student, 6, Strength(powers, softening))(positions, whole)
+    for c, power in enumerate(powers.tolist()):
+        own = posterior_gradient(student, 6, Strength(power, softening))
+        values, grads = own(positions[c : c + 1], chains_of(batch, 1))
+        torch.testing.assert_close(together[0][c : c + 1], values, **TOLERANCE)
+        torch.testing.assert_close(together[1][c : c + 1], grads, **TOLERANCE)
+
+
 def test_chains_do_not_mix():
     student, batch, positions, _ = make_case()
     other = rows_of(batch, [5, 4, 3, 2, 1, 1])

@@ -38,9 +38,7 @@ def choose_kind(student: Student) -> Kind:
         return "diagonal"
     _, names = found
     sizes = dict(zip(student.names, student.shapes, strict=True))
-    return (
-        "last_layer" if sum(sizes[n].numel() for n in names) <= _LARGEST_BLOCK else "diagonal"
-    )
+    return "last_layer" if sum(sizes[n].numel() for n in names) <= _LARGEST_BLOCK else "diagonal"
 
 
 def precision(
@@ -54,8 +52,8 @@ def precision(
 
     The generalised Gauss-Newton matrix ``I + sum_n J_n' H_n J_n`` (Martens 2020,
     arXiv:1412.1193): the network is linearised at the mode, ``J_n`` being the derivative of its
-    logits, and ``H_n`` is `logit_curvature`. The identity is the weight prior. It goes over a few
-    examples at a time, so memory does not grow with their number.
+    logits, and ``H_n = R_n R_n'`` with `curvature_roots`. The identity is the weight prior. It
+    goes over a few examples at a time, so memory does not grow with their number.
 
     Args:
         student: Turns a position and features into logits.
@@ -90,13 +88,11 @@ def precision(
             part = _rows(own, slice(start, start + size))
             with torch.no_grad():
                 logits, hidden = _logits(student, layer, position, part.inputs)
-                hessians = logit_curvature(
-                    logits, part, Strength(power, strength.student_softening)
-                )
+                roots = curvature_roots(logits, part, Strength(power, strength.student_softening))
                 total = total + (
-                    _diagonal(student, position, part.inputs, _root(hessians))
+                    _diagonal(student, position, part.inputs, roots)
                     if hidden is None
-                    else _block(hidden, hessians, with_bias=len(names) == 2)
+                    else _block(hidden, roots @ roots.mT, with_bias=len(names) == 2)
                 )
         if kind == "last_layer":
             scale = student.prior_scale[which]
@@ -107,8 +103,8 @@ def precision(
     return Precision(which.expand(len(positions), -1), torch.stack(matrices))
 
 
-def logit_curvature(logits: Tensor, batch: Batch, strength: Strength) -> Tensor:
-    """Negative Hessian of each example's log density in its logits, its positive part.
+def curvature_roots(logits: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    """Square root ``R`` of the negative Hessian ``R R'`` of each example in its logits.
 
     A label gives ``diag(q) - q q'``. The mixture gives, times its power and with the softened
     ``q``, ``sum_k r_k c_k (diag(q) - q q') - Cov_r(g_k)`` over the softening squared, where ``r_k``
@@ -135,23 +131,13 @@ def logit_curvature(logits: Tensor, batch: Batch, strength: Strength) -> Tensor:
     covariance = torch.einsum("kn,knc,knd->ncd", shares, centred, centred)
     mixture = (shares * counts).sum(0)[:, None, None] * _multinomial(log_q.exp()) - covariance
     likelihood = labelled[:, None, None] * _multinomial(torch.softmax(logits, dim=-1))
-    return _positive_part(likelihood + strength.power / soft**2 * mixture)
+    values, vectors = torch.linalg.eigh(likelihood + strength.power / soft**2 * mixture)
+    return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
 
 
 def _multinomial(q: Tensor) -> Tensor:
     """Covariance of one draw: ``diag(q) - q q'``."""
     return torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
-
-
-def _positive_part(matrices: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh(matrices)
-    return (vectors * values.clamp_min(0).unsqueeze(-2)) @ vectors.mT
-
-
-def _root(matrices: Tensor) -> Tensor:
-    """Square roots of positive semidefinite matrices: ``root @ root.mT`` is the matrix."""
-    values, vectors = torch.linalg.eigh(matrices)
-    return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
 
 
 def _block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
@@ -162,7 +148,7 @@ def _block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
         hessians: Shape (example, class, class).
         with_bias: Whether the layer has one.
     """
-    n_classes, n_features = hessians.shape[-1], hidden.shape[-1]
+    n_classes = hessians.shape[-1]
     rows = []
     for c in range(n_classes):
         right = hessians[:, c, :, None] * hidden[:, None, :]
@@ -172,15 +158,14 @@ def _block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
         return weights
     across = torch.einsum("nf,ncd->cfd", hidden, hessians).reshape(-1, n_classes)
     top = torch.cat([weights, across], dim=1)
-    assert weights.shape[0] == n_classes * n_features
     return torch.cat([top, torch.cat([across.mT, hessians.sum(0)], dim=1)])
 
 
 def _diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Tensor) -> Tensor:
-    """Sum over examples and classes of the squared pull of each column of the root: (parameter,)."""
+    """Diagonal of ``sum_n J_n' R_n R_n' J_n``, shape (parameter,): squares of ``R_n' J_n``."""
 
     def squares(x: Tensor, root: Tensor) -> Tensor:
-        _, pull = torch.func.vjp(lambda z: student.logits(z, x.unsqueeze(0))[0], position)
+        pull = torch.func.vjp(lambda z: student.logits(z, x.unsqueeze(0))[0], position)[1]
         return torch.vmap(pull)(root.mT)[0].square().sum(0)
 
     return torch.vmap(squares)(inputs, roots).sum(0)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _RHAT_LIMIT, _ESS_LIMIT, _DISTANCE_LIMIT, _HEAT_LIMIT = 1.1, 50.0, 0.05, 0.2
+_RHAT_MOST = 1000.0
 _ACCEPTANCE_LIMIT, _DIVERGENCE_LIMIT = 0.4, 0.01
 
 
@@ -87,15 +88,19 @@ def convergence(functions: Floats, least_range: float) -> tuple[Floats, Floats]:
             are left out.
 
     Returns:
-        Both of shape (moving function,); empty with fewer than four draws.
+        Both of shape (moving function,); empty with fewer than four draws. Chains that stand still
+        in different places have an infinite R-hat, and JSON no infinity: it ends at 1000.
     """
     from arviz_stats.base.array import array_stats  # slow to import, and needed here alone
 
     moving = functions[:, :, np.ptp(functions, axis=(0, 1)) > least_range]
     if moving.shape[1] < 4 or not moving.shape[2]:
         return np.empty(0), np.empty(0)
-    rhat = np.atleast_1d(array_stats.rhat(moving, chain_axis=0, draw_axis=1))
-    return rhat, np.atleast_1d(array_stats.ess(moving, chain_axis=0, draw_axis=1))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rhat = np.atleast_1d(array_stats.rhat(moving, chain_axis=0, draw_axis=1))
+    return np.minimum(rhat, _RHAT_MOST), np.atleast_1d(
+        array_stats.ess(moving, chain_axis=0, draw_axis=1)
+    )
 
 
 def _of_engine(statistics: Mapping[str, Floats]) -> list[str]:

@@ -4,7 +4,7 @@ The mixture prior counts each teacher as ``concentration * power`` pseudo-observ
 N examples, as if these were independent. They are not: what a teacher says anywhere rests on the
 examples that it was trained on. At ``power = 1`` the same evidence is counted again and again,
 and intervals for ``p(y | x)`` are too narrow. With ``power = evidence / (concentration * N)`` the
-prior counts for as many observations as there were.
+prior counts for as many observations as there were. docs/synthetic.md shows what this changes.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from mtbkd.student import Student
 from mtbkd.types import InputError
 
 _RIDGE = 1e-6
+_MOST = 100.0  # observations on each example; teachers that agree so far are copies
 _NORMAL = 1.959964  # the 97.5 % quantile
 
 
@@ -25,7 +26,9 @@ def power_of(evidence: float, concentration: float, n_examples: int) -> float:
     """The power at which the mixture prior weighs as much as so many labelled examples.
 
     Args:
-        evidence: Labelled examples that the teachers are worth together.
+        evidence: Labelled examples that the teachers are worth together: those that they were
+            trained on, each counted once and none that the student has too. It is meant for a
+            student about as flexible as they are; for a more flexible one it is cautious.
         concentration: Pseudo-observations of a teacher on an example.
         n_examples: N, labelled or not.
     """
@@ -46,6 +49,7 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
 
     What all teachers have in common, above all examples that they were all trained on, does not
     show in their disagreement: then the estimate is too large, and the number should be declared.
+    Layers before the last are taken as they are at the mode.
 
     Args:
         student: Its last layer must be linear.
@@ -53,13 +57,13 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
         data: What it learns from, with two teachers or more.
 
     Raises:
-        InputError: If there is one teacher, or no linear last layer.
+        InputError: If there is one teacher, or they say the same, or the last layer is not linear.
     """
     n_teachers = len(data.log_probs)
     if n_teachers < 2:
         raise InputError(
             "Expected two teachers or more for prior.evidence=disagreement, but got one. Declare "
-            "how many labelled examples it was trained on: prior.evidence=600."
+            "how many labelled examples it was trained on, for example prior.evidence=600."
         )
     inputs, logits = _last_layer(student, mode, data.features)
     q = torch.softmax(logits.double(), -1)
@@ -79,6 +83,12 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
     share = n_directions / max(float(variance) / (n_teachers - 1), 1e-12)
     freedom = (n_teachers - 1) * n_directions
     caution = (float(student_t.ppf(0.975, freedom)) / _NORMAL) ** 2
+    if share > _MOST:
+        raise InputError(
+            "Expected teachers that disagree for prior.evidence=disagreement, but got teachers that "
+            "say the same. Declare how many labelled examples they were trained on together, for "
+            "example prior.evidence=600."
+        )
     return share * len(x) / caution
 
 

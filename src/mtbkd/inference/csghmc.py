@@ -40,7 +40,17 @@ def build(
     """Build the engine (Zhang et al. 2020, arXiv:1902.03932).
 
     Update ``k`` of a cycle takes the step ``step_size * (1 + cos(pi * k / cycle)) / 2``, and a
-    cycle starts with a momentum drawn anew; the position to keep is the one at its end.
+    cycle starts with a momentum drawn anew; the position to keep is the one at its end. A kick is
+    half of the last step's and half of this one's, as BAOAB asks for. With whole kicks of the
+    present step, the jump from the smallest step to the largest heats: at a largest step of 0.4
+    and cycles of 20, variances on a correlated Gaussian and on logarithms of gamma variables were
+    2 to 9 % too large, where with halves they are 1 to 3 % too small.
+
+    The noise-free share at the start of a cycle that the paper explores with is left out: what it
+    forgets is not regained while the step is small. At a largest step of 0.2 and cycles of 20, a
+    quarter of the cycle without noise left 0.46 to 0.80 of the variance, a half 0.14 to 0.26.
+    Without it, at the largest step that `stable_step_size` allows and cycles of 50, it is 0.97 to
+    1.00 of the variance. ``benchmarks/csghmc.py`` measures all of these.
 
     Args:
         gradient: Of the log posterior averaged per example.
@@ -80,15 +90,13 @@ def build(
     return Engine(init, update)
 
 
-def _schedule(at: int, cycle: int) -> float:
-    """Share of the largest step size at one update of a cycle."""
-    return 0.5 * (1 + math.cos(math.pi * at / cycle))
-
-
 def stable_step_size(
     curvature: Tensor, gradient_noise: Tensor, *, tolerance: float, friction: float = 1.0
 ) -> Tensor:
-    """Largest step size of a cycle within the tolerance, for each chain: that of `sghmc`.
+    """Largest step size of a cycle within the tolerance: 1.5 times that of `sghmc`.
+
+    The mean step of a cycle is then 0.75 of that of `sghmc`, and the largest is 0.75 of what the
+    stiffest direction bears.
 
     Args:
         curvature: As in `sghmc.stable_step_size`.
@@ -96,6 +104,12 @@ def stable_step_size(
         tolerance: As there.
         friction: As given to `build`.
     """
-    return sghmc.stable_step_size(
+    steady = sghmc.stable_step_size(
         curvature, gradient_noise, tolerance=tolerance, friction=friction
     )
+    return 1.5 * steady
+
+
+def _schedule(at: int, cycle: int) -> float:
+    """Share of the largest step size at one update of a cycle."""
+    return 0.5 * (1 + math.cos(math.pi * at / cycle))

@@ -23,7 +23,8 @@ class SamplerSettings:
 
     Attributes:
         engine: One of `METHODS`; ``auto`` is ``hmc`` where the run's steps are enough for it to
-            converge, else ``sghmc``.
+            converge, else ``sghmc``. ``laplace`` has neither burn-in nor thinning, and
+            ``ensemble`` one draw for each chain.
         burn_in: Steps dropped at the start, in which the engine adapts.
         draws: Kept from each chain.
         thinning: Steps for each draw kept; a cycle of ``csghmc``.

@@ -16,7 +16,7 @@ class State(NamedTuple):
 
 
 def build() -> Engine:
-    """Build the engine (Lakshminarayanan et al. 2017, arXiv:1612.01474): chains stay at their modes.
+    """Build the engine (Lakshminarayanan et al. 2017, arXiv:1612.01474): nothing moves.
 
     Returns:
         The engine; ``info`` is empty.

@@ -83,7 +83,7 @@ def _factor(matrix: Tensor) -> Tensor:
             "Expected a positive definite curvature at every mode, but got another at the mode of "
             f"chain {int((~good).nonzero()[0])}. Search its mode longer, or use another engine."
         )
-    return factor.to(matrix.dtype)
+    return factor.to(matrix.dtype).contiguous()  # the layout that a checkpoint gives back
 
 
 def _solve(factor: Tensor, noise: Tensor) -> Tensor:

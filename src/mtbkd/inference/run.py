@@ -62,8 +62,8 @@ class Chains(NamedTuple):
         samples: The draws.
         plan: Which engine, why, and its steps.
         statistics: Numbers on the chains after burn-in, each of shape (chain,), as far as the
-            engine has them: ``step_size``; the ``curvature`` and ``gradient_noise`` that limited it; ``kinetic_temperature``, or
-            ``acceptance``, ``trajectories`` and ``divergences``.
+            engine has them: ``step_size``; the ``curvature`` and ``gradient_noise`` that limited
+            it; ``kinetic_temperature``, or ``acceptance``, ``trajectories`` and ``divergences``.
     """
 
     samples: PosteriorSamples

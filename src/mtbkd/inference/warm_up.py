@@ -11,7 +11,7 @@ from torch import Tensor
 _TARGET, _GAIN, _DELAY, _DECAY = 0.8, 0.05, 10.0, 0.75
 _WINDOWS = (0.1, 0.2, 0.4, 0.7)  # shares of the burn-in at which the mass is set anew
 _SHORT, _TRAJECTORIES, _LONGEST = 10, 60, 1000
-_PRIOR_DRAWS = 5.0
+_MORE_DRAWS = 5.0
 
 LOG_STEP, ERROR, COUNT, ANCHOR, DRAWS, WINDOW = range(6)
 """Columns of ``State.tuning``: of dual averaging the mean log step size, the mean error, the
@@ -76,11 +76,14 @@ def _adapt_step_size(state: Any, rows: Tensor, probability: Tensor) -> None:
 def _adapt_mass(state: Any, rows: Tensor) -> None:
     """Close a window: the variances of its draws become the inverse mass.
 
-    They are shrunk to 1, the variance of the standardised weight prior, as if by a few draws from
-    it; the step size starts anew from one that is as long in space.
+    They are shrunk to their mean over the parameters, as if a few more draws had that variance;
+    the step size starts anew from one that is as long in space.
     """
-    draws = state.tuning[rows, DRAWS, None]
-    variance = (state.square[rows] + _PRIOR_DRAWS) / (draws - 1 + _PRIOR_DRAWS)
+    freedom = (state.tuning[rows, DRAWS, None] - 1).clamp_min(1)
+    square = state.square[rows]
+    typical = square.mean(1, keepdim=True) / freedom
+    variance = (square + _MORE_DRAWS * typical) / (freedom + _MORE_DRAWS)
+    variance = torch.where(typical > 0, variance, state.scale[rows] ** 2)
     old, new = state.scale[rows], variance.sqrt()
     guess = state.step_size[rows].log() + old.log().mean(1) - new.log().mean(1)
     state.scale[rows], state.step_size[rows] = new, guess.exp()

@@ -85,12 +85,7 @@ def diagnose_run(
     Raises:
         InputError: If the run is unfinished, or the reference cannot be made.
     """
-    check_positive(factor=factor)
-    if engine not in METHODS:
-        raise InputError(
-            f"Expected one of the engines {', '.join(METHODS)} as reference, but got {engine!r}. "
-            "Use hmc, which is exact up to chance."
-        )
+    _check(engine, factor, seed)
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
@@ -120,7 +115,7 @@ def diagnose_run(
         "run_steps": _run_steps(config),
         "cpu_seconds": round(seconds, 1),
         "n_functions": len(seen.rhat),
-        **{name: value.tolist() for name, value in chains.statistics.items()},
+        **{name: value.tolist() for name, value in sorted(chains.statistics.items())},
     }
     save_json(out / "diagnose.json", found)
     drawing = draw_reference(
@@ -130,6 +125,24 @@ def diagnose_run(
     partial.write_text(drawing, encoding="utf-8")
     partial.rename(out / "diagnose.svg")
     return found
+
+
+def _check(engine: str, factor: float, seed: int | None) -> None:
+    """Refuse what makes no reference; engines without chains converge to no posterior."""
+    check_positive(factor=factor)
+    known = [name for name, method in METHODS.items() if not method.independent]
+    faults = []
+    if engine not in known:
+        faults.append(
+            f"Expected one of the engines {', '.join(known)} as reference, but got {engine!r}. "
+            "Use hmc, which is exact up to chance."
+        )
+    if math.isinf(factor):
+        faults.append(f"Expected a finite factor, but got {factor}. Lower it.")
+    if seed is not None and seed < 0:
+        faults.append(f"Expected seed at least 0, but got {seed}. Raise it.")
+    if faults:
+        raise InputError(*faults)
 
 
 def _run_steps(config: RunConfig) -> int:
@@ -161,13 +174,14 @@ def _reference(
         report,
     )
     steps = math.ceil(factor * _run_steps(config))
-    burn_in = max(1, int(steps * _BURN_IN_SHARE))
-    draws = min(_DRAWS, steps - burn_in)
+    after = max(1, steps - math.ceil(steps * _BURN_IN_SHARE))
+    thinning = math.ceil(after / _DRAWS)
+    draws = after // thinning
     settings = SamplerSettings(
         engine=engine,  # type: ignore[arg-type]
-        burn_in=burn_in,
-        draws=max(1, draws),
-        thinning=max(1, (steps - burn_in) // max(1, draws)),
+        burn_in=max(1, steps - draws * thinning),
+        draws=draws,
+        thinning=thinning,
         batch_size=config.sampler.batch_size,
         tolerance=config.sampler.tolerance,
     )
@@ -213,7 +227,11 @@ def _judge(own: Floats, modes: Floats, seen: _Seen) -> dict[str, Any]:
     )
     numbers: dict[str, Any] = {"agreement": None, "total_variation": None}
     if not converged:
-        reached = "nothing moved" if rhat_99 is None else f"R-hat {rhat_99:.3f}, ESS {ess_5:.0f}"
+        reached = (
+            "nothing moved, or fewer than 4 draws"
+            if rhat_99 is None
+            else f"R-hat {rhat_99:.3f}, ESS {ess_5:.0f}"
+        )
         verdict = (
             f"No verdict: the reference has not converged ({reached}; expected R-hat at most "
             f"{RHAT_LIMIT} for 99 % of the test probabilities and ESS at least {ESS_LIMIT:.0f} "

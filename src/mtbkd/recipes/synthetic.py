@@ -31,7 +31,7 @@ _CALIBRATION, _TEST = 100, 300
 _PENALTY = 0.1  # of the teachers' squared coefficients: what 0.1 is beside the rows
 _WRONG_SHARPNESS, _NOISE = 3.0, 1.5
 
-Kind = Literal["alike", "specialists", "shared", "wrong", "noise"]
+Kind = Literal["alike", "specialists", "shared", "reused", "wrong", "noise"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Scenario:
         summary: One line.
         kind: ``alike``: every teacher fits its own sample. ``specialists``: each knows one part of
             the space and is silent elsewhere. ``shared``: all fit the same sample, half of it
-            each. ``wrong``: the last teacher believes in another truth, and too firmly. ``noise``:
+            each. ``reused``: they fit the labels that the student has. ``wrong``: the last teacher believes in another truth, and too firmly. ``noise``:
             the last teacher's outputs do not depend on the example.
         n_teachers: K.
         rows: Labelled examples that each teacher is trained on.
@@ -61,9 +61,18 @@ class Scenario:
 
     @property
     def evidence(self) -> int:
-        """Independent labelled examples behind the honest teachers together."""
-        honest = self.n_teachers - (self.kind in ("wrong", "noise"))
-        return self.rows if self.kind == "shared" else self.rows * honest
+        """Labelled examples that the honest teachers are worth together.
+
+        A fit of d columns to n random rows has the covariance of ``n - d - 1`` observations, for
+        ``E[inv(X'X)] = inv(S) / (n - d - 1)`` (mean of an inverse Wishart matrix). Fits of random
+        halves of the same rows have the covariance of fits of all rows.
+        """
+        columns = len(_coefficients(np.random.default_rng(0), self))
+        one, k = self.rows - columns - 1, self.n_teachers
+        if self.kind == "shared":
+            half = self.rows // 2 - columns - 1
+            return round(1 / (1 / (k * half) + (1 - 1 / k) / one))
+        return one * (k - (self.kind in ("wrong", "noise")))
 
 
 SCENARIOS = {
@@ -76,6 +85,12 @@ SCENARIOS = {
     "many": Scenario("many examples to learn from", transfer=1200, labelled=200),
     "specialists": Scenario("each teacher knows a third of the space", kind="specialists"),
     "shared": Scenario("teachers that were trained on the same rows", kind="shared"),
+    "reused": Scenario(
+        "one teacher, trained on the labels that the student has",
+        kind="reused",
+        n_teachers=1,
+        labelled=200,
+    ),
     "wrong": Scenario("one of three teachers is wrong and over-confident", kind="wrong"),
     "noise": Scenario("one of three teachers is noise", kind="noise"),
     "curved": Scenario("the truth is curved", curved=True),
@@ -118,6 +133,7 @@ def make_world(scenario: Scenario, seed: int, n_test: int = _TEST) -> World:
     labels = _draw(probs, chance)
     labels[scenario.labelled : scenario.transfer] = -1
     told, mask = [], []
+    known = slice(scenario.labelled)
     common = chance.normal(size=(scenario.rows, _INPUTS))
     common_labels = _draw(_probs(common, truth, scenario), chance)
     edges = norm.ppf(np.linspace(0, 1, scenario.n_teachers + 1)[1:-1])
@@ -133,6 +149,8 @@ def make_world(scenario: Scenario, seed: int, n_test: int = _TEST) -> World:
         if scenario.kind == "shared":
             half = chance.permutation(scenario.rows)[: scenario.rows // 2]
             rows, own = common[half], common_labels[half]
+        if scenario.kind == "reused":
+            rows, own = inputs[known], labels[known]
         said = _fit(rows, own, inputs, scenario)
         if scenario.kind == "wrong" and last:
             said = _probs(inputs, _WRONG_SHARPNESS * _coefficients(chance, scenario), scenario)
@@ -207,15 +225,15 @@ def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, dict[str, dict
     """What the teachers say, already fitted; a specialist is silent outside its part."""
     world: World = task.teacher_data
     scenario = _scenario(config)
-    tables, costs = [], {}
+    tables, costs, fresh = [], {}, scenario.kind != "reused"
     for k, (said, knows) in enumerate(zip(world.told, world.mask, strict=True)):
         odd = scenario.kind in ("wrong", "noise") and k == scenario.n_teachers - 1
         name = f"{scenario.kind if odd else 'teacher'} {k + 1}"
         ids = [i for i, known in zip(task.ids, knows, strict=True) if known]
-        tables.append(make_table(name, said[knows], kind="probs", ids=ids, classes=CLASSES))
+        tables.append(make_table(name, said[knows], kind="probs", ids=ids, classes=CLASSES, held_out=fresh))
         n_terms = _basis(world.inputs[:1], scenario).shape[1] + 1
         costs[name] = {"parameters": float(n_terms * len(CLASSES))}
-    return align(tables, task.ids, CLASSES), costs
+    return align(tables, task.ids, CLASSES, missing="mask"), costs
 
 
 def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
 from mtbkd.metrics import total_variation
@@ -87,31 +88,43 @@ def _probabilities(axes: Axes, data: ReferenceData) -> None:
     size = 4 + 14 * np.log10(counts[some])
     axes.axline((0, 0), slope=1, color=_FLOOR, linewidth=1)
     axes.scatter(x[some], y[some], s=size, color=_OWN, alpha=0.75, linewidths=0)
-    axes.set(xlabel="probability, reference", ylabel="probability, run", aspect="equal")
+    axes.set(xlabel="probability, reference", ylabel="probability, run")
+    axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03))
 
 
 def _distances(axes: Axes, data: ReferenceData) -> None:
     axes.set_title("Total variation of each test example")
     share = np.arange(1, len(data.own) + 1) / len(data.own)
     for name, colour, pair in (
-        ("half of the reference's chains against the other", _FLOOR, tuple(data.halves)),
+        ("halves of the reference's chains", _FLOOR, tuple(data.halves)),
         ("run against reference", _OWN, (data.own, data.probs)),
     ):
         values = np.sort(total_variation(*pair))
         axes.plot(np.maximum(values, 1e-6), share, color=colour, label=name, linewidth=2)
     axes.set(xscale="log", xlabel="total variation", ylabel="share of examples below")
+    axes.set_ylim(-0.03, 1.28)  # room for the legend
+    axes.set_yticks(np.linspace(0, 1, 6))
     axes.legend(loc="upper left", fontsize=8.5)
+    _plain_ticks(axes)
 
 
 def _rhat(axes: Axes, data: ReferenceData) -> None:
     axes.set_title("Has the reference converged?")
-    if len(data.rhat):
-        excess = np.maximum(data.rhat - 1, 1e-5)
-        axes.hist(excess, bins=np.geomspace(1e-5, max(1.0, excess.max()), 60).tolist(), color=_OWN)
-        axes.set_xscale("log")
+    bins = np.geomspace(1e-5, 10, 60)
+    excess = np.clip(data.rhat - 1, bins[0], bins[-1])
+    axes.hist(excess, bins=bins.tolist(), color=_OWN)
+    axes.set_xscale("log")
+    axes.set_xticks([1e-5, 1e-3, 1e-1, 10])
+    _plain_ticks(axes)
     axes.axvline(data.limit - 1, color=_LIMIT, linewidth=1.5)
     axes.text(
         data.limit - 1, 1.0, f" limit {data.limit}", color=_LIMIT, va="top",
         transform=axes.get_xaxis_transform(),
     )  # fmt: skip
-    axes.set(xlabel="R-hat - 1 of the reference", ylabel="test probabilities")
+    axes.set(xlabel="R-hat - 1 of the reference (first bar: or less)", ylabel="test probabilities")
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """Powers of ten without mathematical type, which the style switches off."""
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("e-0", "e-"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
