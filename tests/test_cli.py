@@ -238,7 +238,7 @@ def test_a_store_whose_bytes_were_changed_is_refused(copied, monkeypatch, capsys
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("id,a\nx,1\n", "Expected 64 pixels for each image"),
+        ("id,a\nx,1\n", "Expected 64 numbers for each row of images"),
         ("a,b\nx,y\n", "Expected images in"),
     ],
 )

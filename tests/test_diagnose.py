@@ -32,7 +32,7 @@ LINEAR = [
     "sampler.thinning=10",
     "chains=4",
 ]
-FACTOR, SHORT = 4, 0.05
+FACTOR, SHORT = 4.0, 0.05
 JSON_KEYS = {
     *("verdict", "converged", "agreement", "total_variation"),
     *("halves_agreement", "halves_total_variation", "modes_agreement", "modes_total_variation"),

@@ -49,6 +49,13 @@ def test_a_chain_of_hmc_that_rejects_or_diverges_is_named(healthy):
     ]
 
 
+def test_an_approximation_is_named_and_not_judged_by_its_draws(healthy):
+    found = diagnose(healthy[:, :1], np.zeros(4), approximation="ensemble")
+    assert np.isnan(found.rhat_95)
+    assert len(found.warnings) == 1
+    assert "an approximation, ensemble" in found.warnings[0]
+
+
 def test_slow_chains_have_few_independent_draws():
     steps = np.random.default_rng(1).normal(size=(4, 50, 10))
     slow = np.cumsum(steps, axis=1)

@@ -38,7 +38,11 @@ class Diagnostics:
 
 
 def diagnose(
-    functions: Floats, distance_moved: Floats, statistics: Mapping[str, Floats] = {}
+    functions: Floats,
+    distance_moved: Floats,
+    statistics: Mapping[str, Floats] = {},
+    *,
+    approximation: str | None = None,
 ) -> Diagnostics:
     """Judge chains in function space, where label switching does not matter; see `convergence`.
 
@@ -47,7 +51,16 @@ def diagnose(
         distance_moved: See `Diagnostics`, shape (chain,).
         statistics: Numbers on the chains, each of shape (chain,): ``kinetic_temperature``, or
             ``trajectories``, ``acceptance`` and ``divergences``, as their engine has them.
+        approximation: The engine's name if its draws are independent around modes, so that R-hat
+            and ESS cannot tell how far they are from the posterior.
     """
+    if approximation is not None:
+        said = (
+            f"The draws are those of an approximation, {approximation}, whose distance from the "
+            "posterior R-hat cannot tell. See `mtbkd diagnose`."
+        )
+        nan = float("nan")
+        return Diagnostics(nan, nan, nan, nan, tuple(distance_moved.tolist()), (said,))
     rhat, ess = convergence(functions, 1e-9)
     if not len(rhat):
         rhat = ess = np.array([np.nan])

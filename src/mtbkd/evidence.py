@@ -85,9 +85,9 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
     caution = (float(student_t.ppf(0.975, freedom)) / _NORMAL) ** 2
     if share > _MOST:
         raise InputError(
-            "Expected teachers that disagree for prior.evidence=disagreement, but got teachers that "
-            "say the same. Declare how many labelled examples they were trained on together, for "
-            "example prior.evidence=600."
+            "Expected teachers that disagree for prior.evidence=disagreement, but got teachers "
+            "that say the same. Declare how many labelled examples they were trained on together, "
+            "for example prior.evidence=600."
         )
     return share * len(x) / caution
 

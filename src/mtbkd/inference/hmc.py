@@ -31,7 +31,7 @@ class State(NamedTuple):
         done: Leapfrog steps done in all, shape (chain,).
         step_size: In units of ``scale``, shape (chain,).
         scale: Inverse square root of the diagonal mass, shape (chain, parameter).
-        tuning: What `warm_up` remembers, shape (chain, 6).
+        tuning: What `warm_up` remembers, shape (chain, 7).
         mean: Mean of the draws of the present window, shape (chain, parameter).
         square: Sum of their squared deviations, shape (chain, parameter).
     """
@@ -123,11 +123,14 @@ def build(
         info = {name: torch.zeros_like(values) for name in _COUNTS}
         ended = torch.nonzero(state.left <= 0)[:, 0]
         if len(ended):
+            before = state.position[ended]
             change = _finish(state, ended, values[ended], grads[ended], generators, temperature)
             probability = torch.exp(-change.clamp_min(0)).to(values.dtype)
             learning = state.done[ended] <= burn_in
             if learning.any():
-                warm_up.adapt(state, ended[learning], probability[learning], burn_in)
+                jump = ((state.position[ended] - before) / state.scale[ended]).square().mean(1)
+                rows = ended[learning]
+                warm_up.adapt(state, rows, probability[learning], jump[learning], burn_in)
             info["acceptance"][ended] = probability
             info["trajectories"][ended] = 1
             info["divergences"][ended] = (change > _DIVERGED).to(values.dtype)

@@ -13,14 +13,15 @@ _WINDOWS = (0.1, 0.2, 0.4, 0.7)  # shares of the burn-in at which the mass is se
 _SHORT, _TRAJECTORIES, _LONGEST = 10, 60, 1000
 _MORE_DRAWS = 5.0
 
-LOG_STEP, ERROR, COUNT, ANCHOR, DRAWS, WINDOW = range(6)
+LOG_STEP, ERROR, COUNT, ANCHOR, DRAWS, JUMP, WINDOW = range(7)
 """Columns of ``State.tuning``: of dual averaging the mean log step size, the mean error, the
-number of trajectories and the point shrunk to; draws in the present window; windows closed."""
+number of trajectories and the point shrunk to; of the present window the draws and the sum of
+their mean squared jumps in units of the scale; windows closed."""
 
 
 def start(step_size: Tensor) -> Tensor:
-    """What is remembered before the first trajectory: (chain,) to (chain, 6)."""
-    tuning = step_size.new_zeros(len(step_size), 6)
+    """What is remembered before the first trajectory: (chain,) to (chain, 7)."""
+    tuning = step_size.new_zeros(len(step_size), 7)
     tuning[:, LOG_STEP] = step_size.log()
     tuning[:, ANCHOR] = (2 * step_size).log()
     return tuning
@@ -32,17 +33,19 @@ def longest(done: Tensor, burn_in: int) -> Tensor:
     return torch.where(done < burn_in, few, _LONGEST)
 
 
-def adapt(state: Any, rows: Tensor, probability: Tensor, burn_in: int) -> None:
+def adapt(state: Any, rows: Tensor, probability: Tensor, jump: Tensor, burn_in: int) -> None:
     """Learn from trajectories that have ended and the draws that they left.
 
     Args:
         state: Of `hmc`; changed in place.
         rows: The chains, all of them still burning in.
         probability: That the trajectories' ends were accepted with, shape (row,).
+        jump: Mean squared distance of the draw from the one before, in units of the scale, (row,).
         burn_in: Updates in all.
     """
     _adapt_step_size(state, rows, probability)
     state.tuning[rows, DRAWS] += 1
+    state.tuning[rows, JUMP] += jump
     ahead = state.position[rows] - state.mean[rows]
     mean = state.mean[rows] + ahead / state.tuning[rows, DRAWS, None]
     state.square[rows] += ahead * (state.position[rows] - mean)
@@ -76,19 +79,21 @@ def _adapt_step_size(state: Any, rows: Tensor, probability: Tensor) -> None:
 def _adapt_mass(state: Any, rows: Tensor) -> None:
     """Close a window: the variances of its draws become the inverse mass.
 
-    They are shrunk to their mean over the parameters, as if a few more draws had that variance;
-    the step size starts anew from one that is as long in space.
+    They are shrunk to the present ones as if by a few more draws, the more the less the draws are
+    worth: with the autocorrelation r that their jumps tell, n draws are worth ``n (1 - r) / (1 +
+    r)``. The step size starts anew from one that is as long in space.
     """
-    freedom = (state.tuning[rows, DRAWS, None] - 1).clamp_min(1)
-    square = state.square[rows]
-    typical = square.mean(1, keepdim=True) / freedom
-    variance = (square + _MORE_DRAWS * typical) / (freedom + _MORE_DRAWS)
-    variance = torch.where(typical > 0, variance, state.scale[rows] ** 2)
-    old, new = state.scale[rows], variance.sqrt()
+    draws = state.tuning[rows, DRAWS, None]
+    old = state.scale[rows]
+    variance = state.square[rows] / (draws - 1).clamp_min(1)
+    spread = (variance / old**2).mean(1, keepdim=True).clamp_min(1e-12)
+    independence = (state.tuning[rows, JUMP, None] / draws / (2 * spread)).clamp(0.01, 1.0)
+    worth = (draws - 1) * independence / (2 - independence)
+    new = ((worth * variance + _MORE_DRAWS * old**2) / (worth + _MORE_DRAWS)).sqrt()
     guess = state.step_size[rows].log() + old.log().mean(1) - new.log().mean(1)
     state.scale[rows], state.step_size[rows] = new, guess.exp()
     state.tuning[rows, LOG_STEP], state.tuning[rows, ANCHOR] = guess, guess + math.log(2)
     state.tuning[rows, WINDOW] += 1
-    for column in (ERROR, COUNT, DRAWS):
+    for column in (ERROR, COUNT, DRAWS, JUMP):
         state.tuning[rows, column] = 0
     state.mean[rows] = state.square[rows] = 0

@@ -14,6 +14,7 @@ from mtbkd.config import RunConfig
 from mtbkd.data import Dataset
 from mtbkd.diagnostics import Diagnostics, diagnose
 from mtbkd.distill import Posterior
+from mtbkd.inference.engines import METHODS
 from mtbkd.influence import by_class, disagreement, responsibilities
 from mtbkd.learning import training_set
 from mtbkd.metrics import coverage, error_auroc, exact_coverage, scores
@@ -149,20 +150,30 @@ def _diagnose(posterior: Posterior, functions: NDArray[np.float64]) -> Diagnosti
     last = posterior.samples.segments[-1][:, -1].to(student.prior_mean.device)
     moved = (student.standardised(last) - posterior.modes).square().mean(1).sqrt()
     statistics = {name: np.array(values) for name, values in posterior.statistics.items()}
-    return diagnose(functions, moved.double().cpu().numpy(), statistics)
+    engine = posterior.plan.engine
+    approximation = engine if METHODS[engine].independent else None
+    return diagnose(
+        functions, moved.double().cpu().numpy(), statistics, approximation=approximation
+    )
+
+
+def _known(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else value
 
 
 def _diagnostic_numbers(diagnostics: Diagnostics, posterior: Posterior) -> dict[str, Any]:
     return {
-        "rhat_median": diagnostics.rhat_median,
-        "rhat_95": diagnostics.rhat_95,
-        "ess_median": diagnostics.ess_median,
-        "ess_5": diagnostics.ess_5,
+        **{
+            name: _known(getattr(diagnostics, name))
+            for name in ("rhat_median", "rhat_95", "ess_median", "ess_5")
+        },
         "distance_moved": list(diagnostics.distance_moved),
         **posterior.statistics,
         "engine": posterior.plan.engine,
         "engine_reason": posterior.plan.reason,
         "concentration": posterior.prior.concentration,
+        "power": float(posterior.prior.strength.power),
         "weights": posterior.weighting.rule,
         "warnings": list(diagnostics.warnings),
     }

@@ -42,8 +42,9 @@ class Scenario:
         summary: One line.
         kind: ``alike``: every teacher fits its own sample. ``specialists``: each knows one part of
             the space and is silent elsewhere. ``shared``: all fit the same sample, half of it
-            each. ``reused``: they fit the labels that the student has. ``wrong``: the last teacher believes in another truth, and too firmly. ``noise``:
-            the last teacher's outputs do not depend on the example.
+            each. ``reused``: they fit the labels that the student has. ``wrong``: the last teacher
+            believes in another truth, and too firmly. ``noise``: the last teacher's outputs do not
+            depend on the example.
         n_teachers: K.
         rows: Labelled examples that each teacher is trained on.
         transfer: Examples that the student learns from.
@@ -230,7 +231,9 @@ def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, dict[str, dict
         odd = scenario.kind in ("wrong", "noise") and k == scenario.n_teachers - 1
         name = f"{scenario.kind if odd else 'teacher'} {k + 1}"
         ids = [i for i, known in zip(task.ids, knows, strict=True) if known]
-        tables.append(make_table(name, said[knows], kind="probs", ids=ids, classes=CLASSES, held_out=fresh))
+        tables.append(
+            make_table(name, said[knows], kind="probs", ids=ids, classes=CLASSES, held_out=fresh)
+        )
         n_terms = _basis(world.inputs[:1], scenario).shape[1] + 1
         costs[name] = {"parameters": float(n_terms * len(CLASSES))}
     return align(tables, task.ids, CLASSES, missing="mask"), costs
