@@ -8,7 +8,9 @@ from test_engines import COVARIANCE, MEAN, PRECISION, check_moment, run
 from test_run import N_CHAINS, SETTINGS, Interrupted, contents, draw, joined, network
 from torch import nn
 
+from mtbkd import curvature
 from mtbkd.curvature import choose_kind, precision
+from mtbkd.dense import is_dense
 from mtbkd.inference import ensemble, laplace
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.chains import chain_generators
@@ -100,7 +102,7 @@ def test_a_curvature_that_is_no_precision_is_refused(matrix):
 # --- curvature ---------------------------------------------------------------------------------
 
 
-def make_case(head=None, n_examples=7, n_classes=3, concentration=4.0, seed=0):
+def make_case(head=None, n_examples=7, n_classes=3, concentration=4.0, seed=0, sampled="*"):
     """A student in float64, two chains' positions, and a batch with every third label missing."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -109,7 +111,7 @@ def make_case(head=None, n_examples=7, n_classes=3, concentration=4.0, seed=0):
 
     if head is None:
         head = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, n_classes))
-    student = make_student(head.double(), weight_scale=2.0)
+    student = make_student(head.double(), sampled=sampled, weight_scale=2.0)
     student = replace(
         student,
         prior_mean=student.prior_mean.double(),
@@ -172,18 +174,6 @@ def brute_force(student: Student, batch: Batch, position, strength: Strength):
 
 STRENGTHS = [Strength(), Strength(0.3), Strength(1.7, 2.0)]
 
-
-@pytest.mark.parametrize("strength", STRENGTHS)
-@pytest.mark.parametrize("concentration", [1.0, 20.0])
-def test_diagonal_is_that_of_single_jacobians(strength, concentration):
-    student, batch, positions = make_case(concentration=concentration)
-    found = precision(student, positions, batch, strength, "diagonal")
-    for chain in range(2):
-        expected = brute_force(student, of_chain(batch, chain), positions[chain], strength)
-        torch.testing.assert_close(found.matrix[chain], expected.diagonal(), **DOUBLE)
-    assert torch.equal(found.which, torch.arange(student.n_parameters).expand(2, -1))
-
-
 HEADS = {
     "bias": lambda: nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3)),
     "no_bias": lambda: nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 3, bias=False)),
@@ -192,6 +182,42 @@ HEADS = {
         nn.Linear(2, 4), nn.LayerNorm(4), nn.Sequential(nn.GELU(), nn.Linear(4, 3))
     ),
 }
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("concentration", [1.0, 20.0])
+@pytest.mark.parametrize("head", HEADS)
+def test_diagonal_is_that_of_single_jacobians(head, strength, concentration):
+    student, batch, positions = make_case(HEADS[head](), concentration=concentration)
+    assert is_dense(student.head, student.names) == (head in ("bias", "no_bias"))
+    found = precision(student, positions, batch, strength, "diagonal")
+    for chain in range(2):
+        expected = brute_force(student, of_chain(batch, chain), positions[chain], strength)
+        torch.testing.assert_close(found.matrix[chain], expected.diagonal(), **DOUBLE)
+    assert torch.equal(found.which, torch.arange(student.n_parameters).expand(2, -1))
+
+
+def deep():
+    return nn.Sequential(nn.Linear(2, 4), nn.SiLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize("sampled", ["*", "0.*", "2.weight"])
+def test_diagonal_when_the_prior_is_off_centre_or_parameters_are_not_sampled(sampled):
+    student, batch, positions = make_case(deep(), sampled=sampled)
+    student = replace(student, prior_mean=student.prior_mean + 0.3)
+    found = precision(student, positions, batch, Strength(0.5), "diagonal").matrix
+    for chain in range(2):
+        own = of_chain(batch, chain)
+        expected = brute_force(student, own, positions[chain], Strength(0.5)).diagonal()
+        torch.testing.assert_close(found[chain], expected, **DOUBLE)
+
+
+def test_diagonal_of_a_stack_is_the_same_by_both_paths(monkeypatch):
+    student, batch, positions = make_case(deep(), n_examples=50)
+    found = precision(student, positions, batch, Strength(0.5), "diagonal").matrix
+    monkeypatch.setattr("mtbkd.curvature.is_dense", lambda *_: False)
+    other = precision(student, positions, batch, Strength(0.5), "diagonal").matrix
+    torch.testing.assert_close(found, other, **DOUBLE)
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
@@ -261,10 +287,17 @@ def test_projection_matters_only_where_teachers_disagree(disagree):
 def test_parts_of_the_examples_add_up(monkeypatch, kind):
     student, batch, positions = make_case()
     whole = precision(student, positions, batch, Strength(0.5), kind).matrix
-    monkeypatch.setattr("mtbkd.curvature._FLOATS", 150)
-    torch.testing.assert_close(
-        precision(student, positions, batch, Strength(0.5), kind).matrix, whole, **DOUBLE
-    )
+    monkeypatch.setattr("mtbkd.curvature._FLOATS", 40)
+    sizes, roots = [], curvature.curvature_roots
+
+    def counted(logits, part, strength):
+        sizes.append(len(logits))
+        return roots(logits, part, strength)
+
+    monkeypatch.setattr("mtbkd.curvature.curvature_roots", counted)
+    found = precision(student, positions, batch, Strength(0.5), kind).matrix
+    torch.testing.assert_close(found, whole, **DOUBLE)
+    assert sizes == 2 * ([1] * 7 if kind == "last_layer" else [3, 3, 1])
 
 
 @pytest.mark.parametrize(("width", "kind"), [(203, "last_layer"), (204, "diagonal")])
@@ -339,33 +372,22 @@ class _Logistic(nn.Module):
         return torch.cat([self.line(inputs), torch.zeros_like(inputs)], -1)
 
 
-def regression(n_examples):
-    """Two teachers that disagree on the level."""
+def regression(n_examples, lines=((1.5, 0.0), (0.8, -1.0))):
+    """Two teachers, by slope and level, that disagree on the level."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(n_examples, 1, generator=generator)
     noise = torch.rand(n_examples, generator=generator).logit()
     labels = (noise > (1.2 * inputs[:, 0] - 0.5)).long()
     labels[::3] = -1
-    odds = torch.stack([1.5 * inputs[:, 0], 0.8 * inputs[:, 0] - 1.0])
+    odds = torch.stack([slope * inputs[:, 0] + level for slope, level in lines])
     log_probs = torch.stack([odds, torch.zeros_like(odds)], -1).log_softmax(-1)
     mask = torch.ones(2, n_examples, dtype=torch.bool)
     return TrainingSet(inputs, labels, log_probs, uniform_weights(mask))
 
 
-@pytest.mark.parametrize("strength", [Strength(), Strength(0.5, 1.5)])
-@pytest.mark.parametrize("kind", ["last_layer", "diagonal"])
-def test_laplace_is_near_quadrature_on_a_regression_under_the_mixture_prior(kind, strength):
-    """Means and covariances of draws of a run, in coordinates in which the latter are 1.
-
-    Laplace's own error is 0.13 in the mean and 0.05 in the covariance; drawing adds about 0.02.
-    """
-    n = 120
-    data, prior = regression(n), Prior(3.0, 1.0, strength)
-    head = nn.Linear(1, 2, bias=False) if kind == "last_layer" else _Logistic()
-    student = make_student(head, weight_scale=2.0)
-    assert choose_kind(student) == kind
-    terms = mixture_terms(data.log_probs, data.log_weights, 3.0)
-    batch = Batch(data.features, data.labels, *terms)
+def quadrature(student, batch, strength=Strength()):
+    """Mean, covariance and mode of a posterior over two parameters."""
+    n = len(batch.labels)
     density = torch.vmap(log_posterior(student, n, strength), (0, None))
     axis = torch.linspace(-4, 4, 241)
     grid = torch.cartesian_prod(axis, axis)
@@ -378,6 +400,48 @@ def test_laplace_is_near_quadrature_on_a_regression_under_the_mixture_prior(kind
             f(lambda z: density(z[None], batch)[0])(mode) for f in (torch.func.grad, hessian_of)
         )
         mode = mode - torch.linalg.solve(bend, slope)
+    return mean, covariance, mode
+
+
+@pytest.mark.parametrize(("slopes", "share"), [((1.5, 0.9), 0.94), ((2.2, 0.2), 0.55)])
+def test_without_the_covariance_of_teachers_laplace_would_be_too_sure(slopes, share):
+    """Variance of the slope between the classes, over that of the posterior by quadrature.
+
+    The less alike the teachers, the more their covariance flattens the posterior.
+    """
+    data = regression(120, tuple((slope, 0.0) for slope in slopes))
+    student = make_student(nn.Linear(1, 2, bias=False), weight_scale=2.0)
+    batch = Batch(data.features, data.labels, *mixture_terms(data.log_probs, data.log_weights, 3.0))
+    _, covariance, mode = quadrature(student, batch)
+    single = Batch(*(part[None] for part in batch))
+    kept = precision(student, mode[None], single, Strength(), "last_layer").matrix[0]
+    q = student.logits(mode, batch.inputs).softmax(-1)
+    weight = ((batch.labels >= 0) + 3.0) * batch.inputs[:, 0].square()
+    multinomial = torch.diag_embed(q) - q[:, :, None] * q[:, None, :]
+    dropped = torch.eye(2) + 4 * torch.einsum("n,ncd->cd", weight, multinomial)
+    between = torch.tensor([1.0, -1.0], dtype=torch.float64)
+    truth = between @ covariance @ between
+    with_it, without = (
+        float(between @ torch.linalg.inv(m.double()) @ between / truth) for m in (kept, dropped)
+    )
+    assert with_it == pytest.approx(1.0, abs=0.03)
+    assert without == pytest.approx(share, abs=0.03)
+
+
+@pytest.mark.parametrize("strength", [Strength(), Strength(0.5, 1.5)])
+@pytest.mark.parametrize("kind", ["last_layer", "diagonal"])
+def test_laplace_is_near_quadrature_on_a_regression_under_the_mixture_prior(kind, strength):
+    """Means and covariances of draws of a run, in coordinates in which the latter are 1.
+
+    Laplace's own error is 0.13 in the mean and 0.05 in the covariance; drawing adds about 0.02.
+    """
+    data, prior = regression(120), Prior(3.0, 1.0, strength)
+    head = nn.Linear(1, 2, bias=False) if kind == "last_layer" else _Logistic()
+    student = make_student(head, weight_scale=2.0)
+    assert choose_kind(student) == kind
+    terms = mixture_terms(data.log_probs, data.log_weights, 3.0)
+    batch = Batch(data.features, data.labels, *terms)
+    mean, covariance, mode = quadrature(student, batch, strength)
     settings = SamplerSettings("laplace", draws=2000)
     chains = sample(student, data, prior, settings, mode.repeat(4, 1), seed=0)
     draws = torch.cat(chains.samples.segments, 1).flatten(0, 1)

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mtbkd.dense import forward, is_dense
 from mtbkd.posterior import Strength
 from mtbkd.prior import MixtureTerms, log_responsibilities
 from mtbkd.student import Student
@@ -67,6 +68,8 @@ def precision(
         ValueError: For ``last_layer``, if the head does not end in a sampled linear layer.
     """
     n_classes = batch.pseudo_counts.shape[-1]
+    dense = is_dense(student.head, student.names)
+    diagonal = _dense_diagonal if dense else _any_diagonal
     if kind == "last_layer":
         found = _last_layer(student)
         if found is None:
@@ -77,7 +80,8 @@ def precision(
     else:
         layer, names = None, ()
         which = torch.arange(student.n_parameters, device=positions.device)
-        floats = n_classes * student.n_parameters
+        widest = max(max(shape) for shape in student.shapes)
+        floats = n_classes * (widest if dense else student.n_parameters)
     size = max(1, _FLOATS // floats)
     matrices = []
     for chain, position in enumerate(positions):
@@ -90,7 +94,7 @@ def precision(
                 logits, hidden = _logits(student, layer, position, part.inputs)
                 roots = curvature_roots(logits, part, Strength(power, strength.student_softening))
                 total = total + (
-                    _diagonal(student, position, part.inputs, roots)
+                    diagonal(student, position, part.inputs, roots)
                     if hidden is None
                     else _block(hidden, roots @ roots.mT, with_bias=len(names) == 2)
                 )
@@ -110,7 +114,9 @@ def curvature_roots(logits: Tensor, batch: Batch, strength: Strength) -> Tensor:
     ``q``, ``sum_k r_k c_k (diag(q) - q q') - Cov_r(g_k)`` over the softening squared, where ``r_k``
     are the responsibilities, ``c_k`` the sum of the pseudo-counts and ``g_k = counts_k - c_k q``
     their pull. The covariance, by which teachers that disagree flatten the density, may make the
-    sum indefinite; then its negative eigenvalues are replaced by 0.
+    sum indefinite; then its negative eigenvalues are replaced by 0. It must not be left out: with
+    two teachers far apart, a regression has 0.99 of the posterior's variance with it and 0.55
+    without (``test_without_the_covariance_of_teachers_laplace_would_be_too_sure``).
 
     Args:
         logits: Shape (example, class).
@@ -161,7 +167,28 @@ def _block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
     return torch.cat([top, torch.cat([across.mT, hessians.sum(0)], dim=1)])
 
 
-def _diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Tensor) -> Tensor:
+def _dense_diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Tensor) -> Tensor:
+    """As `_any_diagonal`, for a head that `is_dense`, without the gradients of single examples.
+
+    An example's gradient of a weight is ``slope_o * input_i`` for each column of its root, so the
+    sum of its squares is one product of squared slopes, summed over columns, and squared inputs.
+    """
+    named = student.unflatten(student.natural(position).unsqueeze(0))
+    _, records = forward(student.head, named, inputs.unsqueeze(0))
+    slopes = roots.permute(2, 0, 1)  # (column, example, class)
+    found: dict[str, Tensor] = {}
+    for name, before, after in reversed(records):
+        if after is not None:
+            slopes = slopes * torch.autograd.grad(after, before, torch.ones_like(after))[0]
+            continue
+        squares = slopes.square().sum(0)
+        found[f"{name}.weight"] = squares.mT @ before[0].square()
+        found[f"{name}.bias"] = squares.sum(0)
+        slopes = slopes @ named[f"{name}.weight"][0]
+    return torch.cat([found[n].flatten() for n in student.names]) * student.prior_scale.square()
+
+
+def _any_diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Tensor) -> Tensor:
     """Diagonal of ``sum_n J_n' R_n R_n' J_n``, shape (parameter,): squares of ``R_n' J_n``."""
 
     def squares(x: Tensor, root: Tensor) -> Tensor:
