@@ -100,6 +100,17 @@ def test_halves_of_the_same_rows_are_worth_less_than_the_rows():
     assert 0.93 * n / (1 + 1 / k) < known.evidence < n / (1 + 1 / k)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("alike", 1.0), ("shared", 0.5)])
+def test_teachers_that_share_rows_differ_by_half_of_what_they_err(name, expected):
+    """Covariance 1 / n and variance 2 / n for halves of n rows; 0 and 1 / n for own samples."""
+    spread, error = 0.0, 0.0
+    for seed in range(30):
+        world = make_world(SCENARIOS[name], seed)
+        spread += world.told.var(0, ddof=1).mean()
+        error += ((world.told - world.truth) ** 2).mean()
+    assert spread / error == pytest.approx(expected, abs=0.15)
+
+
 def test_a_teacher_of_the_students_labels_is_not_held_out():
     config = build_config(synthetic.RECIPE.defaults, ["scenario=reused"])
     for scenario, fresh in (("reused", False), ("alike", True)):
