@@ -56,6 +56,7 @@ def run(
         InputError: If the configuration, the data or the folder is wrong.
     """
     recipe, clock = find_recipe(config.recipe), _Clock(say)
+    stages.check_scenario(recipe, config)
     open_run(out, config)
     if (out / "manifest.json").exists():
         say("nothing to do: the run is complete")
@@ -83,6 +84,7 @@ def run(
 def teach(config: RunConfig, out: Path) -> TeacherOutputs:
     """The first stage alone: the teachers' outputs on the recipe's examples."""
     recipe = find_recipe(config.recipe)
+    stages.check_scenario(recipe, config)
     open_run(out, config)
     return stages.teach(recipe, config, stages.load(recipe, config, out), out)[0]
 
@@ -90,6 +92,7 @@ def teach(config: RunConfig, out: Path) -> TeacherOutputs:
 def distill(config: RunConfig, out: Path, report: Report | None = None) -> Posterior:
     """The stages up to the posterior."""
     recipe = find_recipe(config.recipe)
+    stages.check_scenario(recipe, config)
     open_run(out, config)
     task = stages.load(recipe, config, out)
     teachers, _ = stages.teach(recipe, config, task, out)

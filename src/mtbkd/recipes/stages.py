@@ -35,11 +35,11 @@ _TIMED = 128
 Costs = dict[str, dict[str, float]]
 
 
-def load(recipe: Recipe, config: RunConfig, out: Path) -> Task:
-    """The recipe's data, none of its splits empty.
+def check_scenario(recipe: Recipe, config: RunConfig) -> None:
+    """Refuse a scenario that the recipe does not have.
 
     Raises:
-        InputError: If the recipe has no such scenario, or the data is wrong.
+        InputError: If there is none of this name.
     """
     if config.scenario is not None and config.scenario not in recipe.scenarios:
         known = f"one of {', '.join(recipe.scenarios)}" if recipe.scenarios else "none"
@@ -47,6 +47,11 @@ def load(recipe: Recipe, config: RunConfig, out: Path) -> Task:
             f"Expected `scenario` of the recipe {recipe.name} to be {known}, but got "
             f"{config.scenario!r}. Correct it."
         )
+
+
+def load(recipe: Recipe, config: RunConfig, out: Path) -> Task:
+    """The recipe's data, none of its splits empty."""
+    check_scenario(recipe, config)
     task = recipe.load(config, out / "features")
     check_splits(train=task.train, calibration=task.calibration, test=task.test)
     return task
