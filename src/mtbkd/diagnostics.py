@@ -98,7 +98,7 @@ def convergence(functions: Floats, least_range: float) -> tuple[Floats, Floats]:
     Args:
         functions: Shape (chain, draw, function).
         least_range: Functions whose largest and smallest values are no further apart than this
-            are left out.
+            are left out. A function that is not finite everywhere has R-hat 1000 and ESS 0.
 
     Returns:
         Both of shape (moving function,); empty with fewer than four draws. Chains that stand still
@@ -106,14 +106,15 @@ def convergence(functions: Floats, least_range: float) -> tuple[Floats, Floats]:
     """
     from arviz_stats.base.array import array_stats  # slow to import, and needed here alone
 
-    moving = functions[:, :, np.ptp(functions, axis=(0, 1)) > least_range]
-    if moving.shape[1] < 4 or not moving.shape[2]:
-        return np.empty(0), np.empty(0)
     with np.errstate(divide="ignore", invalid="ignore"):
+        still = np.ptp(functions, axis=(0, 1)) <= least_range
+        moving = functions[:, :, ~still]
+        if moving.shape[1] < 4 or not moving.shape[2]:
+            return np.empty(0), np.empty(0)
         rhat = np.atleast_1d(array_stats.rhat(moving, chain_axis=0, draw_axis=1))
-    return np.minimum(rhat, _RHAT_MOST), np.atleast_1d(
-        array_stats.ess(moving, chain_axis=0, draw_axis=1)
-    )
+        ess = np.atleast_1d(array_stats.ess(moving, chain_axis=0, draw_axis=1))
+    finite = np.isfinite(moving).all((0, 1))
+    return np.where(finite, np.minimum(rhat, _RHAT_MOST), _RHAT_MOST), np.where(finite, ess, 0.0)
 
 
 def _of_engine(statistics: Mapping[str, Floats]) -> list[str]:

@@ -22,7 +22,7 @@ from mtbkd.learning import Report, mode_probs, progress_of, starting_modes, trai
 from mtbkd.metrics import agreement, total_variation
 from mtbkd.predictive import draw_probs
 from mtbkd.recipes import find_recipe, stages
-from mtbkd.recipes.folder import read_run
+from mtbkd.recipes.folder import read_json, read_run
 from mtbkd.report import ReferenceData, draw_reference
 from mtbkd.samples import PosteriorSamples, save_json
 from mtbkd.student import Student
@@ -34,13 +34,22 @@ RHAT_LIMIT, ESS_LIMIT = 1.01, 400.0
 _GOOD, _FAIR = (0.99, 0.015), (0.97, 0.03)
 _DRAWS, _BURN_IN_SHARE, _LEAST_RANGE = 500, 1 / 12, 1e-4
 _SEED_SHIFT = 1000
-_CHAINS = 8
+_CHAINS, _POINTS = 8, 100
 
 
 class _Seen(NamedTuple):
-    """A reference in function space: means (half, example, class), R-hat and ESS (function,)."""
+    """A reference in function space.
+
+    Attributes:
+        halves: Means of the first and second half of the chains, shape (2, example, class).
+        running: Total variation of the halves, mean over examples, over the draws up to each of
+            some, shape (point,).
+        rhat: Shape (function,).
+        ess: Shape (function,).
+    """
 
     halves: Floats
+    running: Floats
     rhat: Floats
     ess: Floats
 
@@ -85,26 +94,19 @@ def diagnose_run(
     Raises:
         InputError: If the run is unfinished, or the reference cannot be made.
     """
-    _check(engine, factor, seed)
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    seed = config.seed + _SEED_SHIFT if seed is None else seed
+    _check(engine, factor, seed, config.seed)
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
     teachers, _ = stages.teach(recipe, config, task, out)
     posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
     training = training_set(posterior.student, task.train, teachers, posterior.weighting, out)
     task, behind = stages.on_features(task, posterior, out)
-    seed = config.seed + _SEED_SHIFT if seed is None else seed
-    start = process_time()
-    chains = _reference(out, config, posterior, training, engine, factor, seed, report)
-    seconds = process_time() - start
     inputs = task.test.inputs
+    own = _mean_probs(behind, inputs, out)
+    chains, seconds = _reference(out, config, posterior, training, engine, factor, seed, report)
     seen = _look(behind.student, chains.samples, inputs)
-    own = np.concatenate(
-        [
-            probs.double().mean((0, 1)).cpu().numpy()
-            for probs in draw_probs(behind.student, behind.samples, inputs)
-        ]
-    )
     modes = mode_probs(behind.student, behind.modes, inputs).numpy()
     found = _judge(own, modes, seen) | {
         "reference": engine,
@@ -113,13 +115,15 @@ def diagnose_run(
         "steps": chains.plan.burn_in + chains.plan.draws * chains.plan.thinning,
         "run_engine": posterior.plan.engine,
         "run_steps": _run_steps(config),
-        "cpu_seconds": round(seconds, 1),
+        "cpu_seconds": seconds,
         "n_functions": len(seen.rhat),
         **{name: value.tolist() for name, value in sorted(chains.statistics.items())},
     }
     save_json(out / "diagnose.json", found)
     drawing = draw_reference(
-        ReferenceData(found["verdict"], own, seen.probs, seen.halves, seen.rhat, RHAT_LIMIT)
+        ReferenceData(
+            found["verdict"], own, seen.probs, seen.halves, seen.running, seen.rhat, RHAT_LIMIT
+        )
     )
     partial = out / ".diagnose.svg.partial"
     partial.write_text(drawing, encoding="utf-8")
@@ -127,7 +131,7 @@ def diagnose_run(
     return found
 
 
-def _check(engine: str, factor: float, seed: int | None) -> None:
+def _check(engine: str, factor: float, seed: int, own_seed: int) -> None:
     """Refuse what makes no reference; engines without chains converge to no posterior."""
     check_positive(factor=factor)
     known = [name for name, method in METHODS.items() if not method.independent]
@@ -139,10 +143,27 @@ def _check(engine: str, factor: float, seed: int | None) -> None:
         )
     if math.isinf(factor):
         faults.append(f"Expected a finite factor, but got {factor}. Lower it.")
-    if seed is not None and seed < 0:
+    if seed < 0:
         faults.append(f"Expected seed at least 0, but got {seed}. Raise it.")
+    if seed == own_seed:
+        faults.append(
+            f"Expected another seed than the run's, but got {seed}, whose modes are the run's own. "
+            "Choose another, so that the reference is independent."
+        )
     if faults:
         raise InputError(*faults)
+
+
+def _mean_probs(posterior: Posterior, inputs: Tensor, out: Path) -> Floats:
+    """The run's predictive on the test set, shape (example, class)."""
+    parts = draw_probs(posterior.student, posterior.samples, inputs)
+    probs = torch.cat([part.double().mean((0, 1)).cpu() for part in parts]).numpy()
+    if not np.isfinite(probs).all():
+        raise InputError(
+            f"Expected finite draws in {out / 'samples'}, but the run's sampler diverged. Run it "
+            "again with sampler.step_size=null or a smaller sampler.tolerance."
+        )
+    return probs
 
 
 def _run_steps(config: RunConfig) -> int:
@@ -159,9 +180,10 @@ def _reference(
     factor: float,
     seed: int,
     report: Report | None,
-) -> Chains:
-    """The long run, from modes of its own."""
-    folder = out / "reference" / f"{engine}-{factor:g}-{seed}"
+) -> tuple[Chains, float]:
+    """The long run, from modes of its own, and the CPU seconds of the call that finished it."""
+    start = process_time()
+    folder = out / "reference" / f"{engine}-{str(factor).removesuffix('.0')}-{seed}"
     modes = starting_modes(
         posterior.student,
         training,
@@ -185,7 +207,7 @@ def _reference(
         batch_size=config.sampler.batch_size,
         tolerance=config.sampler.tolerance,
     )
-    return sample(
+    chains = sample(
         posterior.student,
         training,
         posterior.prior,
@@ -195,28 +217,38 @@ def _reference(
         folder=folder / "samples",
         progress=progress_of(report, "reference"),
     )
+    cost = folder / "cost.json"
+    if not cost.exists():
+        save_json(cost, {"cpu_seconds": round(process_time() - start, 1)})
+    return chains, read_json(cost)["cpu_seconds"]
 
 
 def _look(student: Student, samples: PosteriorSamples, inputs: Tensor) -> _Seen:
     """Means and convergence, batch of examples by batch."""
-    halves, rhat, ess = [], [], []
+    halves, rhat, ess, running = [], [], [], 0.0
+    at = np.unique(np.linspace(1, samples.n_draws, _POINTS).round().astype(int)) - 1
     for probs in draw_probs(student, samples, inputs):
         values = probs.double().cpu()
-        half = max(1, len(values) // 2)
-        parts = (values[:half], values[half:] if len(values) > 1 else values)
-        halves.append(torch.stack([part.mean((0, 1)) for part in parts]).numpy())
+        half = len(values) // 2
+        means = torch.stack([part.mean(0) for part in (values[:half], values[half:])])
+        halves.append(means.mean(1).numpy())
+        apart = (means[0] - means[1]).cumsum(0)[at].abs().sum((1, 2)) / 2
+        running = running + apart.numpy() / (at + 1) / len(inputs)
         for found, into in zip(
             convergence(values.flatten(2).numpy(), _LEAST_RANGE), (rhat, ess), strict=True
         ):
             into.append(found)
-    return _Seen(np.concatenate(halves, 1), np.concatenate(rhat), np.concatenate(ess))
+    return _Seen(
+        np.concatenate(halves, 1), np.asarray(running), np.concatenate(rhat), np.concatenate(ess)
+    )
 
 
 def _judge(own: Floats, modes: Floats, seen: _Seen) -> dict[str, Any]:
     """Numbers and the verdict in words."""
 
-    def compared(probs: Floats, reference: Floats) -> tuple[float, float]:
-        return agreement(probs, reference), float(total_variation(probs, reference).mean())
+    def compared(probs: Floats, reference: Floats) -> tuple[float | None, float | None]:
+        apart = float(total_variation(probs, reference).mean())
+        return (agreement(probs, reference), apart) if math.isfinite(apart) else (None, None)
 
     rhat_99 = rhat_median = ess_5 = ess_median = None
     if len(seen.rhat):
@@ -225,21 +257,20 @@ def _judge(own: Floats, modes: Floats, seen: _Seen) -> dict[str, Any]:
     converged = bool(
         rhat_99 is not None and rhat_99 <= RHAT_LIMIT and ess_5 is not None and ess_5 >= ESS_LIMIT
     )
-    numbers: dict[str, Any] = {"agreement": None, "total_variation": None}
-    if not converged:
-        reached = (
-            "nothing moved, or fewer than 4 draws"
-            if rhat_99 is None
-            else f"R-hat {rhat_99:.3f}, ESS {ess_5:.0f}"
-        )
+    same, apart = compared(own, seen.probs) if converged else (None, None)
+    numbers: dict[str, Any] = {"agreement": same, "total_variation": apart}
+    if same is None or apart is None:
+        reached, advice = "nothing moved, or fewer than 4 draws", "Raise --factor."
+        if not np.isfinite(seen.halves).all():
+            reached, advice = "its sampler diverged", "Use another --reference."
+        elif rhat_99 is not None:
+            reached = f"R-hat {rhat_99:.3f}, ESS {ess_5:.0f}"
         verdict = (
             f"No verdict: the reference has not converged ({reached}; expected R-hat at most "
             f"{RHAT_LIMIT} for 99 % of the test probabilities and ESS at least {ESS_LIMIT:.0f} "
-            "for 95 %). Raise --factor."
+            f"for 95 %). {advice}"
         )
     else:
-        same, apart = compared(own, seen.probs)
-        numbers = {"agreement": same, "total_variation": apart}
         manner = "differs from"
         for words, (least, most) in (("agrees with", _GOOD), ("agrees roughly with", _FAIR)):
             if same >= least and apart <= most:

@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -47,6 +48,8 @@ class ReferenceData:
         own: The run's predictive probabilities, shape (example, class).
         probs: The reference's, shape (example, class).
         halves: Those of the first and second half of its chains, shape (2, example, class).
+        running: Total variation of the halves, mean over examples, as draws are added: evenly
+            spaced up to all of them, shape (point,).
         rhat: Of the reference, for each test probability that moves, shape (function,).
         limit: Of R-hat.
     """
@@ -55,25 +58,27 @@ class ReferenceData:
     own: Floats
     probs: Floats
     halves: Floats
+    running: Floats
     rhat: Floats
     limit: float
 
 
 def draw_reference(data: ReferenceData) -> str:
-    """Probabilities side by side, distance by example, and R-hat of the reference, as SVG.
+    """Probabilities side by side, distance by example, and how the reference converged, as SVG.
 
     Equal data gives equal bytes.
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
         matplotlib.rcParams.update(_STYLE)
-        figure = Figure(figsize=(11, 4.2), facecolor="white", layout="constrained")
+        figure = Figure(figsize=(11, 7.6), facecolor="white", layout="constrained")
         FigureCanvasSVG(figure)
         figure.suptitle(fill(data.verdict, 120), x=0.01, ha="left", color=_INK, fontsize=11.5)
-        left, middle, right = figure.subplots(1, 3)
-        _probabilities(left, data)
-        _distances(middle, data)
-        _rhat(right, data)
+        (first, second), (third, fourth) = figure.subplots(2, 2)
+        _probabilities(first, data)
+        _distances(second, data)
+        _rhat(third, data)
+        _running(fourth, data)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
@@ -105,7 +110,7 @@ def _distances(axes: Axes, data: ReferenceData) -> None:
     axes.set_ylim(-0.03, 1.28)  # room for the legend
     axes.set_yticks(np.linspace(0, 1, 6))
     axes.legend(loc="upper left", fontsize=8.5)
-    _plain_ticks(axes)
+    _plain_ticks(axes.xaxis)
 
 
 def _rhat(axes: Axes, data: ReferenceData) -> None:
@@ -115,7 +120,7 @@ def _rhat(axes: Axes, data: ReferenceData) -> None:
     axes.hist(excess, bins=bins.tolist(), color=_OWN)
     axes.set_xscale("log")
     axes.set_xticks([1e-5, 1e-3, 1e-1, 10])
-    _plain_ticks(axes)
+    _plain_ticks(axes.xaxis)
     axes.axvline(data.limit - 1, color=_LIMIT, linewidth=1.5)
     axes.text(
         data.limit - 1, 1.0, f" limit {data.limit}", color=_LIMIT, va="top",
@@ -124,7 +129,24 @@ def _rhat(axes: Axes, data: ReferenceData) -> None:
     axes.set(xlabel="R-hat - 1 of the reference (first bar: or less)", ylabel="test probabilities")
 
 
-def _plain_ticks(axes: Axes) -> None:
+def _running(axes: Axes, data: ReferenceData) -> None:
+    axes.set_title("Do the reference's chains come together?")
+    axes.set(xlabel="share of the draws", ylabel="mean total variation", yscale="log")
+    axes.set(xlim=(0, 1), ylim=(1e-4, 1))
+    drawn = np.linspace(0, 1, len(data.running) + 1)[1:]
+    own = float(total_variation(data.own, data.probs).mean())
+    axes.plot(
+        drawn, np.maximum(data.running, 1e-4), color=_FLOOR, linewidth=2,
+        label="halves of the reference's chains",
+    )  # fmt: skip
+    axes.axhline(
+        max(own, 1e-4), color=_OWN, linewidth=1.5, linestyle="--", label="run against reference"
+    )
+    axes.legend(loc="upper right", fontsize=8.5)
+    _plain_ticks(axes.yaxis)
+
+
+def _plain_ticks(axis: Axis) -> None:
     """Powers of ten without mathematical type, which the style switches off."""
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("e-0", "e-"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(lambda value, _: f"{value:g}".replace("e-0", "e-"))
+    axis.set_minor_formatter(NullFormatter())
