@@ -34,7 +34,7 @@ class Precision(NamedTuple):
 
 def choose_kind(student: Student) -> Kind:
     """``last_layer`` if the head ends in a sampled linear layer of 2048 parameters or fewer."""
-    found = _last_layer(student)
+    found = last_layer(student)
     if found is None:
         return "diagonal"
     _, names = found
@@ -71,7 +71,7 @@ def precision(
     dense = is_dense(student.head, student.names)
     diagonal = _dense_diagonal if dense else _any_diagonal
     if kind == "last_layer":
-        found = _last_layer(student)
+        found = last_layer(student)
         if found is None:
             raise ValueError("the head does not end in a sampled linear layer")
         layer, names = found
@@ -91,13 +91,15 @@ def precision(
         for start in range(0, len(own.labels), size):
             part = _rows(own, slice(start, start + size))
             with torch.no_grad():
-                logits, hidden = _logits(student, layer, position, part.inputs)
-                roots = curvature_roots(logits, part, Strength(power, strength.student_softening))
-                total = total + (
-                    diagonal(student, position, part.inputs, roots)
-                    if hidden is None
-                    else _block(hidden, roots @ roots.mT, with_bias=len(names) == 2)
-                )
+                its = Strength(power, strength.student_softening)
+                if layer is None:
+                    logits = student.logits(position, part.inputs)
+                    roots = curvature_roots(logits, part, its)
+                    total = total + diagonal(student, position, part.inputs, roots)
+                else:
+                    logits, hidden = logits_and_inputs(student, layer, position, part.inputs)
+                    roots = curvature_roots(logits, part, its)
+                    total = total + block(hidden, roots @ roots.mT, with_bias=len(names) == 2)
         if kind == "last_layer":
             scale = student.prior_scale[which]
             total = total * scale[:, None] * scale
@@ -135,18 +137,18 @@ def curvature_roots(logits: Tensor, batch: Batch, strength: Strength) -> Tensor:
     pulls = batch.pseudo_counts - counts.unsqueeze(-1) * log_q.exp()
     centred = pulls - (shares.unsqueeze(-1) * pulls).sum(0)
     covariance = torch.einsum("kn,knc,knd->ncd", shares, centred, centred)
-    mixture = (shares * counts).sum(0)[:, None, None] * _multinomial(log_q.exp()) - covariance
-    likelihood = labelled[:, None, None] * _multinomial(torch.softmax(logits, dim=-1))
+    mixture = (shares * counts).sum(0)[:, None, None] * multinomial(log_q.exp()) - covariance
+    likelihood = labelled[:, None, None] * multinomial(torch.softmax(logits, dim=-1))
     values, vectors = torch.linalg.eigh(likelihood + strength.power / soft**2 * mixture)
     return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
 
 
-def _multinomial(q: Tensor) -> Tensor:
+def multinomial(q: Tensor) -> Tensor:
     """Covariance of one draw: ``diag(q) - q q'``."""
     return torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
 
 
-def _block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
+def block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
     """Sum over examples of ``H_n (x) h_n h_n'``, weights (class, feature) before biases (class,).
 
     Args:
@@ -198,22 +200,20 @@ def _any_diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Ten
     return torch.vmap(squares)(inputs, roots).sum(0)
 
 
-def _logits(
-    student: Student, layer: nn.Linear | None, position: Tensor, inputs: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Logits, and the inputs of the last layer if one is given."""
-    if layer is None:
-        return student.logits(position, inputs), None
+def logits_and_inputs(
+    student: Student, layer: nn.Linear, position: Tensor, features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits, and the inputs of one of the head's layers: (example, class), (example, feature)."""
     caught: list[Tensor] = []
     hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
     try:
-        logits = student.logits(position, inputs)
+        logits = student.logits(position, features)
     finally:
         hook.remove()
     return logits, caught[0]
 
 
-def _last_layer(student: Student) -> tuple[nn.Linear, tuple[str, ...]] | None:
+def last_layer(student: Student) -> tuple[nn.Linear, tuple[str, ...]] | None:
     """The linear layer that ends the head and the names of its parameters, all of them sampled."""
     layer, path = student.head, []
     while isinstance(layer, nn.Sequential) and len(layer):

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import torch
 from scipy.stats import t as student_t
-from torch import Tensor, nn
+from torch import Tensor
 
+from mtbkd.curvature import block, last_layer, logits_and_inputs, multinomial
 from mtbkd.inference.batches import TrainingSet
 from mtbkd.student import Student
 from mtbkd.types import InputError
 
-_RIDGE = 1e-6
+_RIDGE, _ROWS = 1e-6, 4096
 _MOST = 100.0  # observations on each example; teachers that agree so far are copies
 _NORMAL = 1.959964  # the 97.5 % quantile
 
@@ -65,16 +66,8 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
             "Expected two teachers or more for prior.evidence=disagreement, but got one. Declare "
             "how many labelled examples it was trained on, for example prior.evidence=600."
         )
-    inputs, logits = _last_layer(student, mode, data.features)
-    q = torch.softmax(logits.double(), -1)
-    x = torch.cat([inputs.double(), inputs.new_ones(len(inputs), 1).double()], 1)
-    n_classes, width = q.shape[1], x.shape[1]
-    weights = data.log_weights.double().exp().nan_to_num()
-    gaps = weights[:, :, None] * (data.log_probs.double().exp() - q)
-    pulls = torch.einsum("kic,id->kcd", gaps, x).flatten(1)
+    hessian, pulls = _sums(student, mode, data)
     pulls = pulls - pulls.mean(0)
-    spread = torch.diag_embed(q) - q[:, :, None] * q[:, None, :]
-    hessian = torch.einsum("iab,id,ie->adbe", spread, x, x).reshape(n_classes * width, -1)
     ridge = _RIDGE * hessian.diagonal().mean()
     solved = hessian + ridge * torch.eye(len(hessian), dtype=torch.float64, device=hessian.device)
     factor = torch.linalg.cholesky(solved)
@@ -89,23 +82,30 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
             "that say the same. Declare how many labelled examples they were trained on together, "
             "for example prior.evidence=600."
         )
-    return share * len(x) / caution
+    return share * len(data.labels) / caution
 
 
-def _last_layer(student: Student, mode: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-    """Inputs and outputs of the last linear layer: (example, feature), (example, class)."""
-    layers = [module for module in student.head.modules() if isinstance(module, nn.Linear)]
-    caught: list[Tensor] = []
-    if layers:
-        hook = layers[-1].register_forward_pre_hook(lambda _, args: caught.append(args[0]))
-        try:
-            with torch.no_grad():
-                logits = student.logits(mode, features)
-        finally:
-            hook.remove()
-        if len(caught) == 1 and caught[0].dim() == 2 and layers[-1].out_features == logits.shape[1]:
-            return caught[0], logits
-    raise InputError(
-        "Expected a student whose last layer is linear for prior.evidence=disagreement, but got "
-        f"{type(student.head).__name__}. Declare the evidence as a number."
-    )
+def _sums(student: Student, mode: Tensor, data: TrainingSet) -> tuple[Tensor, Tensor]:
+    """H and the teachers' pulls over all examples: (direction, direction), (teacher, direction).
+
+    Weights of the last layer come before its biases, which are counted even if it has none.
+    """
+    found = last_layer(student)
+    if found is None:
+        raise InputError(
+            "Expected a student whose last layer is linear and sampled for "
+            f"prior.evidence=disagreement, but got {type(student.head).__name__}. Declare the "
+            "evidence as a number."
+        )
+    hessian: Tensor | float = 0.0
+    pulls: Tensor | float = 0.0
+    for start in range(0, len(data.labels), _ROWS):
+        rows = slice(start, start + _ROWS)
+        with torch.no_grad():
+            logits, inputs = logits_and_inputs(student, found[0], mode, data.features[rows])
+        x, q = inputs.double(), torch.softmax(logits.double(), -1)
+        weights = data.log_weights[:, rows, None].double().exp()
+        gaps = weights * (data.log_probs[:, rows].double().exp() - q)
+        own = torch.cat([torch.einsum("kic,id->kcd", gaps, x).flatten(1), gaps.sum(1)], 1)
+        hessian, pulls = hessian + block(x, multinomial(q), with_bias=True), pulls + own
+    return torch.as_tensor(hessian), torch.as_tensor(pulls)

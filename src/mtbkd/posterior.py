@@ -137,14 +137,14 @@ def _any_head(
 
 def _value_and_slope(logits: Tensor, batch: Batch, strength: Strength) -> tuple[Tensor, Tensor]:
     """The data terms for each chain, and their gradient: (chain,), (chain, example, class)."""
-    log_q = torch.log_softmax(logits, dim=-1)
+    log_q = _log_softmax(logits)
     labelled = (batch.labels >= 0).to(logits.dtype).unsqueeze(-1)
     index = batch.labels.clamp_min(0).unsqueeze(-1)
     values = (log_q.gather(-1, index) * labelled).squeeze(-1)
     slopes = log_q.exp().mul_(-labelled).scatter_add_(-1, index, labelled)
     soft = strength.student_softening
     if soft != 1.0:
-        log_q = torch.log_softmax(logits / soft, dim=-1)
+        log_q = _log_softmax(logits / soft)
     parts = component_log_densities(MixtureTerms(batch.pseudo_counts, batch.log_offsets), log_q)
     mixture = torch.logsumexp(parts, dim=-2)
     shares = (parts - mixture.unsqueeze(-2)).exp_().unsqueeze(-1)
@@ -155,3 +155,8 @@ def _value_and_slope(logits: Tensor, batch: Batch, strength: Strength) -> tuple[
         mixture, pull, power = mixture * power[:, None], pull * power[:, None, None], 1.0
     slopes.add_(pull, alpha=power / soft)
     return values.add_(mixture, alpha=power).mean(-1), slopes.div_(logits.shape[-2])
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """As torch's, which takes three times as long over few classes on a CPU."""
+    return logits - torch.logsumexp(logits, dim=-1, keepdim=True)
