@@ -184,7 +184,8 @@ def test_a_frozen_backbone_sees_each_example_once(epochs, chains, draws, scene):
         sampler=mtbkd.SamplerSettings(burn_in=20, draws=draws, thinning=2, batch_size=50),
         chains=chains,
     )
-    assert backbone.seen - len(data) <= 4 * 2  # a check of the split on two examples
+    once = len(data) + len(calibration)
+    assert backbone.seen - once <= 4 * 2  # a check of the split on two examples
 
 
 def test_frozen_features_outlive_a_run_that_was_killed(scene, tmp_path):
@@ -219,25 +220,42 @@ def test_importing_loads_no_optional_weight():
     assert found.stderr == ""
 
 
+def flipped(data):
+    """The same examples with the other label; a missing one stays missing."""
+    labels = torch.where(data.labels >= 0, 1 - data.labels, -1)
+    return mtbkd.make_dataset(data.inputs, labels=labels, classes=CLASSES, ids=data.ids)
+
+
 def test_what_is_auto_is_chosen_by_the_log_score_on_calibration_labels(scene, tmp_path):
-    """Teachers that calibration labels contradict are worth least."""
+    """Teachers that all labels contradict are worth least."""
     data, calibration, teachers = scene
-    wrong = mtbkd.make_dataset(
-        calibration.inputs, labels=1 - calibration.labels, classes=CLASSES, ids=calibration.ids
-    )
-    auto = mtbkd.PriorSettings(weights="uniform", concentration="auto", power="auto")
+    asked = mtbkd.PriorSettings(weights="uniform", concentration="auto")
     found = {
         name: mtbkd.distill(
             network(),
-            data,
+            learned,
             teachers(),
-            calibration=labels,
-            prior=auto,
+            calibration=held,
+            prior=asked,
             out=tmp_path / name,
             **QUICK,
         ).prior
-        for name, labels in (("right", calibration), ("wrong", wrong))
+        for name, learned, held in (
+            ("right", data, calibration),
+            ("wrong", flipped(data), flipped(calibration)),
+        )
     }
-    assert found["wrong"].concentration == 1.0
-    assert found["right"].concentration > 1.0
-    assert len(list((tmp_path / "right" / "choices").iterdir())) == 4 + 1
+    assert (found["wrong"].concentration, found["wrong"].strength.power) == (1.0, 0.2)
+    assert found["right"].concentration * found["right"].strength.power > 1.0
+    assert len(list((tmp_path / "right" / "choices").iterdir())) == 4 + 4
+
+
+def test_by_default_the_power_is_chosen_and_weak_where_labels_contradict_the_teachers(scene):
+    data, calibration, teachers = scene
+    assert mtbkd.distill(network(), data, teachers(), **QUICK).prior.strength.power == 5.0
+    asked = mtbkd.PriorSettings(weights="uniform")
+    held = flipped(calibration)
+    chosen = mtbkd.distill(
+        network(), flipped(data), teachers(), calibration=held, prior=asked, **QUICK
+    ).prior
+    assert (chosen.concentration, chosen.strength.power) == (1.0, 0.2)

@@ -33,9 +33,9 @@ _FEWEST_LABELS = 20
 _TRIAL_CHAINS = 2
 _BATCH = 1024
 _CANDIDATES = {
-    "concentration": (5.0, 1.0, 20.0, 50.0),
+    "concentration": (1.0, 5.0, 20.0, 50.0),
     "softening": (1.0, 2.0),
-    "power": (1.0, 0.1),
+    "power": (5.0, 0.2, 1.0, 20.0, 50.0),
 }
 
 
@@ -51,7 +51,9 @@ class PriorSettings:
             labels that no teacher was trained on, else ``entropy``.
         concentration: Pseudo-observations that a teacher is worth on an example.
         softening: Divides the teachers' log-probabilities.
-        power: Exponent of the mixture prior.
+        power: Exponent of the mixture prior: how often each pseudo-observation counts. What the
+            teachers weigh is ``concentration * power``; many weak pseudo-observations are easier
+            to sample than few strong ones, so it is the power that is chosen by default.
         soften_student: Whether the student is softened too inside the prior, as in the paper.
         evidence: Labelled examples that the teachers are worth together, which sets the power so
             that intervals are as wide as they should be (`mtbkd.evidence`); ``disagreement``
@@ -59,9 +61,9 @@ class PriorSettings:
     """
 
     weights: Rule = "auto"
-    concentration: Number = "auto"
+    concentration: Number = 1.0
     softening: Number = 1.0
-    power: Number = 1.0
+    power: Number = "auto"
     soften_student: bool = False
     evidence: float | Literal["disagreement"] | None = None
 
@@ -73,7 +75,7 @@ class PriorSettings:
         if isinstance(self.evidence, int | float):
             numbers["evidence"] = self.evidence
         check_positive(**numbers)
-        if self.evidence is not None and self.power != 1.0:
+        if self.evidence is not None and self.power not in (1.0, "auto"):
             raise InputError(
                 f"Expected either prior.power or prior.evidence, which sets it, but got power "
                 f"{self.power} and evidence {self.evidence}. Leave one out."
@@ -81,7 +83,10 @@ class PriorSettings:
 
     def candidates(self) -> dict[str, tuple[float, ...]]:
         """What each number that is ``auto`` is chosen from, the first where nothing can tell."""
-        return {name: _CANDIDATES[name] for name, value in self._numbers() if value == "auto"}
+        found = {name: _CANDIDATES[name] for name, value in self._numbers() if value == "auto"}
+        if self.evidence is not None:
+            found["power"] = (1.0,)
+        return found
 
     def prior(self, chosen: Mapping[str, float]) -> Prior:
         """As the chains need it, with the numbers that were chosen."""
@@ -266,6 +271,9 @@ def _best(
     options = settings.candidates()
     chosen = {name: values[0] for name, values in options.items()}
     known = calibration.labels >= 0
+    labels = calibration.labels[known][:, None]
+    features = cached_features(student, calibration.inputs[known], out)
+    head = replace(student, frozen=None)
 
     def score(name: str, value: float) -> float:
         prior = settings.prior(chosen | {name: value})
@@ -281,10 +289,11 @@ def _best(
             "prior-" + "-".join(f"{number:g}" for number in numbers),
             report,
         )
-        probs = mode_probs(student, found, calibration.inputs[known])
-        return float(probs.gather(1, calibration.labels[known][:, None]).log().mean())
+        return float(mode_probs(head, found, features).gather(1, labels).log().mean())
 
     for name, values in options.items():
+        if len(values) == 1:
+            continue
         scores = {value: score(name, value) for value in values}
         chosen[name] = max(values, key=scores.__getitem__)
     return chosen
