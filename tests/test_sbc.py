@@ -132,7 +132,8 @@ NAMES = (
     + [f"probability of class {c} at new input {n}" for n in range(3) for c in range(2)]
 )
 BURN_IN = 300
-THINNING = {"hmc": 30, "sghmc": 18}
+THINNING = {"hmc": 60, "sghmc": 36}
+"""Draws are then all but independent; at half of it 2 of 90 p-values were below 0.01."""
 
 
 def p_values(monkeypatch, engine: str, broken: str = "") -> np.ndarray:
@@ -177,7 +178,7 @@ def independent_enough(drawn) -> None:
     """The test takes draws for independent: their mean correlation with the next must be small."""
     centred = drawn - drawn.mean(1, keepdim=True)
     after = (centred[:, 1:] * centred[:, :-1]).mean(1) / centred.square().mean(1)
-    assert float(after.mean(0).max()) < 0.1
+    assert float(after.mean(0).max()) < 0.05
 
 
 def test_prior_draws_are_those_of_importance_weights():
