@@ -119,7 +119,7 @@ def test_all_faults_of_a_table_are_reported_at_once():
     [("probs", PROBS), ("log_probs", np.log(PROBS)), ("logits", LOGITS), ("logits", LOGITS + 50)],
 )
 def test_each_kind_gives_the_same_log_probabilities(kind, values):
-    ours = table(values=values, kind=kind).log_probs
+    ours = table(values=values, kind=kind).values
     torch.testing.assert_close(ours, torch.from_numpy(np.log(PROBS)).float())
 
 
@@ -128,7 +128,7 @@ def test_each_kind_gives_the_same_log_probabilities(kind, values):
     [("probs", [1, 0, 0]), ("log_probs", [0, -np.inf, -np.inf]), ("logits", [1e5, -1e5, 0])],
 )
 def test_certainty_is_floored_and_stays_finite(kind, row):
-    ours = table(values=np.array([row]), kind=kind, ids=("p",)).log_probs[0]
+    ours = table(values=np.array([row]), kind=kind, ids=("p",)).values[0]
     assert ours.exp().sum().item() == pytest.approx(1.0)
     assert ours[0].item() == pytest.approx(0.0, abs=1e-6)
     assert ours[1:].tolist() == pytest.approx([LOG_FLOOR] * 2, abs=1e-4)
@@ -145,8 +145,8 @@ def test_alignment_is_by_id_and_class_name():
     outputs = align([table(), shuffled], IDS, CLASSES)
     assert outputs.names == ("ann", "bob")
     assert outputs.mask.all()
-    torch.testing.assert_close(outputs.log_probs[0], torch.from_numpy(np.log(PROBS)).float())
-    torch.testing.assert_close(outputs.log_probs[1], outputs.log_probs[0])
+    torch.testing.assert_close(outputs.values[0], torch.from_numpy(np.log(PROBS)).float())
+    torch.testing.assert_close(outputs.values[1], outputs.values[0])
 
 
 @pytest.mark.parametrize("others", [(True, True), (True, False)])
@@ -161,7 +161,7 @@ def test_unknown_rows_are_masked_and_flat():
     assert outputs.mask.tolist() == [[True] * 4, [False, True, False, True]]
     expected = torch.from_numpy(np.log(PROBS)).float()
     expected[[0, 2]] = -np.log(3)
-    torch.testing.assert_close(outputs.log_probs[1], expected)
+    torch.testing.assert_close(outputs.values[1], expected)
 
 
 ALIGNMENT_FAULTS = {
@@ -219,7 +219,7 @@ def test_outputs_are_picked_by_id():
     outputs = align([table(), table("bob")], IDS, CLASSES)
     part = outputs.at(("s", "p"))
     assert part.ids == ("s", "p")
-    assert torch.equal(part.log_probs, outputs.log_probs[:, [3, 0]])
+    assert torch.equal(part.values, outputs.values[:, [3, 0]])
     message = "Expected teacher outputs for every example, but got none for id 'x' (2 such). Label"
     with pytest.raises(InputError, match=re.escape(message)):
         outputs.at(("s", "x", "y"))
@@ -238,7 +238,7 @@ def test_store_round_trip(stored):
     loaded = load_outputs(folder)
     for name in ("names", "ids", "classes", "held_out"):
         assert getattr(loaded, name) == getattr(outputs, name)
-    assert torch.equal(loaded.log_probs, outputs.log_probs)
+    assert torch.equal(loaded.values, outputs.values)
     assert torch.equal(loaded.mask, outputs.mask)
     assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "outputs.safetensors"]
 

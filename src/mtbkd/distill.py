@@ -246,7 +246,7 @@ def _claim(
     digest = hashlib.sha256(repr((settings, student.names, student.shapes)).encode())
     for part in (*data, teachers):
         digest.update(repr((part.ids, part.classes)).encode())
-    tensors = [*student.fixed().values(), teachers.log_probs, teachers.mask]
+    tensors = [*student.fixed().values(), teachers.values, teachers.mask]
     for tensor in tensors + [t for part in data for t in (part.inputs, part.labels)]:
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     path, asked = out / "request.json", {"sha256": digest.hexdigest()}

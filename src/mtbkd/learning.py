@@ -134,7 +134,7 @@ def training_set(
     """Features once, teachers by id, weights: what the chains need, on the student's device."""
     where = student.prior_mean.device
     outputs = teachers.at(data.ids)
-    log_probs, log_weights = weighting.apply(outputs.log_probs, outputs.mask)
+    log_probs, log_weights = weighting.apply(outputs.values, outputs.mask)
     return TrainingSet(
         cached_features(student, data.inputs, out),
         data.labels.to(where),
@@ -212,7 +212,7 @@ def choose_weighting(
     weighting = Weighting(rule)
     if rule == "stacked":
         held = teachers.at(ids)
-        weighting = Weighting(rule, fit_stacked(held.log_probs, held.mask, labels))
+        weighting = Weighting(rule, fit_stacked(held.values, held.mask, labels))
     if path is not None:
         fit = weighting.stacked
         values = (

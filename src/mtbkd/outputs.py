@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mtbkd.types import InputError
+from mtbkd.types import Family, InputError
 
 Kind = Literal["logits", "probs", "log_probs"]
 
@@ -32,17 +32,26 @@ class TeacherTable:
 
     Attributes:
         name: Of the teacher.
-        log_probs: In nats, shape (example, class), normalised.
+        values: As in `TeacherOutputs`, without the teacher axis, in the teacher's own columns.
         ids: One for each row.
-        classes: One for each column.
+        classes: Its own classes, labels or targets.
         held_out: False if the teacher was trained on these examples.
+        family: What it predicts.
+        kept: Its most probable classes, by position in ``classes``, shape (example, kept), for
+            outputs that were cut to these; the last column of ``values`` is then the rest's.
+        partial: Whether it is declared to know fewer classes than the data.
+        covers: Own class to the classes of the data that it stands for, where that is several.
     """
 
     name: str
-    log_probs: Tensor
+    values: Tensor
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     held_out: bool = True
+    family: Family = "classification"
+    kept: Tensor | None = None
+    partial: bool = False
+    covers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,19 +60,35 @@ class TeacherOutputs:
 
     Attributes:
         names: Of the teachers.
-        log_probs: In nats, shape (teacher, example, class).
-        mask: False where a teacher says nothing, shape (teacher, example).
+        values: Classification: log-probabilities in nats, shape (teacher, example, class).
+            Multi-label: log-probabilities of no and of yes, shape (teacher, example, label, 2).
+            Regression: mean and log variance, shape (teacher, example, target, 2). Finite
+            everywhere; where a teacher says nothing they mean nothing. The tensor may be mapped
+            from a file and of half precision.
+        mask: False where a teacher says nothing, shape (teacher, example) for classification, else
+            (teacher, example, label or target).
         ids: Of the examples.
-        classes: Of the columns.
+        classes: The data's classes, labels or targets.
         held_out: Whether no teacher was trained on these examples.
+        family: What is predicted.
+        blocks: Where some teacher does not tell all classes apart: for each teacher and class the
+            first class of those that it has as one, -1 for a class that it does not know, shape
+            (teacher, class). The values of a block stand in the column of its first class; all
+            other columns hold the floor. None if every teacher knows every class.
+        kept: For outputs cut to the most probable classes: which, shape (teacher, example, kept),
+            -1 where fewer were kept. ``values`` then has shape (teacher, example, kept + 1), the
+            last column for all other classes together.
     """
 
     names: tuple[str, ...]
-    log_probs: Tensor
+    values: Tensor
     mask: Tensor
     ids: tuple[str, ...]
     classes: tuple[str, ...]
     held_out: bool = True
+    family: Family = "classification"
+    blocks: Tensor | None = None
+    kept: Tensor | None = None
 
     def at(self, ids: Sequence[str]) -> TeacherOutputs:
         """The outputs on the examples with these ids, in this order.
@@ -80,7 +105,11 @@ class TeacherOutputs:
             )
         rows = torch.tensor([row_of[key] for key in ids])
         return replace(
-            self, log_probs=self.log_probs[:, rows], mask=self.mask[:, rows], ids=tuple(ids)
+            self,
+            values=self.values[:, rows],
+            mask=self.mask[:, rows],
+            ids=tuple(ids),
+            kept=None if self.kept is None else self.kept[:, rows],
         )
 
 
@@ -217,7 +246,7 @@ def align(
         rows = torch.tensor([row_of.get(key, -1) for key in ids])
         columns = torch.tensor([column_of[c] for c in classes])
         known = rows >= 0
-        picked = table.log_probs[rows.clamp_min(0)][:, columns]
+        picked = table.values[rows.clamp_min(0)][:, columns]
         flat = torch.full_like(picked, -float(np.log(len(classes))))
         log_probs.append(torch.where(known[:, None], picked, flat))
         mask.append(known)
@@ -265,7 +294,7 @@ def save_outputs(folder: Path, outputs: TeacherOutputs) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     shard = folder / "outputs.safetensors"
     partial = folder / ".outputs.safetensors"
-    save_file({"log_probs": outputs.log_probs.contiguous(), "mask": outputs.mask}, str(partial))
+    save_file({"values": outputs.values.contiguous(), "mask": outputs.mask}, str(partial))
     partial.rename(shard)
     manifest = {
         "teachers": outputs.names,
@@ -303,7 +332,7 @@ def load_outputs(folder: Path) -> TeacherOutputs:
     tensors = load_file(str(shard))
     return TeacherOutputs(
         tuple(manifest["teachers"]),
-        tensors["log_probs"],
+        tensors["values"],
         tensors["mask"],
         tuple(manifest["ids"]),
         tuple(manifest["classes"]),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+Family = Literal["classification", "multilabel", "regression"]
+"""What is predicted: one class of several, any of several labels, or real numbers."""
 
 
 class InputError(ValueError):

@@ -50,7 +50,7 @@ def evaluate(
         test.inputs, level=config.predict.level, point=config.predict.point
     )
     outputs = teachers.at(test.ids)
-    log_probs, log_weights = posterior.weighting.apply(outputs.log_probs, outputs.mask)
+    log_probs, log_weights = posterior.weighting.apply(outputs.values, outputs.mask)
     pool = pool_log_probs(log_weights, log_probs).exp().double().numpy()
     weights, taught, probs = _shares(posterior, task.train, teachers)
     _, split, _ = _shares(posterior, test, teachers)
@@ -74,7 +74,7 @@ def evaluate(
             "responsibilities_by_class": by_class(taught, probs).double(),
         },
     )
-    names = {n: np.exp(outputs.log_probs[k].double().numpy()) for k, n in enumerate(teachers.names)}
+    names = {n: np.exp(outputs.values[k].double().numpy()) for k, n in enumerate(teachers.names)}
     metrics = {
         "task": task.name,
         "seed": config.seed,

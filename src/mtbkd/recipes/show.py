@@ -72,7 +72,7 @@ def _most_uncertain(task: Task, teachers: TeacherOutputs, table: pa.Table) -> tu
     for row in rows.tolist():
         said = {}
         for k, name in enumerate(teachers.names):
-            probs = outputs.log_probs[k, row].exp()
+            probs = outputs.values[k, row].exp()
             top = int(probs.argmax())
             said[name] = f"{classes[top]} ({float(probs[top]):.2f})"
         record = table.slice(row, 1).to_pylist()[0]

@@ -150,7 +150,7 @@ def baselines(
     prior = posterior.prior
     full = training_set(posterior.student, task.train, teachers, posterior.weighting)
     raw = teachers.at(task.train.ids)
-    log_probs, mask = raw.log_probs.to(full.labels.device), raw.mask.to(full.labels.device)
+    log_probs, mask = raw.values.to(full.labels.device), raw.mask.to(full.labels.device)
     known = full.labels >= 0
     labels_only = TrainingSet(
         full.features[known],
