@@ -90,7 +90,7 @@ def theirs_by_name(data: TrainingSet) -> Callable[[], Any]:
     def density(parameters: dict[str, torch.Tensor], b: Any) -> tuple[torch.Tensor, torch.Tensor]:
         log_q = torch.log_softmax(torch.func.functional_call(net, parameters, (b.inputs,)), -1)
         likelihood = log_q.gather(-1, b.labels[:, None]).mean()
-        parts = (b.pseudo_counts * log_q).sum(-1) + b.log_offsets
+        parts = (b.terms.pseudo_counts * log_q).sum(-1) + b.terms.log_offsets
         prior = sum(-0.5 * (p**2).sum() for p in parameters.values()) / EXAMPLES
         return likelihood + torch.logsumexp(parts, 0).mean() + prior, torch.tensor([])
 

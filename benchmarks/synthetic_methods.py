@@ -17,8 +17,8 @@ from mtbkd.inference import hmc
 from mtbkd.inference import map as map_engine
 from mtbkd.inference.batches import TrainingSet
 from mtbkd.inference.chains import chain_generators
-from mtbkd.posterior import Strength, posterior_gradient
-from mtbkd.prior import mixture_terms
+from mtbkd.posterior import posterior_gradient
+from mtbkd.prior import MixtureTerms, Strength, mixture_terms
 from mtbkd.student import Student
 from mtbkd.types import Batch, Gradient
 from mtbkd.weights import uniform_weights
@@ -68,9 +68,9 @@ def batch_of(
     terms = [
         mixture_terms(p, w, concentration) for p, w in zip(log_probs, log_weights, strict=True)
     ]
-    counts, offsets = (torch.stack(column) for column in zip(*terms, strict=True))
-    parts = (data.features, data.labels, counts, offsets)
-    return Batch(*(part.repeat_interleave(copies, 0) for part in parts))
+    together = MixtureTerms(*(torch.stack(column) for column in zip(*terms, strict=True)))
+    batch = Batch(data.features, data.labels, together)
+    return batch.each(lambda part: part.repeat_interleave(copies, 0))
 
 
 def find_modes(
@@ -209,8 +209,7 @@ def ensemble(student: Student, data: Data, seed: int) -> list[Answer]:
     batch = Batch(
         batch.inputs[every, index],
         batch.labels[every, index],
-        batch.pseudo_counts[every, :, index].movedim(1, 2),
-        batch.log_offsets[every, :, index].movedim(1, 2),
+        MixtureTerms(*(part[every, :, index].movedim(1, 2) for part in batch.terms)),
     )
     found = find_modes(student, batch, torch.ones(len(index)), seed).unflatten(0, (-1, MEMBERS))
     return [summarise(probs_of(student, own, data.test[r])) for r, own in enumerate(found)]

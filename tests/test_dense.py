@@ -6,8 +6,8 @@ from torch import nn
 
 from mtbkd.dense import is_dense
 from mtbkd.inference.chains import chainwise_gradient
-from mtbkd.posterior import Strength, log_posterior, posterior_gradient
-from mtbkd.prior import mixture_terms
+from mtbkd.posterior import log_posterior, posterior_gradient
+from mtbkd.prior import Strength, mixture_terms
 from mtbkd.student import make_student
 from mtbkd.types import Batch
 
@@ -51,8 +51,8 @@ def test_gradient_is_that_of_autograd(name, shared):
         7.0,
     )
     labels = torch.tensor([0, -1, 2, 3, -1, -1, 1, 0, 2])
-    one = Batch(torch.randn(9, 5, generator=generator), labels, *terms)
-    batch = Batch(*(part.expand(2, *part.shape) for part in one))
+    one = Batch(torch.randn(9, 5, generator=generator), labels, terms)
+    batch = one.each(lambda part: part.expand(2, *part.shape))
     if not shared:
         batch = batch._replace(inputs=torch.randn(2, 9, 5, generator=generator))
     position = torch.randn(2, student.n_parameters, generator=generator)

@@ -68,7 +68,7 @@ def test_the_good_teacher_is_the_one_that_taught(scene):
     posterior = mtbkd.distill(network(), data, teachers(), calibration=calibration, **QUICK)
     assert posterior.weighting.rule == "stacked"
     training = training_set(posterior.student, data, teachers(), posterior.weighting)
-    terms = mixture_terms(training.log_probs, training.log_weights, posterior.prior.concentration)
+    terms = mixture_terms(training.values, training.log_weights, posterior.prior.concentration)
     shares, probs = responsibilities(posterior.student, posterior.samples, training.features, terms)
     assert (by_class(shares, probs)[0] > 0.85).all()
     answer = posterior.predict(torch.tensor([[3.0, 0.0], [-3.0, 0.0]]))

@@ -53,7 +53,7 @@ def test_twice_the_examples_are_the_same_evidence():
     twice = TrainingSet(
         data.features.repeat(2, 1),
         data.labels.repeat(2),
-        data.log_probs.repeat(1, 2, 1),
+        data.values.repeat(1, 2, 1),
         data.log_weights.repeat(1, 2),
     )
     once = disagreement_evidence(student, mode, data)

@@ -13,7 +13,8 @@ from mtbkd.inference.batches import Minibatches, Prior, TrainingSet, in_parts
 from mtbkd.inference.chains import chain_generators, chainwise_gradient
 from mtbkd.inference.engines import make_plan
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.posterior import Strength, posterior_gradient
+from mtbkd.posterior import posterior_gradient
+from mtbkd.prior import Strength
 from mtbkd.student import make_student
 from mtbkd.weights import uniform_weights
 

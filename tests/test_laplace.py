@@ -15,8 +15,9 @@ from mtbkd.inference import ensemble, laplace
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.posterior import Strength, log_posterior
-from mtbkd.prior import mixture_terms
+from mtbkd.observation import CATEGORICAL
+from mtbkd.posterior import log_posterior
+from mtbkd.prior import MixtureTerms, Strength, mixture_terms
 from mtbkd.student import Student, make_student
 from mtbkd.types import Batch, InputError
 from mtbkd.weights import uniform_weights
@@ -121,19 +122,19 @@ def make_case(head=None, n_examples=7, n_classes=3, concentration=4.0, seed=0, s
     weights = normal(2, n_examples).log_softmax(0)
     labels = torch.randint(n_classes, (n_examples,), generator=generator)
     labels[::3] = -1
-    batch = Batch(normal(n_examples, 2), labels, *mixture_terms(teachers, weights, concentration))
+    batch = Batch(normal(n_examples, 2), labels, mixture_terms(teachers, weights, concentration))
     positions = normal(2, student.n_parameters)
-    return student, Batch(*(part.expand(2, *part.shape) for part in batch)), positions
+    return student, batch.each(lambda part: part.expand(2, *part.shape)), positions
 
 
 def of_chain(batch: Batch, chain: int) -> Batch:
-    return Batch(*(part[chain] for part in batch))
+    return batch.chain(chain)
 
 
 def rows_of(batch: Batch, i: int) -> Batch:
     rows = slice(i, i + 1)
-    counts, offsets = batch.pseudo_counts[:, rows], batch.log_offsets[:, rows]
-    return Batch(batch.inputs[rows], batch.labels[rows], counts, offsets)
+    terms = MixtureTerms(*(part[:, rows] for part in batch.terms))
+    return Batch(batch.inputs[rows], batch.labels[rows], terms)
 
 
 def hessian_of(function):
@@ -155,7 +156,7 @@ class _Given(nn.Module):
 def brute_force(student: Student, batch: Batch, position, strength: Strength):
     """``I + sum J' H J`` from one example's Jacobian and autograd's Hessian at a time."""
     total = torch.eye(len(position), dtype=torch.float64)
-    n_classes = batch.pseudo_counts.shape[-1]
+    n_classes = batch.terms.pseudo_counts.shape[-1]
     head = _Given(n_classes)
     flat = torch.ones(n_classes, dtype=torch.float64)
     shapes = (torch.Size([1, n_classes]),)
@@ -264,15 +265,15 @@ def test_projection_matters_only_where_teachers_disagree(disagree):
     apart so hard that the mixture has a saddle.
     """
     student, batch, positions = make_case(nn.Linear(2, 3), concentration=20.0)
-    counts, offsets = batch.pseudo_counts[0, :1], batch.log_offsets[0, :1]
+    counts, offsets = (part[0, :1] for part in batch.terms)
     second = counts.flip(-1) if disagree else counts
     own = of_chain(batch, 0)._replace(
-        pseudo_counts=torch.cat([counts, second]), log_offsets=torch.cat([offsets, offsets])
+        terms=MixtureTerms(torch.cat([counts, second]), torch.cat([offsets, offsets]))
     )
     mode, n = torch.zeros_like(positions[:1]), len(own.labels)
     density = log_posterior(student, n)
     hessian = -n * hessian_of(lambda z: density(z, own))(mode[0])
-    single = Batch(*(part[None] for part in own))
+    single = own.each(lambda part: part[None])
     found = precision(student, mode, single, Strength(), "last_layer").matrix[0]
     expected = brute_force(student, own, mode[0], Strength())
     torch.testing.assert_close(found, expected, **DOUBLE)
@@ -288,14 +289,14 @@ def test_parts_of_the_examples_add_up(monkeypatch, kind):
     student, batch, positions = make_case()
     whole = precision(student, positions, batch, Strength(0.5), kind).matrix
     monkeypatch.setattr("mtbkd.curvature._FLOATS", 40)
-    sizes, roots = [], curvature.curvature_roots
+    sizes = []
 
     def counted(logits, part, strength):
         sizes.append(len(logits))
-        return roots(logits, part, strength)
+        return CATEGORICAL.roots(logits, part, strength)
 
-    monkeypatch.setattr("mtbkd.curvature.curvature_roots", counted)
-    found = precision(student, positions, batch, Strength(0.5), kind).matrix
+    counting = replace(CATEGORICAL, roots=counted)
+    found = precision(student, positions, batch, Strength(0.5), kind, counting).matrix
     torch.testing.assert_close(found, whole, **DOUBLE)
     assert sizes == 2 * ([1] * 7 if kind == "last_layer" else [3, 3, 1])
 
@@ -411,9 +412,9 @@ def test_without_the_covariance_of_teachers_laplace_would_be_too_sure(slopes, sh
     """
     data = regression(120, tuple((slope, 0.0) for slope in slopes))
     student = make_student(nn.Linear(1, 2, bias=False), weight_scale=2.0)
-    batch = Batch(data.features, data.labels, *mixture_terms(data.log_probs, data.log_weights, 3.0))
+    batch = Batch(data.features, data.labels, mixture_terms(data.values, data.log_weights, 3.0))
     _, covariance, mode = quadrature(student, batch)
-    single = Batch(*(part[None] for part in batch))
+    single = batch.each(lambda part: part[None])
     kept = precision(student, mode[None], single, Strength(), "last_layer").matrix[0]
     q = student.logits(mode, batch.inputs).softmax(-1)
     weight = ((batch.labels >= 0) + 3.0) * batch.inputs[:, 0].square()
@@ -439,8 +440,8 @@ def test_laplace_is_near_quadrature_on_a_regression_under_the_mixture_prior(kind
     head = nn.Linear(1, 2, bias=False) if kind == "last_layer" else _Logistic()
     student = make_student(head, weight_scale=2.0)
     assert choose_kind(student) == kind
-    terms = mixture_terms(data.log_probs, data.log_weights, 3.0)
-    batch = Batch(data.features, data.labels, *terms)
+    terms = mixture_terms(data.values, data.log_weights, 3.0)
+    batch = Batch(data.features, data.labels, terms)
     mean, covariance, mode = quadrature(student, batch, strength)
     settings = SamplerSettings("laplace", draws=2000)
     chains = sample(student, data, prior, settings, mode.repeat(4, 1), seed=0)

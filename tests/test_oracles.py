@@ -20,8 +20,8 @@ from mtbkd.inference import hmc, sghmc, sgld
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.chains import chain_generators, chainwise_gradient
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.posterior import Strength, log_posterior
-from mtbkd.prior import mixture_terms
+from mtbkd.posterior import log_posterior
+from mtbkd.prior import Strength, mixture_terms
 from mtbkd.student import make_student
 from mtbkd.types import Batch
 from mtbkd.weights import uniform_weights
@@ -82,7 +82,7 @@ def test_posterior_of_two_parameters_is_that_of_a_grid(engine, thinning):
     student = make_student(nn.Linear(1, 2, bias=False), weight_scale=0.7)
     axis = torch.linspace(-6, 6, 301).double()
     grid = torch.cartesian_prod(axis, axis)
-    batch = Batch(features, labels, *mixture_terms(teachers, weights, prior.concentration))
+    batch = Batch(features, labels, mixture_terms(teachers, weights, prior.concentration))
     log_density = torch.vmap(lambda position: log_posterior(student, 12)(position, batch))
     density = torch.softmax(12 * log_density(grid.float()).double(), 0).numpy()
     new = np.array([-2.0, -0.5, 1.0])

@@ -12,8 +12,8 @@ from torch.distributions import Categorical, Dirichlet, Normal
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.chains import chainwise_gradient
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.posterior import Strength, log_posterior, posterior_gradient
-from mtbkd.prior import mixture_terms
+from mtbkd.posterior import log_posterior, posterior_gradient
+from mtbkd.prior import MixtureTerms, Strength, mixture_terms
 from mtbkd.student import Student, make_student
 from mtbkd.types import Batch
 from mtbkd.weights import uniform_weights
@@ -35,18 +35,18 @@ def make_case(seed=0, n_teachers=2, n_examples=6, n_classes=3, concentration=4.0
     labels = torch.randint(n_classes, (n_examples,), generator=generator)
     labels[::3] = -1
     terms = mixture_terms(teachers, weights, concentration)
-    batch = Batch(normal(n_examples, N_FEATURES), labels, *terms)
+    batch = Batch(normal(n_examples, N_FEATURES), labels, terms)
     student = make_student(network, weight_scale=2.0)
     return student, batch, normal(2, student.n_parameters), (teachers, weights)
 
 
 def chains_of(batch: Batch, n_chains: int) -> Batch:
-    return Batch(*(part.expand(n_chains, *part.shape) for part in batch))
+    return batch.each(lambda part: part.expand(n_chains, *part.shape))
 
 
 def rows_of(batch: Batch, rows) -> Batch:
-    counts, offsets = batch.pseudo_counts[:, rows], batch.log_offsets[:, rows]
-    return Batch(batch.inputs[rows], batch.labels[rows], counts, offsets)
+    terms = MixtureTerms(*(part[:, rows] for part in batch.terms))
+    return Batch(batch.inputs[rows], batch.labels[rows], terms)
 
 
 def full_log_density(student: Student, batch: Batch, position, teachers, weights, concentration):
@@ -120,7 +120,12 @@ def test_each_chain_may_have_its_own_power(softening):
 def test_chains_do_not_mix():
     student, batch, positions, _ = make_case()
     other = rows_of(batch, [5, 4, 3, 2, 1, 1])
-    both = Batch(*(torch.stack(pair) for pair in zip(batch, other, strict=True)))
+    terms = (torch.stack(pair) for pair in zip(batch.terms, other.terms, strict=True))
+    both = Batch(
+        torch.stack([batch.inputs, other.inputs]),
+        torch.stack([batch.labels, other.labels]),
+        MixtureTerms(*terms),
+    )
     gradient = posterior_gradient(student, 6)
     values, together = (part.clone() for part in gradient(positions, both))
     for c, own in enumerate((batch, other)):
@@ -192,7 +197,7 @@ def test_posterior_of_two_parameters_is_that_of_a_grid(engine):
     student = make_student(nn.Linear(1, 2, bias=False), weight_scale=0.7)
     axis = torch.linspace(-6, 6, 161)
     grid = torch.cartesian_prod(axis, axis)
-    batch = Batch(features, labels, *mixture_terms(teachers, weights, prior.concentration))
+    batch = Batch(features, labels, mixture_terms(teachers, weights, prior.concentration))
     log_density = torch.vmap(lambda position: log_posterior(student, 12)(position, batch))
     density = torch.softmax(12 * log_density(grid), 0)
     mean = density @ student.natural(grid)

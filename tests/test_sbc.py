@@ -21,8 +21,7 @@ from torch import nn
 from mtbkd.inference import run as run_module
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.engines import METHODS, SamplerSettings
-from mtbkd.posterior import Strength
-from mtbkd.prior import component_log_densities, mixture_log_density, mixture_terms
+from mtbkd.prior import Strength, component_log_densities, mixture_log_density, mixture_terms
 from mtbkd.student import make_student
 from mtbkd.types import Batch
 
@@ -102,11 +101,11 @@ class Replications:
     """
 
     def __init__(self, data: TrainingSet, prior: Prior, labels, n_examples: int) -> None:
-        terms = mixture_terms(data.log_probs, data.log_weights, prior.concentration)
-        whole = data.features, terms.pseudo_counts, terms.log_offsets
-        inputs, counts, offsets = (part.expand(len(labels), *part.shape) for part in whole)
+        terms = mixture_terms(data.values, data.log_weights, prior.concentration)
+        whole = Batch(data.features, labels[0], terms)
+        whole = whole.each(lambda part: part.expand(len(labels), *part.shape))
         self.n_examples = n_examples
-        self._whole = Batch(inputs, labels, counts, offsets)
+        self._whole = whole._replace(labels=labels)
 
     def __call__(self, size: int) -> Batch:
         assert size >= self.n_examples

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from mtbkd.dense import forward, is_dense
-from mtbkd.posterior import Strength
-from mtbkd.prior import MixtureTerms, log_responsibilities
+from mtbkd.observation import CATEGORICAL, Observation
+from mtbkd.prior import Strength
 from mtbkd.student import Student
-from mtbkd.types import Batch
+from mtbkd.types import Examples
 
 Kind = Literal["last_layer", "diagonal"]
 
@@ -45,15 +45,16 @@ def choose_kind(student: Student) -> Kind:
 def precision(
     student: Student,
     positions: Tensor,
-    batch: Batch,
+    batch: Examples,
     strength: Strength = Strength(),
     kind: Kind = "diagonal",
+    observation: Observation = CATEGORICAL,
 ) -> Precision:
     """Negative curvature of the log posterior, summed over all examples, not averaged.
 
     The generalised Gauss-Newton matrix ``I + sum_n J_n' H_n J_n`` (Martens 2020,
     arXiv:1412.1193): the network is linearised at the mode, ``J_n`` being the derivative of its
-    logits, and ``H_n = R_n R_n'`` with `curvature_roots`. The identity is the weight prior. It
+    outputs, and ``H_n = R_n R_n'`` with the observation's roots. The identity is the weight prior. It
     goes over a few examples at a time, so memory does not grow with their number.
 
     Args:
@@ -63,11 +64,13 @@ def precision(
         strength: Of the mixture prior.
         kind: ``last_layer``, the full block of the head's last linear layer, whose weights come
             before its biases; ``diagonal``, all parameters, their correlations left out.
+        observation: How outputs meet labels and teachers.
 
     Raises:
         ValueError: For ``last_layer``, if the head does not end in a sampled linear layer.
     """
-    n_classes = batch.pseudo_counts.shape[-1]
+    with torch.no_grad():
+        n_outputs = student.logits(positions[0], batch.rows(slice(0, 1)).inputs[0]).shape[-1]
     dense = is_dense(student.head, student.names)
     diagonal = _dense_diagonal if dense else _any_diagonal
     if kind == "last_layer":
@@ -76,29 +79,28 @@ def precision(
             raise ValueError("the head does not end in a sampled linear layer")
         layer, names = found
         which = torch.cat([_places(student, name) for name in names])
-        floats = n_classes * len(which)
+        floats = n_outputs * len(which)
     else:
         layer, names = None, ()
         which = torch.arange(student.n_parameters, device=positions.device)
         widest = max(max(shape) for shape in student.shapes)
-        floats = n_classes * (widest if dense else student.n_parameters)
+        floats = n_outputs * (widest if dense else student.n_parameters)
     size = max(1, _FLOATS // floats)
     matrices = []
     for chain, position in enumerate(positions):
-        own = Batch(*(part[chain] for part in batch))
         power = strength.power[chain] if isinstance(strength.power, Tensor) else strength.power
         total: Tensor | float = 0.0
-        for start in range(0, len(own.labels), size):
-            part = _rows(own, slice(start, start + size))
+        for start in range(0, batch.n_examples, size):
+            part = batch.rows(slice(start, start + size)).chain(chain)
             with torch.no_grad():
                 its = Strength(power, strength.student_softening)
                 if layer is None:
                     logits = student.logits(position, part.inputs)
-                    roots = curvature_roots(logits, part, its)
+                    roots = observation.roots(logits, part, its)
                     total = total + diagonal(student, position, part.inputs, roots)
                 else:
                     logits, hidden = logits_and_inputs(student, layer, position, part.inputs)
-                    roots = curvature_roots(logits, part, its)
+                    roots = observation.roots(logits, part, its)
                     total = total + block(hidden, roots @ roots.mT, with_bias=len(names) == 2)
         if kind == "last_layer":
             scale = student.prior_scale[which]
@@ -107,45 +109,6 @@ def precision(
         else:
             matrices.append(total + torch.ones_like(position))
     return Precision(which.expand(len(positions), -1), torch.stack(matrices))
-
-
-def curvature_roots(logits: Tensor, batch: Batch, strength: Strength) -> Tensor:
-    """Square root ``R`` of the negative Hessian ``R R'`` of each example in its logits.
-
-    A label gives ``diag(q) - q q'``. The mixture gives, times its power and with the softened
-    ``q``, ``sum_k r_k c_k (diag(q) - q q') - Cov_r(g_k)`` over the softening squared, where ``r_k``
-    are the responsibilities, ``c_k`` the sum of the pseudo-counts and ``g_k = counts_k - c_k q``
-    their pull. The covariance, by which teachers that disagree flatten the density, may make the
-    sum indefinite; then its negative eigenvalues are replaced by 0. It must not be left out: with
-    two teachers far apart, a regression has 0.99 of the posterior's variance with it and 0.55
-    without (``test_without_the_covariance_of_teachers_laplace_would_be_too_sure``).
-
-    Args:
-        logits: Shape (example, class).
-        batch: The examples, without a chain axis.
-        strength: Of the mixture prior, the power a scalar.
-
-    Returns:
-        Shape (example, class, class).
-    """
-    labelled = (batch.labels >= 0).to(logits.dtype)
-    soft = strength.student_softening
-    log_q = torch.log_softmax(logits / soft, dim=-1)
-    terms = MixtureTerms(batch.pseudo_counts, batch.log_offsets)
-    shares = log_responsibilities(terms, log_q).exp()
-    counts = batch.pseudo_counts.sum(-1)
-    pulls = batch.pseudo_counts - counts.unsqueeze(-1) * log_q.exp()
-    centred = pulls - (shares.unsqueeze(-1) * pulls).sum(0)
-    covariance = torch.einsum("kn,knc,knd->ncd", shares, centred, centred)
-    mixture = (shares * counts).sum(0)[:, None, None] * multinomial(log_q.exp()) - covariance
-    likelihood = labelled[:, None, None] * multinomial(torch.softmax(logits, dim=-1))
-    values, vectors = torch.linalg.eigh(likelihood + strength.power / soft**2 * mixture)
-    return vectors * values.clamp_min(0).sqrt().unsqueeze(-2)
-
-
-def multinomial(q: Tensor) -> Tensor:
-    """Covariance of one draw: ``diag(q) - q q'``."""
-    return torch.diag_embed(q) - q.unsqueeze(-1) * q.unsqueeze(-2)
 
 
 def block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
@@ -231,12 +194,3 @@ def _places(student: Student, name: str) -> Tensor:
     start = sum(sizes[: student.names.index(name)])
     stop = start + math.prod(student.shapes[student.names.index(name)])
     return torch.arange(start, stop, device=student.prior_mean.device)
-
-
-def _rows(batch: Batch, rows: slice) -> Batch:
-    return Batch(
-        batch.inputs[rows],
-        batch.labels[rows],
-        batch.pseudo_counts[:, rows],
-        batch.log_offsets[:, rows],
-    )

@@ -21,19 +21,25 @@ from mtbkd.learning import (
     PriorSettings,
     Report,
     choose_prior,
+    choose_units,
     choose_weighting,
+    nobody,
     progress_of,
     read_weighting,
     starting_modes,
     training_set,
 )
 from mtbkd.outputs import TeacherOutputs
-from mtbkd.posterior import Strength
-from mtbkd.predictive import Predictive, predict
+from mtbkd.prior import Strength
+from mtbkd.predictive import Answer, predict
 from mtbkd.samples import PosteriorSamples, load_samples, save_json, save_manifest, save_tensors
 from mtbkd.student import Student, make_student
-from mtbkd.types import InputError, check_positive
+from mtbkd.types import Family, InputError, check_positive
+from mtbkd.units import Units
 from mtbkd.weights import Weighting
+
+
+_HASHED = 2**22
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,14 @@ class Posterior:
     Attributes:
         student: The network.
         samples: Draws of its parameters.
-        classes: Names, in the order of its outputs.
+        classes: Names of classes, labels or targets, in the order of its outputs.
         weighting: How its teachers were weighed.
         prior: The mixture prior it was trained under.
         modes: Where its chains started, standardised, shape (chain, parameter).
         plan: Which engine drew them, why, and its steps.
         statistics: Numbers on the chains, a list with one value for each.
+        family: What it predicts.
+        units: Of real-valued targets.
     """
 
     student: Student
@@ -59,18 +67,28 @@ class Posterior:
     modes: Tensor
     plan: Plan
     statistics: dict[str, list[float]]
+    family: Family = "classification"
+    units: Units | None = None
 
     def predict(
         self, inputs: Tensor, *, level: float = 0.9, point: Literal["mean", "mode"] = "mean"
-    ) -> Predictive:
+    ) -> Answer:
         """Average over the posterior; see `mtbkd.predictive.predict`."""
-        return predict(self.student, self.samples, inputs, level=level, point=point)
+        return predict(
+            self.student,
+            self.samples,
+            inputs,
+            family=self.family,
+            units=self.units,
+            level=level,
+            point=point,
+        )
 
 
 def distill(
     network: nn.Module,
     data: Dataset,
-    teachers: TeacherOutputs,
+    teachers: TeacherOutputs | None,
     *,
     calibration: Dataset | None = None,
     prior: PriorSettings = PriorSettings(),
@@ -87,9 +105,11 @@ def distill(
     """Distil several teachers into one Bayesian student.
 
     Args:
-        network: Maps inputs to logits, one for each class of the data.
+        network: Maps inputs to logits, one for each class or label of the data; for regression to
+            the mean of each target and then the log variance of each.
         data: What the student learns from; labels may be missing.
-        teachers: Their outputs on the data and on the calibration set, matched by id.
+        teachers: Their outputs on the data and on the calibration set, matched by id; None for a
+            plain Bayesian student that learns from labels alone.
         calibration: Labelled examples, for teacher weights and the concentration only.
         prior: What the teachers are worth.
         modes: How modes are found.
@@ -108,6 +128,9 @@ def distill(
     check_positive(chains=chains, weight_scale=weight_scale)
     splits = {"data": data} if calibration is None else {"data": data, "calibration": calibration}
     check_splits(**splits)
+    alone = teachers is None
+    teachers = nobody(data) if teachers is None else teachers
+    _check_families(data, teachers, calibration)
     where = pick_device(device)
     student = make_student(
         network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
@@ -115,11 +138,22 @@ def distill(
     if out is not None:
         settings = (prior, modes, sampler, chains, weight_scale, seed)
         _claim(out, student, (data, *([calibration] if calibration else [])), teachers, settings)
-    weighting = choose_weighting(prior.weights, data, teachers, calibration, out)
-    training = training_set(student, data, teachers, weighting, out)
-    _check_classes(student, training, data.classes)
+    known = None if alone else calibration
+    units = choose_units(data, teachers, known, out)
+    rule = "uniform" if alone else prior.weights
+    weighting = choose_weighting(rule, data, teachers, known, out, units)
+    training = training_set(student, data, teachers, weighting, out, units)
+    _check_outputs(student, training, data.classes)
     chosen = choose_prior(
-        prior, student, training, modes, calibration, seed=seed, out=out, report=report
+        prior,
+        student,
+        training,
+        modes,
+        calibration,
+        seed=seed,
+        out=out,
+        report=report,
+        units=units,
     )
     start = starting_modes(student, training, chosen, modes, chains, seed, out, "modes", report)
     drawn = sample(
@@ -139,10 +173,20 @@ def distill(
             "prior": asdict(chosen),
             "plan": drawn.plan._asdict(),
             "statistics": statistics,
+            "family": data.family,
         }
         save_manifest(out / "samples", drawn.samples, details)
     return Posterior(
-        student, drawn.samples, data.classes, weighting, chosen, start, drawn.plan, statistics
+        student,
+        drawn.samples,
+        data.classes,
+        weighting,
+        chosen,
+        start,
+        drawn.plan,
+        statistics,
+        data.family,
+        units,
     )
 
 
@@ -179,6 +223,9 @@ def load_posterior(
         used = dict(manifest["prior"])
         prior = Prior(strength=Strength(**used.pop("strength")), **used)
         plan, statistics = Plan(**manifest["plan"]), dict(manifest["statistics"])
+        family, units = manifest["family"], None
+        if family == "regression":
+            units = Units(**load_file(str(folder / "units.safetensors")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"Expected a finished distillation in {folder}, but it is incomplete "
@@ -205,6 +252,8 @@ def load_posterior(
         start.to(where),
         plan,
         statistics,
+        family,
+        units,
     )
 
 
@@ -225,13 +274,44 @@ def pick_device(device: str) -> torch.device:
         ) from None
 
 
-def _check_classes(student: Student, training: TrainingSet, classes: tuple[str, ...]) -> None:
+def _check_families(data: Dataset, teachers: TeacherOutputs, calibration: Dataset | None) -> None:
+    faults = []
+    if teachers.family != data.family:
+        faults.append(
+            f"Expected teachers for {data.family}, as the data, but got {teachers.family}. Declare "
+            "the family of both."
+        )
+    if teachers.classes != data.classes:
+        faults.append(
+            f"Expected teachers aligned to {', '.join(data.classes)}, but got "
+            f"{', '.join(teachers.classes)}. Align them to the data's names, in its order."
+        )
+    if calibration is not None and (calibration.family, calibration.classes) != (
+        data.family,
+        data.classes,
+    ):
+        faults.append(
+            "Expected calibration examples of the same family and names as the data, but got "
+            f"{calibration.family} with {', '.join(calibration.classes)}. Make them alike."
+        )
+    if faults:
+        raise InputError(*faults)
+
+
+def _check_outputs(student: Student, training: TrainingSet, classes: tuple[str, ...]) -> None:
     position = torch.zeros_like(student.prior_mean)
-    shape = tuple(student.logits(position, training.features[:2]).shape)
-    if shape != (min(2, len(training.labels)), len(classes)):
+    some = training.features[:2].to(position.device)
+    shape = tuple(student.logits(position, some).shape)
+    n_outputs = training.observation.n_outputs(len(classes))
+    if shape != (len(some), n_outputs):
+        what = "classes, one logit each"
+        if training.observation.family == "multilabel":
+            what = "labels, one logit each"
+        elif training.observation.family == "regression":
+            what = "targets to means and log variances, two outputs each"
         raise InputError(
-            f"Expected a network that maps {len(classes)} classes, one logit each, "
-            f"but got outputs of shape {shape}. Change its last layer."
+            f"Expected a network that maps {len(classes)} {what}, but got outputs of shape {shape}. "
+            "Change its last layer."
         )
 
 
@@ -247,8 +327,10 @@ def _claim(
     for part in (*data, teachers):
         digest.update(repr((part.ids, part.classes)).encode())
     tensors = [*student.fixed().values(), teachers.values, teachers.mask]
+    tensors += [t for t in (teachers.blocks, teachers.kept) if t is not None]
     for tensor in tensors + [t for part in data for t in (part.inputs, part.labels)]:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        for rows in tensor.detach().flatten().split(_HASHED):
+            digest.update(rows.cpu().numpy().data)
     path, asked = out / "request.json", {"sha256": digest.hexdigest()}
     if not path.exists():
         save_json(path, asked)

@@ -13,8 +13,9 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from mtbkd.curvature import block, last_layer, logits_and_inputs, multinomial
+from mtbkd.curvature import block, last_layer, logits_and_inputs
 from mtbkd.inference.batches import TrainingSet
+from mtbkd.observation.categorical import multinomial
 from mtbkd.student import Student
 from mtbkd.types import InputError
 
@@ -60,7 +61,12 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
     Raises:
         InputError: If there is one teacher, or they say the same, or the last layer is not linear.
     """
-    n_teachers = len(data.log_probs)
+    if data.observation.family != "classification":
+        raise InputError(
+            f"Expected classification for prior.evidence=disagreement, but got "
+            f"{data.observation.family}. Declare the evidence as a number."
+        )
+    n_teachers = len(data.values)
     if n_teachers < 2:
         raise InputError(
             "Expected two teachers or more for prior.evidence=disagreement, but got one. Declare "
@@ -104,8 +110,10 @@ def _sums(student: Student, mode: Tensor, data: TrainingSet) -> tuple[Tensor, Te
         with torch.no_grad():
             logits, inputs = logits_and_inputs(student, found[0], mode, data.features[rows])
         x, q = inputs.double(), torch.softmax(logits.double(), -1)
-        weights = data.log_weights[:, rows, None].double().exp()
-        gaps = weights * (data.log_probs[:, rows].double().exp() - q)
+        said = data.said(rows)
+        log_probs = data.observation.complete(said, data.temperature)
+        weights = said.log_weights[..., None].double().exp()
+        gaps = weights * (log_probs.double().exp() - q)
         own = torch.cat([torch.einsum("kic,id->kcd", gaps, x).flatten(1), gaps.sum(1)], 1)
         hessian, pulls = hessian + block(x, multinomial(q), with_bias=True), pulls + own
     return torch.as_tensor(hessian), torch.as_tensor(pulls)

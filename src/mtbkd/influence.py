@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtbkd.prior import MixtureTerms, log_responsibilities
+from mtbkd.inference.batches import Prior, TrainingSet, prior_terms
 from mtbkd.samples import PosteriorSamples
 from mtbkd.student import Student
 from mtbkd.weights import entropy, pool_log_probs
@@ -16,10 +16,8 @@ _BATCH = 1024
 def responsibilities(
     student: Student,
     samples: PosteriorSamples,
-    features: Tensor,
-    terms: MixtureTerms,
-    *,
-    student_softening: float = 1.0,
+    data: TrainingSet,
+    prior: Prior,
 ) -> tuple[Tensor, Tensor]:
     """Posterior mean of each teacher's responsibility ``r_k`` on each example.
 
@@ -29,29 +27,33 @@ def responsibilities(
     Args:
         student: As it was trained.
         samples: Its posterior draws.
-        features: Inputs of the student's head, shape (example, ...).
-        terms: The mixture on these examples.
-        student_softening: As in training.
+        data: The examples and what the teachers say on them.
+        prior: As in training.
 
     Returns:
-        Responsibilities, shape (teacher, example), 0 for a teacher that says nothing there, and
-        the student's mean probabilities, shape (example, class).
+        Responsibilities, shape (teacher, example) or (teacher, example, column), 0 for a teacher
+        that says nothing there, and for classification the student's mean probabilities, shape
+        (example, class), else the mean outputs.
     """
     forward = torch.vmap(student.logits_at, in_dims=(0, None))
-    shares, probs = [], []
+    soft = prior.strength.student_softening
+    shares, means = [], []
     with torch.no_grad():
-        for rows in torch.arange(len(features)).split(_BATCH):
-            part = MixtureTerms(terms.pseudo_counts[:, rows], terms.log_offsets[:, rows])
-            share = torch.zeros_like(part.log_offsets)
-            mean = torch.zeros_like(part.pseudo_counts[0])
+        for start in range(0, len(data), _BATCH):
+            rows = slice(start, start + _BATCH)
+            features = data.features[rows].to(data.labels.device)
+            terms = prior_terms(data, prior, rows)
+            share, mean = 0.0, 0.0
             for draw in samples:
-                logits = forward(draw.to(features.device), features[rows])
-                soft = torch.log_softmax(logits / student_softening, -1)
-                share += log_responsibilities(part, soft).exp().mean(0)
-                mean += torch.softmax(logits, -1).mean(0)
-            shares.append(share / samples.n_draws)
-            probs.append(mean / samples.n_draws)
-    return torch.cat(shares, dim=1), torch.cat(probs)
+                outputs = forward(draw.to(features.device), features)
+                told = data.observation.log_responsibilities(terms, outputs, soft)
+                share = share + told.exp().mean(0)
+                if data.observation.family == "classification":
+                    outputs = torch.softmax(outputs, -1)
+                mean = mean + outputs.mean(0)
+            shares.append(torch.as_tensor(share) / samples.n_draws)
+            means.append(torch.as_tensor(mean) / samples.n_draws)
+    return torch.cat(shares, dim=1), torch.cat(means)
 
 
 def by_class(shares: Tensor, probs: Tensor) -> Tensor:
@@ -73,11 +75,26 @@ def disagreement(log_weights: Tensor, log_probs: Tensor) -> Tensor:
     ``H(sum_k w_k p_k) - sum_k w_k H(p_k)`` (Lin 1991).
 
     Args:
-        log_weights: Shape (teacher, example).
-        log_probs: Shape (teacher, example, class).
+        log_weights: Shape (teacher, ...).
+        log_probs: Shape (teacher, ..., class).
 
     Returns:
-        Shape (example,).
+        Shape (...).
     """
     pooled = entropy(pool_log_probs(log_weights, log_probs))
     return (pooled - (log_weights.exp() * entropy(log_probs)).sum(0)).clamp_min(0.0)
+
+
+def spread_of_means(log_weights: Tensor, values: Tensor) -> Tensor:
+    """How far teachers' means are apart: their weighted standard deviation, 0 when they agree.
+
+    Args:
+        log_weights: Shape (teacher, example, target).
+        values: Means and log variances, shape (teacher, example, target, 2).
+
+    Returns:
+        Shape (example, target), in the unit of the means.
+    """
+    weights, means = log_weights.exp(), values[..., 0]
+    centre = (weights * means).sum(0)
+    return (weights * (means - centre).square()).sum(0).sqrt()

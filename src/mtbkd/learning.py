@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,11 +18,13 @@ from mtbkd.data import Dataset
 from mtbkd.evidence import disagreement_evidence, power_of
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.run import MapSettings, find_modes
+from mtbkd.observation import BINARY, GAUSSIAN, Observation, categorical, top
 from mtbkd.outputs import TeacherOutputs
-from mtbkd.posterior import Strength
+from mtbkd.prior import Spaces, Strength, find_spaces
 from mtbkd.samples import save_json, save_tensors
 from mtbkd.student import Student
 from mtbkd.types import InputError, check_positive
+from mtbkd.units import Units, find_units
 from mtbkd.weights import Stacked, Weighting, fit_stacked
 
 Rule = Literal["auto", "uniform", "entropy", "stacked"]
@@ -32,6 +35,7 @@ Report = Callable[[str, int, int], None]
 _FEWEST_LABELS = 20
 _TRIAL_CHAINS = 2
 _BATCH = 1024
+_MOVED = 2**26  # numbers that are moved to the device as a whole
 _CANDIDATES = {
     "concentration": (1.0, 5.0, 20.0, 50.0),
     "softening": (1.0, 2.0),
@@ -124,23 +128,62 @@ def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tenso
     return load_file(str(path))["features"].to(student.prior_mean.device)
 
 
+def observation_of(teachers: TeacherOutputs) -> tuple[Observation, Spaces | None]:
+    """How outputs of these teachers' family are looked at, and what the teachers tell apart."""
+    if teachers.family == "multilabel":
+        return BINARY, None
+    if teachers.family == "regression":
+        return GAUSSIAN, None
+    if teachers.kept is not None:
+        return top(len(teachers.classes)), None
+    spaces = None if teachers.blocks is None else find_spaces(teachers.blocks.long())
+    return categorical(spaces), spaces
+
+
+def nobody(data: Dataset) -> TeacherOutputs:
+    """No teacher at all: one that says nothing about any example."""
+    n, c = len(data), len(data.classes)
+    shape = (1, n, c) if data.family == "classification" else (1, n, c, 2)
+    mask = torch.zeros(1, 1, dtype=torch.bool).expand(1, n)
+    if data.family != "classification":
+        mask = mask[..., None].expand(1, n, c)
+    values = torch.zeros(1, 1).view([1] * len(shape)).expand(shape)
+    return TeacherOutputs(("nobody",), values, mask, data.ids, data.classes, True, data.family)
+
+
 def training_set(
     student: Student,
     data: Dataset,
     teachers: TeacherOutputs,
     weighting: Weighting,
     out: Path | None = None,
+    units: Units | None = None,
 ) -> TrainingSet:
     """Features once, teachers by id, weights: what the chains need, on the student's device."""
     where = student.prior_mean.device
     outputs = teachers.at(data.ids)
-    log_probs, log_weights = weighting.apply(outputs.values, outputs.mask)
+    observation, _ = observation_of(teachers)
+    values = outputs.values
+    if units is not None:
+        values = units.values(values)
+    said = weighting.apply(values, outputs.mask, outputs.kept, observation)
+    labels = data.labels if units is None else units.labels(data.labels)
+    temperature = weighting.temperature
     return TrainingSet(
         cached_features(student, data.inputs, out),
-        data.labels.to(where),
-        log_probs.to(where),
-        log_weights.to(where),
+        labels.to(where),
+        _near(said.values, where),
+        said.log_weights.to(where),
+        None if said.kept is None else _near(said.kept, where),
+        None if said.inside is None else said.inside.to(where),
+        None if temperature is None else temperature.to(where),
+        observation,
     )
+
+
+def _near(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device if it is small; large ones stay where they are, and batches are moved."""
+    return tensor.to(device) if tensor.numel() <= _MOVED else tensor
 
 
 def starting_modes(
@@ -172,12 +215,46 @@ def starting_modes(
     return found
 
 
-def mode_probs(student: Student, modes: Tensor, inputs: Tensor) -> Tensor:
-    """Mean probabilities of the students at some modes: (example, ...) to (example, class)."""
+def mode_score(
+    student: Student, modes: Tensor, inputs: Tensor, labels: Tensor, observation: Observation
+) -> float:
+    """Mean log score of labels under the mixture of the students at some modes, in nats.
+
+    Args:
+        student: Its frozen part is run.
+        modes: Shape (chain, parameter).
+        inputs: Shape (example, ...).
+        labels: As the observation reads them.
+        observation: Of the family.
+    """
     forward = torch.vmap(student.logits, in_dims=(0, None))
+    total = 0.0
     with torch.no_grad():
-        logits = (forward(modes, student.features(part)) for part in inputs.split(_BATCH))
-        return torch.cat([torch.softmax(part, -1).double().mean(0).cpu() for part in logits])
+        for start in range(0, len(labels), _BATCH):
+            rows = slice(start, start + _BATCH)
+            outputs = forward(modes, student.features(inputs[rows])).double()
+            own = labels[rows].to(outputs.device)
+            each = observation.log_likelihood(outputs, own.expand(len(modes), *own.shape))
+            total += float((torch.logsumexp(each, 0) - math.log(len(modes))).sum())
+    return total / len(labels)
+
+
+def choose_units(
+    data: Dataset, teachers: TeacherOutputs, calibration: Dataset | None, out: Path | None
+) -> Units | None:
+    """Units of real-valued targets, found or read back; None for the other families."""
+    if data.family != "regression":
+        return None
+    path = None if out is None else out / "units.safetensors"
+    if path is not None and path.exists():
+        return Units(**load_file(str(path)))
+    held, labels = _labelled(data, teachers, calibration)
+    outputs = held if len(labels) else teachers
+    labels = labels if len(labels) else torch.full_like(outputs.values[0, ..., 0], torch.nan)
+    found = find_units(teachers.names, outputs.values, outputs.mask, labels, data.classes)
+    if path is not None:
+        save_tensors(path, asdict(found))
+    return found
 
 
 def choose_weighting(
@@ -186,14 +263,13 @@ def choose_weighting(
     teachers: TeacherOutputs,
     calibration: Dataset | None,
     out: Path | None,
+    units: Units | None = None,
 ) -> Weighting:
     """Choose and fit the rule, or read the fit back."""
     path = None if out is None else out / "weights.json"
     if path is not None and path.exists():
         return read_weighting(path)
-    parts = [d for d in (data, calibration) if d is not None]
-    ids = [i for d in parts for i, y in zip(d.ids, d.labels.tolist(), strict=True) if y >= 0]
-    labels = torch.cat([d.labels[d.labels >= 0] for d in parts])
+    held, labels = _labelled(data, teachers, calibration)
     if rule == "stacked" and not teachers.held_out:
         raise InputError(
             "Expected labels that no teacher was trained on for prior.weights=stacked, but "
@@ -211,22 +287,34 @@ def choose_weighting(
         rule = "stacked" if enough else "entropy"
     weighting = Weighting(rule)
     if rule == "stacked":
-        held = teachers.at(ids)
-        weighting = Weighting(rule, fit_stacked(held.values, held.mask, labels))
-    if path is not None:
-        fit = weighting.stacked
-        values = (
-            {}
-            if fit is None
-            else {
-                "intercept": fit.intercept.tolist(),
-                "slope": fit.slope.tolist(),
-                "temperature": fit.temperature.tolist(),
-                "scale": fit.scale,
-            }
+        observation, spaces = observation_of(teachers)
+        values = held.values if units is None else units.values(held.values)
+        labels = labels if units is None else units.labels(labels)
+        weighting = Weighting(
+            rule,
+            fit_stacked(
+                values, held.mask, labels, kept=held.kept, observation=observation, spaces=spaces
+            ),
         )
-        save_json(path, {"rule": weighting.rule, "teachers": teachers.names, **values})
+    if path is not None:
+        stored: dict[str, Any] = {"rule": weighting.rule, "teachers": teachers.names}
+        if weighting.stacked is not None:
+            for name, value in asdict(weighting.stacked).items():
+                if value is not None:
+                    stored[name] = value.tolist() if isinstance(value, Tensor) else value
+        save_json(path, stored)
     return weighting
+
+
+def _labelled(
+    data: Dataset, teachers: TeacherOutputs, calibration: Dataset | None
+) -> tuple[TeacherOutputs, Tensor]:
+    """What the teachers say on all labelled examples, and their labels."""
+    parts = [d for d in (data, calibration) if d is not None]
+    known = [d.known.nonzero()[:, 0] for d in parts]
+    ids = [d.ids[i] for d, rows in zip(parts, known, strict=True) for i in rows.tolist()]
+    labels = torch.cat([d.labels[rows] for d, rows in zip(parts, known, strict=True)])
+    return teachers.at(ids), labels
 
 
 def choose_prior(
@@ -239,19 +327,23 @@ def choose_prior(
     seed: int,
     out: Path | None,
     report: Report | None,
+    units: Units | None = None,
 ) -> Prior:
     """The prior asked for, with what is ``auto`` chosen on the calibration labels."""
     options = settings.candidates()
     chosen = {name: values[0] for name, values in options.items()}
-    if calibration is not None and calibration.n_labelled:
-        chosen = _best(settings, student, training, modes, calibration, seed, out, report)
+    speaking = not torch.isneginf(training.log_weights).all()
+    if speaking and calibration is not None and calibration.n_labelled:
+        chosen = _best(settings, student, training, modes, calibration, seed, out, report, units)
     prior = settings.prior(chosen)
     if settings.evidence is None:
         return prior
     evidence = settings.evidence
     if evidence == "disagreement":
         folder = None if out is None else out / "choices"
-        found = starting_modes(student, training, prior, modes, 1, seed, folder, "evidence", report)
+        found = starting_modes(
+            student, training, prior, modes, 1, seed, folder, "evidence", report
+        )
         evidence = disagreement_evidence(student, found[0], training)
     power = power_of(evidence, prior.concentration, len(training.labels))
     return replace(prior, strength=replace(prior.strength, power=power))
@@ -266,12 +358,14 @@ def _best(
     seed: int,
     out: Path | None,
     report: Report | None,
+    units: Units | None,
 ) -> dict[str, float]:
     """What was left open, one number after the other, by the log score of modes."""
     options = settings.candidates()
     chosen = {name: values[0] for name, values in options.items()}
-    known = calibration.labels >= 0
-    labels = calibration.labels[known][:, None]
+    known = calibration.known
+    labels = calibration.labels[known]
+    labels = labels if units is None else units.labels(labels)
     features = cached_features(student, calibration.inputs[known], out)
     head = replace(student, frozen=None)
 
@@ -289,7 +383,7 @@ def _best(
             "prior-" + "-".join(f"{number:g}" for number in numbers),
             report,
         )
-        return float(mode_probs(head, found, features).gather(1, labels).log().mean())
+        return mode_score(head, found, features, labels, training.observation)
 
     for name, values in options.items():
         if len(values) == 1:
@@ -309,6 +403,7 @@ def read_weighting(path: Path) -> Weighting:
         torch.tensor(stored["slope"]),
         torch.tensor(stored["temperature"]),
         stored["scale"],
+        torch.tensor(stored["gate"]) if "gate" in stored else None,
     )
     return Weighting("stacked", fit)
 

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from mtbkd.samples import PosteriorSamples
 from mtbkd.student import Student
+from mtbkd.types import Family
+from mtbkd.units import Units
 
 Floats = NDArray[np.float64]
 
 _BUDGET = 2**24  # floats held at a time: draws times examples times classes
-_GRID = 64
+_GRID, _BISECTIONS = 64, 40
 
 
 @dataclass(frozen=True)
@@ -74,14 +76,75 @@ def credible_set(probs: Floats, level: float) -> NDArray[np.bool_]:
     return sets
 
 
+@dataclass(frozen=True)
+class LabelPredictive:
+    """What the posterior says about each label; uncertainties are in nats.
+
+    Attributes:
+        probs: Probability of yes, shape (example, label).
+        total: Binary entropy of the mean over draws, shape (example, label).
+        aleatoric: Mean binary entropy of a draw, shape (example, label).
+        lower: Lower end of the credible interval of each probability, shape (example, label).
+        upper: Upper end, shape (example, label).
+        level: Posterior mass of the intervals.
+    """
+
+    probs: Floats
+    total: Floats
+    aleatoric: Floats
+    lower: Floats
+    upper: Floats
+    level: float
+
+    @property
+    def epistemic(self) -> Floats:
+        """Mutual information of each label and the parameters, in nats."""
+        return np.maximum(self.total - self.aleatoric, 0.0)
+
+
+@dataclass(frozen=True)
+class NumberPredictive:
+    """What the posterior says about real-valued targets, in their own units.
+
+    Attributes:
+        mean: Shape (example, target).
+        aleatoric: Mean variance of a draw: noise that more data would not remove.
+        epistemic: Variance of the draws' means: what the draws disagree on.
+        lower: Lower end of the interval that holds a new observation with mass ``level``.
+        upper: Upper end.
+        mean_lower: Lower end of the credible interval of the mean.
+        mean_upper: Upper end.
+        level: Posterior mass of the intervals.
+    """
+
+    mean: Floats
+    aleatoric: Floats
+    epistemic: Floats
+    lower: Floats
+    upper: Floats
+    mean_lower: Floats
+    mean_upper: Floats
+    level: float
+
+    @property
+    def total(self) -> Floats:
+        """Variance of a new observation, ``aleatoric + epistemic``."""
+        return self.aleatoric + self.epistemic
+
+
+Answer = Predictive | LabelPredictive | NumberPredictive
+
+
 def predict(
     student: Student,
     samples: PosteriorSamples,
     inputs: Tensor,
     *,
+    family: Family = "classification",
+    units: Units | None = None,
     level: float = 0.9,
     point: Literal["mean", "mode"] = "mean",
-) -> Predictive:
+) -> Answer:
     """Average the student over its posterior.
 
     Examples are taken in batches and draws one at a time, so memory does not grow with the
@@ -91,18 +154,41 @@ def predict(
         student: As it was trained.
         samples: Its posterior draws.
         inputs: Raw inputs of the student, shape (example, ...).
+        family: What is predicted.
+        units: Of regression.
         level: Posterior mass of the credible intervals, in (0, 1).
         point: ``mean`` over draws, or the paper's ``mode`` of each class's marginal density,
             renormalised (MT-BKD).
+
+    Returns:
+        `Predictive`, `LabelPredictive` or `NumberPredictive`, by the family.
     """
-    parts = [
-        _summarise(probs.reshape(-1, *probs.shape[2:]), level, point)
-        for probs in draw_probs(student, samples, inputs)
-    ]
-    probs, total, aleatoric, lower, upper = (
-        np.concatenate(column) for column in zip(*parts, strict=True)
-    )
-    return Predictive(probs, total, aleatoric, lower, upper, level)
+    made = {"multilabel": LabelPredictive, "regression": NumberPredictive}.get(family, Predictive)
+    parts = []
+    for outputs in draw_outputs(student, samples, inputs):
+        draws = outputs.flatten(0, 1)
+        if family == "regression":
+            parts.append(_numbers(draws, units, level))
+        elif family == "multilabel":
+            parts.append(_binary(torch.sigmoid(draws), level))
+        else:
+            parts.append(_summarise(torch.softmax(draws, -1), level, point))
+    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return made(*columns, level)
+
+
+def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Iterator[Tensor]:
+    """The student's outputs under each draw, batch of examples by batch.
+
+    Yields:
+        Tensors of shape (chain, draw, example, output).
+    """
+    device = student.prior_mean.device
+    forward = torch.vmap(student.logits_at, in_dims=(0, None))
+    for batch in _batches(student, samples, inputs):
+        features = student.features(batch.to(device))
+        with torch.no_grad():
+            yield torch.stack([forward(draw.to(device), features) for draw in samples], dim=1)
 
 
 def draw_probs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Iterator[Tensor]:
@@ -111,14 +197,26 @@ def draw_probs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> I
     Yields:
         Tensors of shape (chain, draw, example, class).
     """
-    device = student.prior_mean.device
-    forward = torch.vmap(student.logits_at, in_dims=(0, None))
-    for batch in _batches(student, samples, inputs):
-        features = student.features(batch.to(device))
-        with torch.no_grad():
-            yield torch.stack(
-                [torch.softmax(forward(draw.to(device), features), -1) for draw in samples], dim=1
-            )
+    for outputs in draw_outputs(student, samples, inputs):
+        yield torch.softmax(outputs, -1)
+
+
+def mixture(outputs: Tensor, units: Units | None) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of draws for numbers, in the targets' own units.
+
+    Args:
+        outputs: Of the student, shape (..., example, mean and log variance).
+        units: Of the targets.
+
+    Returns:
+        Two tensors of shape (..., example, target), float64.
+    """
+    mean, log_variance = outputs.double().chunk(2, -1)
+    spread = (0.5 * log_variance).exp()
+    if units is None:
+        return mean, spread
+    scale = units.scale.to(mean)
+    return units.shift.to(mean) + scale * mean, scale * spread
 
 
 def _batches(student: Student, samples: PosteriorSamples, inputs: Tensor) -> tuple[Tensor, ...]:
@@ -135,8 +233,7 @@ def _summarise(
 ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
     """From (draw, example, class) to the fields of `Predictive`."""
     mean = probs.double().mean(0)
-    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=probs.dtype)
-    lower, upper = _quantiles(probs, tails)
+    lower, upper = _quantiles(probs, level)
     estimate = mean if point == "mean" else _marginal_mode(probs)
     total = -torch.special.xlogy(mean, mean).sum(-1)
     aleatoric = -torch.special.xlogy(probs, probs).sum(-1).double().mean(0)
@@ -144,8 +241,47 @@ def _summarise(
     return tuple(field.double().cpu().numpy() for field in fields)  # type: ignore[return-value]
 
 
-def _quantiles(probs: Tensor, tails: Tensor) -> tuple[Tensor, Tensor]:
-    ranked = probs.sort(0).values
+def _binary(probs: Tensor, level: float) -> tuple[Floats, ...]:
+    """From (draw, example, label) to the fields of `LabelPredictive`."""
+    mean = probs.double().mean(0)
+
+    def spread(p: Tensor) -> Tensor:
+        return -torch.special.xlogy(p, p) - torch.special.xlogy(1 - p, 1 - p)
+
+    fields = (mean, spread(mean), spread(probs.double()).mean(0), *_quantiles(probs, level))
+    return tuple(field.double().cpu().numpy() for field in fields)
+
+
+def _numbers(outputs: Tensor, units: Units | None, level: float) -> tuple[Floats, ...]:
+    """From (draw, example, output) to the fields of `NumberPredictive`."""
+    means, spreads = mixture(outputs, units)
+    fields = (
+        means.mean(0),
+        spreads.square().mean(0),
+        means.var(0, correction=0),
+        _mixture_quantile(means, spreads, (1 - level) / 2),
+        _mixture_quantile(means, spreads, (1 + level) / 2),
+        *_quantiles(means, level),
+    )
+    return tuple(field.cpu().numpy() for field in fields)
+
+
+def _mixture_quantile(means: Tensor, spreads: Tensor, mass: float) -> Tensor:
+    """Quantile of equally weighted Gaussians, by bisection: (draw, ...) to (...)."""
+    z = float(torch.special.ndtri(torch.tensor(mass, dtype=torch.float64)))
+    each = means + z * spreads
+    low, high = each.amin(0), each.amax(0)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        below = torch.special.ndtr((middle - means) / spreads).mean(0) < mass
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
+
+
+def _quantiles(values: Tensor, level: float) -> tuple[Tensor, Tensor]:
+    """Ends of the central interval of the draws: (draw, ...) to two of (...)."""
+    tails = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=values.dtype)
+    ranked = values.sort(0).values
     at = tails * (len(ranked) - 1)
     below, share = at.floor().long(), at - at.floor()
     above = (below + 1).clamp_max(len(ranked) - 1)

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Strength:
+    """How the mixture prior enters the posterior.
+
+    Attributes:
+        power: Exponent of the mixture prior; `posterior_gradient` also takes one for each chain,
+            shape (chain,).
+        student_softening: Softens the student inside the mixture prior, as the paper does.
+    """
+
+    power: float | Tensor = 1.0
+    student_softening: float = 1.0
 
 
 class MixtureTerms(NamedTuple):
@@ -21,31 +37,152 @@ class MixtureTerms(NamedTuple):
     log_offsets: Tensor
 
 
+@dataclass(frozen=True)
+class Spaces:
+    """The classes that each teacher tells apart, where that is not all of them.
+
+    Attributes:
+        blocks: As in `TeacherOutputs`, shape (teacher, class).
+        unions: Positions of the classes of each set whose total probability some teacher speaks
+            of: blocks of several classes, what a partial teacher knows, and the rest.
+        known: Of each teacher: which set of ``unions`` it knows; -1 for all classes.
+        outside: Of each teacher: which set it does not know; -1 for none.
+        merged: For each teacher and union whether it is one of its blocks: its first class, or -1,
+            shape (teacher, union).
+    """
+
+    blocks: Tensor
+    unions: tuple[Tensor, ...]
+    known: tuple[int, ...]
+    outside: tuple[int, ...]
+    merged: Tensor
+
+    @property
+    def sizes(self) -> Tensor:
+        """Classes in the block that stands in each column, 0 where none does: (teacher, class)."""
+        counts = torch.zeros_like(self.blocks)
+        inside = self.blocks >= 0
+        return counts.scatter_add_(1, self.blocks.clamp_min(0), inside.to(counts.dtype))
+
+
+def find_spaces(blocks: Tensor) -> Spaces:
+    """Work out which sets of classes the teachers speak of: (teacher, class) to `Spaces`."""
+    sets: dict[tuple[int, ...], int] = {}
+
+    def place(members: Tensor) -> int:
+        return sets.setdefault(tuple(members.nonzero()[:, 0].tolist()), len(sets))
+
+    known, outside, merged = [], [], []
+    for own in blocks:
+        partial = bool((own < 0).any())
+        known.append(place(own >= 0) if partial else -1)
+        outside.append(place(own < 0) if partial else -1)
+        found = {}
+        for first in own[own >= 0].unique().tolist():
+            if (own == first).sum() > 1:
+                found[place(own == first)] = first
+        merged.append(found)
+    table = torch.full((len(blocks), len(sets)), -1)
+    for k, found in enumerate(merged):
+        for union, first in found.items():
+            table[k, union] = first
+    unions = tuple(torch.tensor(members, device=blocks.device) for members in sets)
+    return Spaces(blocks, unions, tuple(known), tuple(outside), table.to(blocks.device))
+
+
+def extended(log_q: Tensor, unions: Sequence[Tensor]) -> Tensor:
+    """Add the log probability of each union: (..., class) to (..., class and union)."""
+    if not unions:
+        return log_q
+    sums = [torch.logsumexp(log_q[..., members], -1) for members in unions]
+    return torch.cat([log_q, torch.stack(sums, -1)], -1)
+
+
 def mixture_terms(
-    log_probs: Tensor, log_weights: Tensor, concentration: float, softening: float = 1.0
+    log_probs: Tensor,
+    log_weights: Tensor,
+    concentration: float,
+    softening: float | Tensor = 1.0,
+    *,
+    spaces: Spaces | None = None,
+    inside: Tensor | None = None,
 ) -> MixtureTerms:
     """Prepare the mixture ``sum_k w_k Dir(q; 1 + concentration * p_k)`` (MT-BKD, eq. of the prior).
 
     The Dirichlet normaliser differs between teachers and therefore stays inside the mixture.
+
+    A teacher that does not tell all classes apart speaks of the probabilities of blocks, given
+    that one of the classes that it knows is true. Under a flat Dirichlet these are again Dirichlet,
+    with the blocks' sizes as parameters (sub-composition and amalgamation properties, Aitchison
+    1986, ch. 3), so its component is the density of ``Dir(sizes + concentration * p_k)`` relative
+    to ``Dir(sizes)``. With ``inside``, it also says how sure it is that one of its classes is
+    true; all others are then one block more.
 
     Args:
         log_probs: Teachers' log-probabilities in nats, shape (teacher, example, class).
         log_weights: Log of the teacher weights, shape (teacher, example); ``-inf`` where a
             teacher says nothing. An example without any teacher gets a constant term, 0.
         concentration: How many pseudo-observations a teacher is worth, > 0.
-        softening: Divides the teachers' log-probabilities before they are renormalised.
+        softening: Divides the teachers' log-probabilities before they are renormalised; one number
+            or one for each teacher, shape (teacher,).
+        spaces: What the teachers tell apart; None if that is everything.
+        inside: Of teachers that do not know all classes: probability that one of those that they
+            know is true, shape (teacher, example); NaN where a teacher does not say.
 
     Returns:
-        The terms; both are finite wherever at least one teacher has weight.
+        The terms; both are finite wherever at least one teacher has weight. With ``spaces``, the
+        pseudo-counts have a column more for each union, shape (teacher, example, class and union),
+        for use with `extended` probabilities.
     """
-    probs = torch.log_softmax(log_probs / softening, dim=-1).exp()
-    counts = concentration * probs
-    n_teachers, _, n_classes = log_probs.shape
-    log_beta = torch.lgamma(1 + counts).sum(-1) - math.lgamma(n_classes + concentration)
+    if isinstance(softening, Tensor):
+        softening = softening[:, None, None]
+    if spaces is None:
+        counts = concentration * torch.log_softmax(log_probs / softening, dim=-1).exp()
+        total = log_probs.shape[-1] + concentration
+        log_beta = torch.lgamma(1 + counts).sum(-1) - math.lgamma(total)
+    else:
+        counts, log_beta = _block_counts(log_probs / softening, concentration, spaces, inside)
     silent = torch.isneginf(log_weights).all(0)
-    offsets = torch.where(silent, -math.log(n_teachers), log_weights - log_beta)
+    offsets = torch.where(silent, -math.log(len(log_probs)), log_weights - log_beta)
     counts = torch.where(silent[:, None], torch.zeros((), device=counts.device), counts)
     return MixtureTerms(counts, offsets)
+
+
+def _block_counts(
+    logits: Tensor, concentration: float, spaces: Spaces, inside: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Pseudo-counts of classes and unions, and the log of the relative normaliser."""
+    n_classes, n_unions = logits.shape[-1], len(spaces.unions)
+    sizes = spaces.sizes.to(logits.dtype)[:, None]  # (teacher, 1, class)
+    probs = torch.softmax(logits.masked_fill(sizes == 0, -torch.inf), -1)
+    n_known = sizes.sum(-1)
+    partial = n_known < n_classes
+    share = torch.ones_like(probs[..., 0])
+    gated = torch.zeros_like(partial.expand(share.shape))
+    if inside is not None:
+        gated = partial & ~inside.isnan()
+        share = torch.where(gated, inside, share)
+    counts = concentration * share[..., None] * probs
+    rest = torch.where(gated, concentration * (1 - share), 0.0)
+
+    def relative(size: Tensor, count: Tensor) -> Tensor:
+        return torch.lgamma(size + count) - torch.lgamma(size)
+
+    log_beta = torch.where(sizes > 0, relative(sizes.clamp_min(1), counts), 0.0).sum(-1)
+    n_rest = (n_classes - n_known).clamp_min(1)
+    log_beta = log_beta + torch.where(gated, relative(n_rest, rest), 0.0)
+    spoken = torch.where(gated, float(n_classes), n_known)
+    log_beta = log_beta - relative(spoken, torch.full_like(spoken, concentration))
+    of_unions = counts.new_zeros(*counts.shape[:2], n_unions)
+    for k in range(len(counts)):
+        for union, first in enumerate(spaces.merged[k].tolist()):
+            if first >= 0:
+                of_unions[k, :, union] += counts[k, :, first]
+                counts[k, :, first] = 0.0
+        if partial[k]:
+            of_unions[k, :, spaces.outside[k]] += rest[k]
+            of_unions[k, :, spaces.known[k]] -= torch.where(gated[k], 0.0, concentration)
+    return torch.cat([counts, of_unions], -1), log_beta
 
 
 def component_log_densities(terms: MixtureTerms, log_q: Tensor) -> Tensor:

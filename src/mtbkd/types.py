@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -46,16 +46,47 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: Features of the examples, shape (example, ...).
-        labels: Class indices, shape (example,); -1 where the label is missing.
-        pseudo_counts: ``concentration`` times the softened teacher probabilities, shape
-            (teacher, example, class).
-        log_offsets: Log weight minus log normaliser of each component, shape (teacher, example).
+        labels: As in a `Dataset` of the same family, shape (example,) or (example, column).
+        terms: What the mixture prior needs of the teachers, a named tuple of tensors of shape
+            (teacher, example, ...), as the family prepares it.
     """
 
     inputs: Tensor
     labels: Tensor
-    pseudo_counts: Tensor
-    log_offsets: Tensor
+    terms: Any
+
+    @property
+    def n_examples(self) -> int:
+        """Examples of each chain, where there is a chain axis."""
+        return self.labels.shape[1]
+
+    def rows(self, rows: slice) -> Batch:
+        """Some of them, where there is a chain axis."""
+        terms = type(self.terms)(*(part[:, :, rows] for part in self.terms))
+        return Batch(self.inputs[:, rows], self.labels[:, rows], terms)
+
+    def chain(self, chain: int) -> Batch:
+        """Those of one chain."""
+        return self.each(lambda part: part[chain])
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with every tensor changed."""
+        terms = type(self.terms)(*map(change, self.terms))
+        return Batch(change(self.inputs), change(self.labels), terms)
+
+
+class Examples(Protocol):
+    """A `Batch`, or all examples of a data set that is mapped from files."""
+
+    @property
+    def n_examples(self) -> int:
+        """Examples of each chain."""
+        ...
+
+    @property
+    def rows(self) -> Callable[[slice], Batch]:
+        """Some of them, with a leading chain axis."""
+        ...
 
 
 LogPosterior = Callable[[Tensor, Any], Tensor]

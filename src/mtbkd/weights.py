@@ -1,4 +1,8 @@
-"""How much each teacher counts on each example: uniform, entropy and stacked weights."""
+"""How much each teacher counts on each example: uniform, entropy and stacked weights.
+
+A *cell* is what weights are given for: an example for classification, a label or a target of an
+example for the other families.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +14,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mtbkd.observation import CATEGORICAL, Observation, Said
+from mtbkd.observation.categorical import entropy as entropy
+from mtbkd.prior import Spaces
+
 _SCALES = ((0.0, 0.0), (0.0, 1.0), (0.25, 1.0), (1.0, 1.0), (4.0, 1.0))
 """Prior standard deviations of (a and b, log T) that are tried, the most shrunk first."""
 _FOLDS = 5
 _SIGNIFICANT = 1.645  # standard errors: one-sided, 5 %
-
-
-def entropy(log_probs: Tensor) -> Tensor:
-    """Entropy of distributions given as log-probabilities, in nats: (..., class) to (...)."""
-    return -(log_probs.exp() * log_probs).sum(-1)
+_ROWS = 2**16
 
 
 def uniform_weights(mask: Tensor) -> Tensor:
-    """Log weights, equal among the teachers that speak: (teacher, example), bool to float."""
+    """Log weights, equal among the teachers that speak: (teacher, ...), bool to float."""
     return _normalise(torch.zeros(mask.shape, device=mask.device), mask)
 
 
@@ -30,45 +34,65 @@ def entropy_weights(log_probs: Tensor, mask: Tensor) -> Tensor:
     """Log of the paper's weights, ``w_k ∝ 1 - H_k / sum_j H_j`` (MT-BKD).
 
     Args:
-        log_probs: Shape (teacher, example, class).
-        mask: False where a teacher says nothing, shape (teacher, example).
+        log_probs: Shape (teacher, ..., class); for labels of no and of yes.
+        mask: False where a teacher says nothing, shape (teacher, ...).
 
     Returns:
-        Log weights, shape (teacher, example); ``-inf`` where masked. A teacher alone on an
-        example gets all the weight, and certain teachers share equally.
+        Log weights, shape (teacher, ...); ``-inf`` where masked. A teacher alone on an example
+        gets all the weight, and certain teachers share equally.
     """
     h = entropy(log_probs) * mask
     share = h / h.sum(0).clamp_min(1e-12)
     return _normalise(torch.log((1 - share).clamp_min(1e-12)), mask)
 
 
+def precision_weights(log_variance: Tensor, mask: Tensor) -> Tensor:
+    """Log weights for numbers, ``w_k ∝ 1 / s_k^2``: the inverse of the predictive variance.
+
+    The entropy of a density may be negative, so the paper's ratio has no meaning there.
+
+    Args:
+        log_variance: Shape (teacher, example, target).
+        mask: Of the same shape.
+    """
+    return _normalise(-log_variance, mask)
+
+
 @dataclass(frozen=True)
 class Stacked:
     """Weights ``softmax_k(a_k + b_k · phi_k(x))`` with one temperature for each teacher.
 
-    ``phi_k`` holds teacher k's normalised entropy and the log of its largest probability.
-    Hierarchical stacking: Yao et al. 2021, arXiv:2101.08954.
+    ``phi_k`` holds teacher k's normalised entropy and the log of its largest probability, or the
+    log of its standard deviation. Hierarchical stacking: Yao et al. 2021, arXiv:2101.08954.
 
     Attributes:
         intercept: a, shape (teacher,).
-        slope: b, shape (teacher, 2).
-        temperature: Divides the teachers' log-probabilities, shape (teacher,).
+        slope: b, shape (teacher, feature).
+        temperature: Divides the teachers' log-probabilities, or multiplies their variances, shape
+            (teacher,).
         scale: Standard deviation of the prior on a and b that was chosen; 0 means uniform.
+        gate: For teachers that do not know all classes: log odds that one of those that they know
+            is true, ``gate · (1, phi_k)``, shape (teacher, 1 + feature). None if there are none.
     """
 
     intercept: Tensor
     slope: Tensor
     temperature: Tensor
     scale: float
+    gate: Tensor | None = None
 
-    def log_weights(self, log_probs: Tensor, mask: Tensor) -> Tensor:
-        """Log weights, (teacher, example, class) and (teacher, example) to (teacher, example)."""
-        scores = self.intercept[:, None] + (_features(log_probs) * self.slope[:, None]).sum(-1)
+    def log_weights(self, features: Tensor, mask: Tensor) -> Tensor:
+        """Log weights, (teacher, ..., feature) and (teacher, ...) to (teacher, ...)."""
+        shape = (-1, *[1] * (mask.dim() - 1))
+        slope = self.slope.view(*shape, self.slope.shape[1])
+        scores = self.intercept.view(shape) + (features * slope).sum(-1)
         return _normalise(scores, mask)
 
-    def tempered(self, log_probs: Tensor) -> Tensor:
-        """The teachers' log-probabilities at their temperatures, same shape."""
-        return torch.log_softmax(log_probs / self.temperature[:, None, None], -1)
+    def inside(self, features: Tensor) -> Tensor | None:
+        """Probability that a class that the teacher knows is true, (teacher, example)."""
+        if self.gate is None:
+            return None
+        return torch.sigmoid(self.gate[:, :1] + (features * self.gate[:, None, 1:]).sum(-1))
 
 
 @dataclass(frozen=True)
@@ -83,64 +107,158 @@ class Weighting:
     rule: Literal["uniform", "entropy", "stacked"]
     stacked: Stacked | None = None
 
-    def apply(self, log_probs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def temperature(self) -> Tensor | None:
+        """Of each teacher, shape (teacher,), if it was fitted."""
+        return None if self.stacked is None else self.stacked.temperature
+
+    def apply(
+        self,
+        values: Tensor,
+        mask: Tensor,
+        kept: Tensor | None = None,
+        observation: Observation = CATEGORICAL,
+    ) -> Said:
         """Weigh the teachers.
 
         Args:
-            log_probs: In nats, shape (teacher, example, class).
-            mask: False where a teacher says nothing, shape (teacher, example).
+            values: As in `TeacherOutputs`; only a block of rows is read at a time.
+            mask: False where a teacher says nothing, shape (teacher, example) or (teacher,
+                example, column).
+            kept: As in `TeacherOutputs`.
+            observation: Of their family.
 
         Returns:
-            The log-probabilities, at the teachers' temperatures if these were fitted, and the log
-            weights, shape (teacher, example).
+            What they say, with weights and, for partial teachers that were stacked, how sure they
+            are that one of the classes that they know is true.
         """
+        parts = []
+        for start in range(0, mask.shape[1], _ROWS):
+            rows = slice(start, start + _ROWS)
+            parts.append(self._weigh(_single(values[:, rows]), mask[:, rows], observation))
+        log_weights = torch.cat([part[0] for part in parts], 1)
+        gates = [part[1] for part in parts if part[1] is not None]
+        return Said(values, log_weights, kept, torch.cat(gates, 1) if gates else None)
+
+    def _weigh(
+        self, values: Tensor, mask: Tensor, observation: Observation
+    ) -> tuple[Tensor, Tensor | None]:
         if self.stacked is not None:
-            return self.stacked.tempered(log_probs), self.stacked.log_weights(log_probs, mask)
-        if self.rule == "entropy":
-            return log_probs, entropy_weights(log_probs, mask)
-        return log_probs, uniform_weights(mask)
+            features = observation.features(values)
+            return self.stacked.log_weights(features, mask), self.stacked.inside(features)
+        if self.rule == "uniform":
+            return uniform_weights(mask), None
+        if observation.family == "regression":
+            return precision_weights(values[..., 1], mask), None
+        return entropy_weights(values, mask), None
 
 
-def fit_stacked(log_probs: Tensor, mask: Tensor, labels: Tensor) -> Stacked:
+def fit_stacked(
+    values: Tensor,
+    mask: Tensor,
+    labels: Tensor,
+    *,
+    kept: Tensor | None = None,
+    observation: Observation = CATEGORICAL,
+    spaces: Spaces | None = None,
+) -> Stacked:
     """Fit stacked weights and temperatures jointly on labels that no teacher was trained on.
 
-    Maximises the log score of the pool ``sum_k w_k softmax(z_k / T_k)`` with Gaussian priors on
-    a, b and log T. The scales of these priors are chosen by five-fold cross-validation: weights
-    are uniform and temperatures 1 unless the labels tell otherwise at the level of 5 %, for a
-    temperature fitted to few labels harms intervals for p(y | x) more than it helps; of the rest
-    the most shrunk within one standard error of the best. Examples without any teacher are left
-    out.
+    Maximises the log score of the pool ``sum_k w_k p_k`` of the teachers at their temperatures with
+    Gaussian priors on a, b and log T. The scales of these priors are chosen by five-fold
+    cross-validation: weights are uniform and temperatures 1 unless the labels tell otherwise at the
+    level of 5 %, for a temperature fitted to few labels harms intervals for p(y | x) more than it
+    helps; of the rest the most shrunk within one standard error of the best. Cells without any
+    teacher are left out.
+
+    For a teacher that knows some of the classes, the log odds that one of these is true are fitted
+    as well, as a function of its confidence: ``pi_k p_k`` on its classes and ``1 - pi_k`` in equal
+    parts on the others is what it adds to the pool.
 
     Args:
-        log_probs: Shape (teacher, example, class).
-        mask: Shape (teacher, example).
-        labels: Class indices, none missing, shape (example,).
+        values: As in `TeacherOutputs`.
+        mask: Shape (teacher, example) or (teacher, example, column).
+        labels: As in a `Dataset`, shape (example,) or (example, column).
+        kept: As in `TeacherOutputs`.
+        observation: Of their family.
+        spaces: What the teachers tell apart, where that is not everything.
     """
-    known = mask.any(0)
-    log_probs, mask, labels = log_probs[:, known], mask[:, known], labels[known]
+    cells = _Cells(values.double(), mask, labels, kept, observation, spaces)
     fold = torch.arange(len(labels), device=labels.device) % _FOLDS
     scores = []
     for scales in _SCALES:
-        score = torch.empty(len(labels), dtype=torch.float64)
+        score = torch.zeros(labels.shape, dtype=torch.float64)
         for held in range(min(_FOLDS, len(labels))):
             train, test = fold != held, fold == held
             if not train.any():
                 continue
-            fit = _fit(log_probs[:, train], mask[:, train], labels[train], scales)
-            score[test.cpu()] = pool_log_score(fit, log_probs[:, test], mask[:, test], labels[test])
-        scores.append(score)
-    return _fit(log_probs, mask, labels, _SCALES[_choose(scores)])
+            fit = _fit(cells.at(train), scales)
+            score[test.cpu()] = cells.at(test).pool_score(fit).cpu()
+        scores.append(score[cells.known.cpu()])
+    return _fit(cells, _SCALES[_choose(scores)])
 
 
 def pool_log_probs(log_weights: Tensor, log_probs: Tensor) -> Tensor:
-    """Log of the teachers' weighted mean: (teacher, example) and (…, class) to (example, class)."""
-    return torch.logsumexp(log_weights[:, :, None] + log_probs, 0)
+    """Log of the teachers' weighted mean: (teacher, …) and (teacher, …, class) to (…, class)."""
+    return torch.logsumexp(log_weights.unsqueeze(-1) + log_probs, 0)
 
 
-def pool_log_score(fit: Stacked, log_probs: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
-    """Log probability of each label under the stacked pool, in nats, float64, shape (example,)."""
-    pool = pool_log_probs(fit.log_weights(log_probs, mask), fit.tempered(log_probs))
-    return pool.gather(1, labels[:, None])[:, 0].double().cpu()
+@dataclass(frozen=True)
+class _Cells:
+    """Labelled cells, and what the teachers say of them, in double precision."""
+
+    values: Tensor
+    mask: Tensor
+    labels: Tensor
+    kept: Tensor | None
+    observation: Observation
+    spaces: Spaces | None
+
+    def at(self, rows: Tensor) -> _Cells:
+        kept = None if self.kept is None else self.kept[:, rows]
+        return _Cells(
+            self.values[:, rows],
+            self.mask[:, rows],
+            self.labels[rows],
+            kept,
+            self.observation,
+            self.spaces,
+        )
+
+    @property
+    def known(self) -> Tensor:
+        """Cells with a label and a teacher, (example,) or (example, column)."""
+        labelled = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels >= 0
+        return labelled & self.mask.any(0)
+
+    @property
+    def features(self) -> Tensor:
+        return self.observation.features(self.values)
+
+    @property
+    def base(self) -> Tensor | None:
+        """Log odds of a partial teacher's classes if all are equally probable, (teacher, 1)."""
+        if self.spaces is None or not any(k >= 0 for k in self.spaces.known):
+            return None
+        share = (self.spaces.sizes.sum(1, keepdim=True) / self.values.shape[-1]).double()
+        return torch.logit(share, 1e-6)
+
+    @property
+    def speaking(self) -> Tensor:
+        """The mask, true for everybody in cells that do not count, so that all is finite."""
+        return self.mask | ~self.known
+
+    def score(self, temperature: Tensor, inside: Tensor | None) -> Tensor:
+        """Log score of each teacher in each cell, (teacher, ...)."""
+        said = Said(self.values, self.values[..., 0], self.kept, inside)
+        return self.observation.score(said, self.labels, temperature)
+
+    def pool_score(self, fit: Stacked) -> Tensor:
+        features = self.features
+        inside = fit.inside(features)
+        own = self.score(fit.temperature.double(), inside)
+        pooled = torch.logsumexp(fit.log_weights(features, self.speaking) + own, 0)
+        return torch.where(self.known, pooled, 0.0).double()
 
 
 def _choose(scores: Sequence[Tensor]) -> int:
@@ -159,43 +277,54 @@ def _choose(scores: Sequence[Tensor]) -> int:
     return next(i for i in range(1, len(scores)) if i == best or errors_below(i) <= 1)
 
 
-def _fit(log_probs: Tensor, mask: Tensor, labels: Tensor, scales: tuple[float, float]) -> Stacked:
+def _fit(cells: _Cells, scales: tuple[float, float]) -> Stacked:
     scale, temperature_scale = scales
-    n_teachers = len(log_probs)
-    z = log_probs.double()
-    phi = _features(z)
-    unknown = torch.zeros(n_teachers, 4, dtype=torch.float64, device=z.device, requires_grad=True)
+    phi, base, known, speaking = cells.features, cells.base, cells.known, cells.speaking
+    n_teachers, n_features = len(phi), phi.shape[-1]
+    n_unknown = 2 + n_features + (0 if base is None else 1 + n_features)
+    unknown = torch.zeros(
+        n_teachers, n_unknown, dtype=torch.float64, device=phi.device, requires_grad=True
+    )
     optimiser = torch.optim.LBFGS(
         [unknown], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
     )
-    picked = labels[None, :, None].expand(n_teachers, -1, 1)
+
+    def read(values: Tensor) -> Stacked:
+        gate = None
+        if base is not None:
+            gate = values[:, 2 + n_features :] * 2.0
+            gate = torch.cat([gate[:, :1] + base, gate[:, 1:]], 1)
+        return Stacked(
+            scale * values[:, 0],
+            scale * values[:, 1 : 1 + n_features],
+            (temperature_scale * values[:, 1 + n_features]).exp(),
+            scale,
+            gate,
+        )
 
     def loss() -> Tensor:
         optimiser.zero_grad()
-        scores = scale * (unknown[:, :1] + (phi * unknown[:, None, 1:3]).sum(-1))
-        log_temperature = temperature_scale * unknown[:, 3]
-        tempered = torch.log_softmax(z / log_temperature.exp()[:, None, None], -1)
-        score = _normalise(scores, mask) + tempered.gather(2, picked)[:, :, 0]
-        value = 0.5 * unknown.square().sum() - torch.logsumexp(score, 0).sum()
+        fit = read(unknown)
+        own = cells.score(fit.temperature, fit.inside(phi))
+        pooled = torch.logsumexp(fit.log_weights(phi, speaking) + own, 0)
+        value = 0.5 * unknown.square().sum() - pooled[known].sum()
         value.backward()
         return value
 
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[arg-type]
-    best = unknown.detach()
+    best = read(unknown.detach())
     return Stacked(
-        (scale * best[:, 0]).float(),
-        (scale * best[:, 1:3]).float(),
-        (temperature_scale * best[:, 3]).exp().float(),
+        best.intercept.float(),
+        best.slope.float(),
+        best.temperature.float(),
         scale,
+        None if best.gate is None else best.gate.float(),
     )
 
 
-def _features(log_probs: Tensor) -> Tensor:
-    """Normalised entropy and log of the largest probability: (…, class) to (…, 2)."""
-    return torch.stack(
-        [entropy(log_probs) / math.log(log_probs.shape[-1]), log_probs.amax(-1)], dim=-1
-    )
+def _single(values: Tensor) -> Tensor:
+    return values.float() if values.dtype == torch.float16 else values
 
 
 def _normalise(scores: Tensor, mask: Tensor) -> Tensor:

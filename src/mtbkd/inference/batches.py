@@ -2,33 +2,75 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mtbkd.posterior import Strength
-from mtbkd.prior import mixture_terms
-from mtbkd.types import Batch, Generators, Gradient
+from mtbkd.observation import CATEGORICAL, Observation, Said
+from mtbkd.prior import Strength
+from mtbkd.types import Batch, Examples, Generators, Gradient
 
 _ROWS = 2**16
+_PREPARED = 2**24  # floats of teachers' outputs whose terms are prepared once, not batch by batch
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Everything the log posterior needs of the data, on the student's device.
+    """Everything the log posterior needs of the data.
+
+    Tensors are on the student's device, or mapped from files, of which batches are then read.
 
     Attributes:
         features: Inputs of the student's head, shape (example, ...).
-        labels: Class indices, -1 where missing, shape (example,).
-        log_probs: Teachers' log-probabilities in nats, shape (teacher, example, class).
-        log_weights: Log teacher weights, shape (teacher, example).
+        labels: As in a `Dataset` of this family; for regression in units of 1.
+        values: As in `TeacherOutputs`, shape (teacher, example, ...).
+        log_weights: Log teacher weights, shape (teacher, example) or (teacher, example, column).
+        kept: As in `TeacherOutputs`.
+        inside: Probability that one of the classes that a partial teacher knows is true, shape
+            (teacher, example).
+        temperature: Divides the teachers' log-probabilities, shape (teacher,); for regression it
+            multiplies their variance.
+        observation: How outputs meet labels and teachers.
     """
 
     features: Tensor
     labels: Tensor
-    log_probs: Tensor
+    values: Tensor
     log_weights: Tensor
+    kept: Tensor | None = None
+    inside: Tensor | None = None
+    temperature: Tensor | None = None
+    observation: Observation = CATEGORICAL
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def said(self, rows: Tensor | slice) -> Said:
+        """What the teachers say on some examples, on the device, in single precision or better."""
+        where = self.log_weights.device
+        values = self.values[:, rows].to(where)
+        return Said(
+            values.float() if values.dtype == torch.float16 else values,
+            self.log_weights[:, rows],
+            None if self.kept is None else self.kept[:, rows].to(where),
+            None if self.inside is None else self.inside[:, rows],
+        )
+
+    def subset(self, rows: Tensor) -> TrainingSet:
+        """The examples at these positions, or where this mask is true, in memory."""
+        said = self.said(rows)
+        return replace(
+            self,
+            features=self.features[rows],
+            labels=self.labels[rows],
+            values=self.values[:, rows],
+            log_weights=said.log_weights,
+            kept=said.kept,
+            inside=said.inside,
+        )
 
 
 @dataclass(frozen=True)
@@ -46,36 +88,79 @@ class Prior:
     strength: Strength = Strength()
 
 
+def prior_terms(
+    data: TrainingSet, prior: Prior, rows: Tensor | slice = slice(None), *, at: float | None = None
+) -> Any:
+    """What the mixture needs from the teachers on some examples.
+
+    Args:
+        data: With what the teachers say.
+        prior: Its concentration and softening.
+        rows: Of the data.
+        at: Another concentration, for the warm-up.
+    """
+    softening: float | Tensor = prior.softening
+    if data.temperature is not None:
+        softening = data.temperature * prior.softening
+    concentration = prior.concentration if at is None else at
+    return data.observation.terms(data.said(rows), concentration, softening)
+
+
 class Minibatches:
     """Draws examples for each chain with that chain's generator."""
 
     def __init__(self, data: TrainingSet, prior: Prior, generators: Generators) -> None:
-        self.n_examples = len(data.labels)
+        self.n_examples = len(data)
         self._data, self._prior, self._generators = data, prior, generators
+        self._concentration = prior.concentration
+        self._terms: Any = None
         self.set_concentration(prior.concentration)
 
     def set_concentration(self, concentration: float) -> None:
-        """Prepare the mixture's terms for this concentration."""
-        data = self._data
-        self._terms = mixture_terms(
-            data.log_probs, data.log_weights, concentration, self._prior.softening
-        )
+        """Prepare the mixture's terms for this concentration, once if they fit into memory."""
+        self._concentration = concentration
+        if self._data.values.numel() <= _PREPARED:
+            self._terms = prior_terms(self._data, self._prior, at=concentration)
 
-    def __call__(self, size: int) -> Batch:
+    def __call__(self, size: int) -> Examples:
         """A batch with a leading chain axis; all examples, shared, if ``size`` covers them."""
-        data, terms, n = self._data, self._terms, self.n_examples
-        whole = Batch(data.features, data.labels, terms.pseudo_counts, terms.log_offsets)
-        n_chains = len(self._generators)
+        n, n_chains = self.n_examples, len(self._generators)
         if size >= n:
-            return Batch(*(part.expand(n_chains, *part.shape) for part in whole))
-        device = data.labels.device
+            prepared = self._terms is not None
+            return self._shared(slice(None)) if prepared else _Mapped(n, self._shared)
+        device = self._data.labels.device
         index = torch.stack(
             [torch.randint(n, (size,), generator=g, device=device) for g in self._generators]
         )
-        counts, offsets = whole.pseudo_counts[:, index], whole.log_offsets[:, index]
-        return Batch(
-            data.features[index], data.labels[index], counts.movedim(1, 0), offsets.movedim(1, 0)
-        )
+        if self._terms is not None:
+            terms = _each(self._terms, lambda part: part[:, index].movedim(1, 0))
+        else:
+            found = prior_terms(self._data, self._prior, index.flatten(), at=self._concentration)
+            terms = _each(found, lambda part: part.unflatten(1, (n_chains, size)).movedim(1, 0))
+        features = self._data.features[index].to(device)
+        return Batch(features, self._data.labels[index], terms)
+
+    def _shared(self, rows: slice) -> Batch:
+        """Consecutive examples, the same for all chains."""
+        data, n_chains = self._data, len(self._generators)
+        if self._terms is not None:
+            terms = _each(self._terms, lambda part: part[:, rows])
+        else:
+            terms = prior_terms(data, self._prior, rows, at=self._concentration)
+        features = data.features[rows].to(data.labels.device)
+        batch = Batch(features, data.labels[rows], terms)
+        return batch.each(lambda part: part.expand(n_chains, *part.shape))
+
+
+class _Mapped(NamedTuple):
+    """All examples, of which rows are read when they are asked for."""
+
+    n_examples: int
+    rows: Callable[[slice], Batch]
+
+
+def _each(terms: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return type(terms)(*map(change, terms))
 
 
 def in_parts(gradient: Gradient, n_rows: int = _ROWS) -> Gradient:
@@ -86,22 +171,15 @@ def in_parts(gradient: Gradient, n_rows: int = _ROWS) -> Gradient:
         n_rows: Examples held at a time, over all chains together.
     """
 
-    def summed(position: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        n_chains, n = batch.labels.shape
-        size = max(1, n_rows // n_chains)
-        if n <= size:
+    def summed(position: Tensor, batch: Examples) -> tuple[Tensor, Tensor]:
+        n, size = batch.n_examples, max(1, n_rows // len(position))
+        if isinstance(batch, Batch) and n <= size:
             return gradient(position, batch)
         values, grads = torch.zeros_like(position[:, 0]), torch.zeros_like(position)
         for start in range(0, n, size):
-            rows = slice(start, start + size)
-            part = Batch(
-                batch.inputs[:, rows],
-                batch.labels[:, rows],
-                batch.pseudo_counts[:, :, rows],
-                batch.log_offsets[:, :, rows],
-            )
+            part = batch.rows(slice(start, start + size))
             value, grad = gradient(position, part)
-            share = part.labels.shape[1] / n
+            share = part.n_examples / n
             values.add_(value, alpha=share)
             grads.add_(grad, alpha=share)
         return values, grads

@@ -170,6 +170,9 @@ def make_plan(settings: SamplerSettings, n_examples: int, curvature: float) -> P
         return Plan(settings.engine, "it was asked for", 0, draws, 1, None)
     if settings.engine != "auto":
         return Plan(settings.engine, "it was asked for", *asked, settings.step_size)
+    if hopeless_for_hmc(settings, n_examples):
+        reason = f"the run's steps are fewer than {_ENOUGH_TRAJECTORIES} passes over the examples"
+        return Plan("sghmc", reason, *asked, settings.step_size)
     share = min(1.0, settings.batch_size / n_examples)
     steps = math.pi / 2 * math.sqrt(curvature)
     trajectories = int(settings.draws * settings.thinning * share / steps)
@@ -180,3 +183,9 @@ def make_plan(settings: SamplerSettings, n_examples: int, curvature: float) -> P
     burn_in, thinning = (math.ceil(share * n) for n in (settings.burn_in, settings.thinning))
     reason = f"the run's steps are {about}"
     return Plan("hmc", reason, burn_in, settings.draws, thinning, settings.step_size)
+
+
+def hopeless_for_hmc(settings: SamplerSettings, n_examples: int) -> bool:
+    """Whether ``auto`` need not look at the curvature, which takes passes over all examples."""
+    gradients = settings.draws * settings.thinning * settings.batch_size
+    return settings.engine == "auto" and gradients < _ENOUGH_TRAJECTORIES * n_examples

@@ -21,6 +21,7 @@ from mtbkd.inference.engines import (
     Plan,
     Problem,
     SamplerSettings,
+    hopeless_for_hmc,
     make_plan,
 )
 from mtbkd.inference.step_size import gradient_noise, largest_curvature, start_direction
@@ -90,7 +91,7 @@ def find_modes(
     batches = Minibatches(data, prior, generators)
     steps_per_epoch = -(-batches.n_examples // settings.batch_size)
     n_steps = settings.epochs * steps_per_epoch
-    gradient = posterior_gradient(student, batches.n_examples, prior.strength)
+    gradient = posterior_gradient(student, batches.n_examples, prior.strength, data.observation)
     engine = map_engine.build(gradient, learning_rate=settings.learning_rate, n_steps=n_steps)
     state = engine.init(student.initial_position(generators), generators)
     for step in range(n_steps):
@@ -133,7 +134,7 @@ def sample(
     generators = chain_generators(seed, _SAMPLER_STREAM, len(modes), modes.device)
     batches = Minibatches(data, prior, generators)
     n = batches.n_examples
-    gradient = in_parts(posterior_gradient(student, n, prior.strength))
+    gradient = in_parts(posterior_gradient(student, n, prior.strength, data.observation))
     direction = start_direction(modes, generators)
     plan, steps = _plan(settings, gradient, batches, modes, direction)
     method = METHODS[plan.engine]
@@ -141,7 +142,9 @@ def sample(
     problem = Problem(
         gradient,
         1 / n,
-        lambda at: precision(student, at, batches(n), prior.strength, choose_kind(student)),
+        lambda at: precision(
+            student, at, batches(n), prior.strength, choose_kind(student), data.observation
+        ),
     )
     engine = method.build(problem, plan, steps)
     state = engine.init(modes, generators)
@@ -198,9 +201,9 @@ def _plan(
 ) -> tuple[Plan, Tensor]:
     """The engine, and the step sizes that it starts from, shape (chain,)."""
     steps = modes.new_full((len(modes),), settings.step_size or 0.0)
-    if settings.engine not in ("auto", "hmc"):
-        return make_plan(settings, batches.n_examples, 0.0), steps
     n = batches.n_examples
+    if settings.engine not in ("auto", "hmc") or hopeless_for_hmc(settings, n):
+        return make_plan(settings, n, 0.0), steps
     curvature, _ = largest_curvature(gradient, modes, batches(n), direction, _FIRST_ITERATIONS)
     if settings.step_size is None:
         steps = (n * curvature).rsqrt()

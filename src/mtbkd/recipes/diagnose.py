@@ -18,7 +18,7 @@ from mtbkd.distill import Posterior
 from mtbkd.inference.batches import TrainingSet
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.run import Chains, sample
-from mtbkd.learning import Report, mode_probs, progress_of, starting_modes, training_set
+from mtbkd.learning import Report, progress_of, starting_modes, training_set
 from mtbkd.metrics import agreement, total_variation
 from mtbkd.predictive import draw_probs
 from mtbkd.recipes import find_recipe, stages
@@ -101,13 +101,15 @@ def diagnose_run(
     task = stages.load(recipe, config, out)
     teachers, _ = stages.teach(recipe, config, task, out)
     posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
-    training = training_set(posterior.student, task.train, teachers, posterior.weighting, out)
+    training = training_set(
+        posterior.student, task.train, teachers, posterior.weighting, out, posterior.units
+    )
     task, behind = stages.on_features(task, posterior, out)
     inputs = task.test.inputs
     own = _mean_probs(behind, inputs, out)
     chains, seconds = _reference(out, config, posterior, training, engine, factor, seed, report)
     seen = _look(behind.student, chains.samples, inputs)
-    modes = mode_probs(behind.student, behind.modes, inputs).numpy()
+    modes = _mean_of(behind.student, stages.modes_as_samples(behind.student, behind.modes), inputs)
     found = _judge(own, modes, seen) | {
         "reference": engine,
         "factor": factor,
@@ -154,10 +156,15 @@ def _check(engine: str, factor: float, seed: int, own_seed: int) -> None:
         raise InputError(*faults)
 
 
+def _mean_of(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Floats:
+    """Mean probabilities, shape (example, class)."""
+    parts = draw_probs(student, samples, inputs)
+    return torch.cat([part.double().mean((0, 1)).cpu() for part in parts]).numpy()
+
+
 def _mean_probs(posterior: Posterior, inputs: Tensor, out: Path) -> Floats:
     """The run's predictive on the test set, shape (example, class)."""
-    parts = draw_probs(posterior.student, posterior.samples, inputs)
-    probs = torch.cat([part.double().mean((0, 1)).cpu() for part in parts]).numpy()
+    probs = _mean_of(posterior.student, posterior.samples, inputs)
     if not np.isfinite(probs).all():
         raise InputError(
             f"Expected finite draws in {out / 'samples'}, but the run's sampler diverged. Run it "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,18 @@ from mtbkd.data import Dataset
 from mtbkd.diagnostics import Diagnostics, diagnose
 from mtbkd.distill import Posterior
 from mtbkd.inference.engines import METHODS
-from mtbkd.influence import by_class, disagreement, responsibilities
+from mtbkd.influence import by_class, responsibilities
 from mtbkd.learning import training_set
 from mtbkd.metrics import coverage, error_auroc, exact_coverage, scores
+from mtbkd.observation import OBSERVATIONS
 from mtbkd.outputs import TeacherOutputs
-from mtbkd.predictive import Predictive, draw_probs
-from mtbkd.prior import mixture_terms
+from mtbkd.predictive import Answer, Predictive, draw_outputs, mixture
 from mtbkd.recipes.base import Task
+from mtbkd.recipes.scoring import draw_scores, pool_of, pool_scores, teacher_scores
+from mtbkd.recipes.stages import Rival
 from mtbkd.samples import save_json, save_tensors
 from mtbkd.tables import prediction_table, write_table
-from mtbkd.weights import pool_log_probs
+from mtbkd.types import Family
 
 _PROBES = 50  # test examples whose log-probabilities are the functions of R-hat and ESS
 
@@ -35,7 +38,7 @@ def evaluate(
     teachers: TeacherOutputs,
     costs: dict[str, dict[str, float]],
     posterior: Posterior,
-    baseline_probs: dict[str, Tensor],
+    rivals: dict[str, Rival],
     out: Path,
     milliseconds: float,
     seconds: dict[str, float],
@@ -45,46 +48,43 @@ def evaluate(
     Returns:
         The content of ``metrics.json``.
     """
-    test, labels = task.test, task.test.labels.numpy()
+    test = task.test
     predictive = posterior.predict(
         test.inputs, level=config.predict.level, point=config.predict.point
     )
     outputs = teachers.at(test.ids)
-    log_probs, log_weights = posterior.weighting.apply(outputs.values, outputs.mask)
-    pool = pool_log_probs(log_weights, log_probs).exp().double().numpy()
+    pool, quarrel = pool_of(outputs, posterior.weighting, posterior.units)
     weights, taught, probs = _shares(posterior, task.train, teachers)
     _, split, _ = _shares(posterior, test, teachers)
-    quarrel = disagreement(log_weights, log_probs).double().numpy()
-    chains = _chain_values(posterior, test.inputs, task.calibration.inputs, task)
-    diagnostics = _diagnose(posterior, chains["functions"])
-    extra: dict[str, NDArray[np.generic]] = {
-        "label": np.array([test.classes[i] for i in labels]),
-        "teacher_disagreement": quarrel,
-    }
-    extra |= {f"responsibility.{n}": split[k].numpy() for k, n in enumerate(teachers.names)}
-    table = prediction_table(test.ids, test.classes, predictive, extra)
+    chains = _chain_values(posterior, task)
+    diagnostics = _diagnose(posterior, chains.pop("functions"))
+    table = prediction_table(
+        test.ids, test.classes, predictive, _more_columns(test, quarrel, split, teachers.names)
+    )
     write_table(out / "predictions.parquet", table)
     save_tensors(
         out / "evaluation.safetensors",
         {
-            "pool": torch.from_numpy(pool),
-            "trace": torch.from_numpy(chains["trace"]),
-            "chain_accuracy": torch.from_numpy(chains["accuracy"]),
-            "weights_by_class": by_class(weights, probs).double(),
-            "responsibilities_by_class": by_class(taught, probs).double(),
+            **{f"pool_{name}": value for name, value in pool.items()},
+            **{name: torch.from_numpy(value) for name, value in chains.items()},
+            "weights_by_class": _by_column(weights, probs, test.family),
+            "responsibilities_by_class": _by_column(taught, probs, test.family),
         },
     )
-    names = {n: np.exp(outputs.values[k].double().numpy()) for k, n in enumerate(teachers.names)}
     metrics = {
         "task": task.name,
+        "family": test.family,
         "seed": config.seed,
         "n_train": len(task.train),
         "n_labelled": task.train.n_labelled,
         "n_test": len(test),
-        "teachers": {n: scores(p, labels) for n, p in names.items()},
-        "teacher_pool": scores(pool, labels),
-        "baselines": {n: scores(p.numpy(), labels) for n, p in baseline_probs.items()},
-        "student": _student_scores(predictive, labels),
+        "teachers": teacher_scores(outputs, test.labels, posterior.units),
+        "teacher_pool": pool_scores(pool, test.labels, test.family),
+        "baselines": {
+            name: draw_scores(*rival, test.inputs, test.labels, test.family, posterior.units)
+            for name, rival in rivals.items()
+        },
+        "student": _student_scores(posterior, predictive, test),
         "diagnostics": _diagnostic_numbers(diagnostics, posterior),
         "cost": _costs(posterior, costs, milliseconds, seconds),
     }
@@ -92,7 +92,38 @@ def evaluate(
     return metrics
 
 
-def _student_scores(predictive: Predictive, labels: NDArray[np.int64]) -> dict[str, float | None]:
+def _more_columns(
+    test: Dataset, quarrel: Tensor, shares: Tensor, names: tuple[str, ...]
+) -> dict[str, NDArray[np.generic]]:
+    """Labels, the teachers' disagreement, and each teacher's responsibility."""
+    if test.family == "classification":
+        extra: dict[str, NDArray[np.generic]] = {
+            "label": np.array([test.classes[i] if i >= 0 else "" for i in test.labels.tolist()]),
+            "teacher_disagreement": quarrel.numpy(),
+        }
+        return extra | {f"responsibility.{n}": shares[k].numpy() for k, n in enumerate(names)}
+    extra = {f"label.{c}": test.labels[:, i].numpy() for i, c in enumerate(test.classes)}
+    if test.family == "multilabel":
+        extra["teacher_disagreement"] = quarrel.nan_to_num().sum(1).numpy()
+    else:
+        extra |= {
+            f"teacher_disagreement.{c}": quarrel[:, i].numpy() for i, c in enumerate(test.classes)
+        }
+    return extra | {f"responsibility.{n}": shares[k].mean(-1).numpy() for k, n in enumerate(names)}
+
+
+def _by_column(shares: Tensor, probs: Tensor, family: Family) -> Tensor:
+    """Mean shares in each class as the student sees it, or of each label or target."""
+    return (by_class(shares, probs) if family == "classification" else shares.mean(1)).double()
+
+
+def _student_scores(
+    posterior: Posterior, predictive: Answer, test: Dataset
+) -> dict[str, float | None]:
+    if not isinstance(predictive, Predictive):
+        student, samples, units = posterior.student, posterior.samples, posterior.units
+        return {**draw_scores(student, samples, test.inputs, test.labels, test.family, units)}
+    labels = test.labels.numpy()
     sets = predictive.credible_set(0.9)
     return {
         **scores(predictive.probs, labels),
@@ -107,42 +138,63 @@ def _student_scores(predictive: Predictive, labels: NDArray[np.int64]) -> dict[s
 def _shares(
     posterior: Posterior, data: Dataset, teachers: TeacherOutputs
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights and responsibilities (teacher, example), and the student's probabilities there."""
-    student, prior = posterior.student, posterior.prior
-    known = training_set(student, data, teachers, posterior.weighting)
-    terms = mixture_terms(known.log_probs, known.log_weights, prior.concentration, prior.softening)
-    shares, probs = responsibilities(
-        student,
-        posterior.samples,
-        known.features,
-        terms,
-        student_softening=prior.strength.student_softening,
-    )
-    return known.log_weights.exp().cpu(), shares.cpu(), probs.cpu()
+    """Weights and responsibilities of all teachers, and the student's mean outputs there."""
+    student, units = posterior.student, posterior.units
+    known = training_set(student, data, teachers, posterior.weighting, units=units)
+    shares, means = responsibilities(student, posterior.samples, known, posterior.prior)
+    return known.log_weights.exp().cpu(), shares.cpu(), means.cpu()
 
 
-def _chain_values(
-    posterior: Posterior, inputs: Tensor, probe_inputs: Tensor, task: Task
-) -> dict[str, NDArray[np.float64]]:
-    """Accuracy by chain, log score by draw, and the functions that diagnostics look at."""
-    labels = task.test.labels
-    hits, functions = [], []
-    for probs in draw_probs(posterior.student, posterior.samples, inputs):
-        hits.append(probs.mean(1).argmax(-1).cpu())
-        functions.append(probs[:, :, : max(0, _PROBES - sum(f.shape[2] for f in functions))].cpu())
-    probes = torch.cat(functions, 2).clamp_min(1e-12).log().flatten(2)
-    picked = [
-        probs.cpu() for probs in draw_probs(posterior.student, posterior.samples, probe_inputs)
-    ]
-    known = task.calibration.labels
-    at = known.clamp_min(0)[None, None, :, None]
-    score = torch.cat(picked, 2)
-    score = score.gather(3, at.expand(*score.shape[:2], -1, 1)).clamp_min(1e-12).log()[..., 0]
+def _chain_values(posterior: Posterior, task: Task) -> dict[str, NDArray[np.float64]]:
+    """Each chain's score, log score by draw, and the functions that diagnostics look at.
+
+    ``functions`` are log-probabilities of classes, else the student's outputs, on a few test
+    examples; ``chain_accuracy`` is the share of classes or labels that are right, or
+    ``chain_rmse`` the error of numbers; ``trace`` the log score on calibration examples in nats.
+    """
+    test, family, units = task.test, task.test.family, posterior.units
+    means, functions = [], []
+    for outputs in draw_outputs(posterior.student, posterior.samples, test.inputs):
+        answers = torch.softmax(outputs, -1) if family == "classification" else outputs
+        left = max(0, _PROBES - sum(f.shape[2] for f in functions))
+        if left:
+            some = answers[:, :, :left].cpu()
+            functions.append(some.clamp_min(1e-12).log() if family == "classification" else some)
+        if family == "multilabel":
+            answers = torch.sigmoid(answers)
+        elif family == "regression":
+            answers = mixture(answers, units)[0]
+        means.append(answers.mean(1).cpu())
+    mean = torch.cat(means, 1)  # (chain, example, column)
+    if family == "regression":
+        off = (mean - test.labels).square().nanmean((1, 2)).sqrt()
+        chains = {"chain_rmse": off.double().numpy()}
+    else:
+        right = (mean.argmax(-1) == test.labels).double()
+        if family == "multilabel":
+            right = ((mean > 0.5) == test.labels.bool()).double()
+            right = torch.where(test.labels.isnan(), torch.nan, right)
+        chains = {"chain_accuracy": right.flatten(1).nanmean(1).numpy()}
     return {
-        "accuracy": (torch.cat(hits, 1) == labels).double().mean(1).numpy(),
-        "functions": probes.double().numpy(),
-        "trace": score[:, :, known >= 0].double().mean(-1).numpy(),
+        "functions": torch.cat(functions, 2).flatten(2).double().numpy(),
+        "trace": _trace(posterior, task.calibration),
+        **chains,
     }
+
+
+def _trace(posterior: Posterior, data: Dataset) -> NDArray[np.float64]:
+    """Mean log score of each draw on labelled examples, shape (chain, draw)."""
+    observation = OBSERVATIONS[data.family]
+    known, units = data.known, posterior.units
+    labels = data.labels[known] if units is None else units.labels(data.labels[known])
+    total, start = 0.0, 0
+    for outputs in draw_outputs(posterior.student, posterior.samples, data.inputs[known]):
+        own = labels[start : start + outputs.shape[2]].to(outputs.device)
+        start += len(own)
+        own = own.expand(*outputs.shape[:2], *own.shape)
+        each = observation.log_likelihood(outputs.double(), own)
+        total = total + each.clamp_min(math.log(1e-12)).sum(-1).cpu()
+    return (torch.as_tensor(total) / len(labels)).numpy()
 
 
 def _diagnose(posterior: Posterior, functions: NDArray[np.float64]) -> Diagnostics:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,23 +17,31 @@ from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.learning import (
     Report,
     cached_features,
-    mode_probs,
+    mode_score,
     starting_modes,
     training_set,
 )
+from mtbkd.observation import OBSERVATIONS
 from mtbkd.outputs import TeacherOutputs, load_outputs, save_outputs
-from mtbkd.posterior import Strength
+from mtbkd.prior import Strength
 from mtbkd.recipes.base import Recipe, Task
 from mtbkd.recipes.folder import read_json
-from mtbkd.samples import save_json
-from mtbkd.student import widened
+from mtbkd.samples import PosteriorSamples, save_json
+from mtbkd.student import Student, widened
 from mtbkd.types import InputError
-from mtbkd.weights import entropy_weights, pool_log_probs, uniform_weights
+from mtbkd.weights import Weighting, pool_log_probs
 
 _WIDENINGS = (1.0, 4.0)
-_TIMED = 128
+_TIMED, _ROWS = 128, 2**14
 
 Costs = dict[str, dict[str, float]]
+
+
+class Rival(NamedTuple):
+    """A baseline: a student and its modes, as draws."""
+
+    student: Student
+    samples: PosteriorSamples
 
 
 def check_scenario(recipe: Recipe, config: RunConfig) -> None:
@@ -135,40 +144,37 @@ def baselines(
     posterior: Posterior,
     out: Path,
     report: Report | None,
-) -> dict[str, Tensor]:
-    """Predictions on the test set of what a student is usually trained with.
+) -> dict[str, Rival]:
+    """What a student is usually trained with.
 
     Every baseline has the student's network, steps and number of modes, whose predictions are
     averaged; what it learns from differs. Its weight prior is the student's or a wider one,
     whichever has the better log score on the calibration labels.
-
-    Returns:
-        Probabilities of each baseline, shape (example, class).
     """
     if not config.baselines:
         return {}
-    prior = posterior.prior
-    full = training_set(posterior.student, task.train, teachers, posterior.weighting)
-    raw = teachers.at(task.train.ids)
-    log_probs, mask = raw.values.to(full.labels.device), raw.mask.to(full.labels.device)
-    known = full.labels >= 0
-    labels_only = TrainingSet(
-        full.features[known],
-        full.labels[known],
-        full.log_probs[:, known],
-        full.log_weights[:, known],
-    )
+    prior, units = posterior.prior, posterior.units
+    student, weighting = posterior.student, posterior.weighting
+    full = training_set(student, task.train, teachers, weighting, units=units)
+    raw = training_set(student, task.train, teachers, Weighting("entropy"), units=units)
+    even = training_set(student, task.train, teachers, Weighting("uniform"), units=units)
     trials: dict[str, tuple[TrainingSet, Prior]] = {
-        "labels only": (labels_only, replace(prior, strength=Strength(power=0.0))),
-        "averaged KD": (_pooled(full, log_probs, uniform_weights(mask)), prior),
-        "entropy-weighted KD": (_pooled(full, log_probs, entropy_weights(log_probs, mask)), prior),
+        "labels only": (
+            full.subset(task.train.known),
+            replace(prior, strength=Strength(power=0.0)),
+        ),
+        "averaged KD": (pooled(even), prior),
+        "entropy-weighted KD": (pooled(raw), prior),
     }
-    probs = {}
+    known = task.calibration.known
+    labels = task.calibration.labels[known]
+    labels = labels if units is None else units.labels(labels)
+    found: dict[str, Rival] = {}
     for name, (training, its_prior) in trials.items():
         best = -torch.inf
         for widening in _WIDENINGS:
             student = widened(posterior.student, widening)
-            found = starting_modes(
+            modes = starting_modes(
                 student,
                 training,
                 its_prior,
@@ -179,17 +185,41 @@ def baselines(
                 f"{name.replace(' ', '-')}-{widening:g}",
                 report,
             )
-            held = mode_probs(student, found, task.calibration.inputs)
-            picked = held.gather(1, task.calibration.labels.clamp_min(0)[:, None])[:, 0]
-            score = float(picked[task.calibration.labels >= 0].log().mean())
+            inputs = task.calibration.inputs[known]
+            score = mode_score(student, modes, inputs, labels, training.observation)
             if score > best:
-                best, probs[name] = score, mode_probs(student, found, task.test.inputs)
-    return probs
+                best, found[name] = score, Rival(student, modes_as_samples(student, modes))
+    return found
 
 
-def _pooled(full: TrainingSet, log_probs: Tensor, log_weights: Tensor) -> TrainingSet:
-    """The same examples with one teacher: the weighted mean of all."""
-    pool = pool_log_probs(log_weights, log_probs)[None]
-    silent = torch.isneginf(log_weights).all(0)
-    only = torch.zeros_like(log_weights[:1]).masked_fill(silent, -torch.inf)
-    return TrainingSet(full.features, full.labels, pool.nan_to_num(neginf=-16.0), only)
+def modes_as_samples(student: Student, modes: Tensor) -> PosteriorSamples:
+    """Modes as one draw of each chain, so that they are averaged as draws are."""
+    shapes = tuple(tuple(shape) for shape in student.shapes)
+    return PosteriorSamples((student.natural(modes)[:, None],), student.names, shapes)
+
+
+def pooled(data: TrainingSet) -> TrainingSet:
+    """The same examples with one teacher: the weighted mean of all, which knows every class."""
+    values, weights = [], []
+    for start in range(0, len(data), _ROWS):
+        said = data.said(slice(start, start + _ROWS))
+        log_weights = said.log_weights
+        silent = torch.isneginf(log_weights).all(0)
+        complete = data.observation.complete(said, data.temperature)
+        if data.observation.family == "regression":
+            own = log_weights.exp().unsqueeze(-1)
+            mean = (own[..., 0] * complete[..., 0]).sum(0)
+            around = complete[..., 1].exp() + (complete[..., 0] - mean).square()
+            spread = (own[..., 0] * around).sum(0).clamp_min(1e-12).log()
+            pool = torch.stack([mean, torch.where(silent, 0.0, spread)], -1)
+        else:
+            pool = pool_log_probs(log_weights, complete).nan_to_num(neginf=-16.0)
+        values.append(pool[None])
+        weights.append(torch.zeros_like(log_weights[:1]).masked_fill(silent, -torch.inf))
+    return TrainingSet(
+        data.features,
+        data.labels,
+        torch.cat(values, 1),
+        torch.cat(weights, 1),
+        observation=OBSERVATIONS[data.observation.family],
+    )

@@ -1,0 +1,162 @@
+r"""Numbers: a Gaussian likelihood whose mean and log variance are the student's outputs.
+
+A teacher's prediction ``N(m, s^2)`` worth ``concentration`` pseudo-observations that are spread as
+it says gives the component
+
+    f_k = exp(-concentration * KL(N(m, s^2) || N(mu, v)))
+
+up to one constant shared by all teachers: the normal-inverse-gamma density of ``(mu, v)`` relative
+to the measure ``dmu dv / v^(3/2)``, Jeffreys' for location and scale, under which it is proper for
+any concentration. Given ``v = s^2`` it is the density ``N(mu; m, s^2 / concentration)``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtbkd.observation.base import Observation, Said, psd_root
+from mtbkd.prior import Strength
+from mtbkd.types import Batch
+
+
+class GaussianTerms(NamedTuple):
+    """What the mixture needs from the teachers, each of shape (teacher, example, target).
+
+    Attributes:
+        mean: Of the teacher.
+        log_variance: Of the teacher, softened.
+        counts: Pseudo-observations; 0 where no teacher says anything.
+        log_offsets: Log weights.
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+    counts: Tensor
+    log_offsets: Tensor
+
+
+def _terms(said: Said, concentration: float, softening: float | Tensor) -> GaussianTerms:
+    mean, log_variance = said.values.unbind(-1)
+    if isinstance(softening, Tensor):
+        log_variance = log_variance + softening.log()[:, None, None]
+    else:
+        log_variance = log_variance + math.log(softening)
+    silent = torch.isneginf(said.log_weights).all(0)
+    offsets = torch.where(silent, -math.log(len(mean)), said.log_weights)
+    counts = torch.full_like(mean, concentration) * ~silent
+    return GaussianTerms(mean, log_variance, counts, offsets)
+
+
+def _parts(terms: GaussianTerms, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
+    """Log of weighted components, and squared distances in units of the student's variance.
+
+    Returns:
+        Both of shape (..., teacher, example, target).
+    """
+    mu, ell = mean.unsqueeze(-3), log_variance.unsqueeze(-3)
+    distance = ((mu - terms.mean).square() + terms.log_variance.exp()) * torch.exp(-ell)
+    divergence = 0.5 * (ell - terms.log_variance + distance - 1)
+    return terms.log_offsets - terms.counts * divergence, distance
+
+
+def _likelihood(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log likelihood and its derivatives in mean and log variance: (..., example, target)."""
+    mean, log_variance = outputs.chunk(2, -1)
+    known = ~labels.isnan()
+    gap = torch.where(known, labels.nan_to_num() - mean, 0.0)
+    precision = torch.exp(-log_variance)
+    distance = gap.square() * precision
+    value = -0.5 * (math.log(2 * math.pi) + log_variance + distance)
+    return torch.where(known, value, 0.0), gap * precision, 0.5 * (distance - 1) * known
+
+
+def _value(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    mean, log_variance = outputs.chunk(2, -1)
+    soft = math.log(strength.student_softening)
+    parts, _ = _parts(batch.terms, mean, log_variance + soft)
+    mixture = torch.logsumexp(parts, -3)
+    return (_likelihood(outputs, batch.labels)[0] + strength.power * mixture).sum(-1)
+
+
+def _value_and_slope(outputs: Tensor, batch: Batch, strength: Strength) -> tuple[Tensor, Tensor]:
+    mean, log_variance = outputs.chunk(2, -1)
+    ell = log_variance + math.log(strength.student_softening)
+    value, by_mean, by_spread = _likelihood(outputs, batch.labels)
+    terms: GaussianTerms = batch.terms
+    parts, distance = _parts(terms, mean, ell)
+    mixture = torch.logsumexp(parts, -3)
+    pull = (parts - mixture.unsqueeze(-3)).exp() * terms.counts
+    to_mean = (pull * (terms.mean - mean.unsqueeze(-3))).sum(-3) * torch.exp(-ell)
+    to_spread = 0.5 * (pull * (distance - 1)).sum(-3)
+    power = strength.power
+    if isinstance(power, Tensor):
+        power = power[:, None, None]
+    slopes = torch.cat([by_mean + power * to_mean, by_spread + power * to_spread], -1)
+    return (value + power * mixture).sum(-1), slopes
+
+
+def _roots(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    """Of the Fisher information ``diag(1 / v, 1 / 2)`` of each Gaussian, less ``Cov_r`` of pulls."""
+    mean, log_variance = outputs.chunk(2, -1)
+    ell = log_variance + math.log(strength.student_softening)
+    terms: GaussianTerms = batch.terms
+    parts, distance = _parts(terms, mean, ell)
+    shares = torch.softmax(parts, 0)
+    pulls = terms.counts[..., None] * torch.stack(
+        [(terms.mean - mean) * torch.exp(-ell), 0.5 * (distance - 1)], -1
+    )
+    centred = pulls - (shares[..., None] * pulls).sum(0)
+    covariance = torch.einsum("knd,kndi,kndj->ndij", shares, centred, centred)
+    counts = (shares * terms.counts).sum(0)
+
+    def fisher(spread: Tensor, times: Tensor) -> Tensor:
+        both = torch.stack([torch.exp(-spread), torch.full_like(spread, 0.5)], -1)
+        return torch.diag_embed(both * times[..., None])
+
+    known = (~batch.labels.isnan()).to(outputs.dtype)
+    curvature = fisher(log_variance, known) + strength.power * (fisher(ell, counts) - covariance)
+    blocks = psd_root(curvature)  # (example, target, 2, 2)
+    n_targets = mean.shape[-1]
+    roots = outputs.new_zeros(*outputs.shape, 2 * n_targets)
+    for t in range(n_targets):
+        for i in range(2):
+            for j in range(2):
+                roots[:, t + i * n_targets, t + j * n_targets] = blocks[:, t, i, j]
+    return roots
+
+
+def _log_responsibilities(terms: GaussianTerms, outputs: Tensor, softening: float) -> Tensor:
+    mean, log_variance = outputs.chunk(2, -1)
+    return torch.log_softmax(_parts(terms, mean, log_variance + math.log(softening))[0], -3)
+
+
+def _complete(said: Said, temperature: Tensor | None) -> Tensor:
+    if temperature is None:
+        return said.values
+    mean, log_variance = said.values.unbind(-1)
+    return torch.stack([mean, log_variance + temperature.log()[:, None, None]], -1)
+
+
+def _score(said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
+    complete = _complete(said, temperature)
+    return _likelihood(torch.cat(complete.unbind(-1), -1), labels.expand(complete.shape[:-1]))[0]
+
+
+GAUSSIAN = Observation(
+    family="regression",
+    n_outputs=lambda n: 2 * n,
+    log_likelihood=lambda outputs, labels: _likelihood(outputs, labels)[0].sum(-1),
+    terms=_terms,
+    value=_value,
+    value_and_slope=_value_and_slope,
+    roots=_roots,
+    log_responsibilities=_log_responsibilities,
+    complete=_complete,
+    score=_score,
+    features=lambda values: 0.5 * values[..., 1:],
+)
+"""Numbers; the student's outputs are the means of all targets, then their log variances."""

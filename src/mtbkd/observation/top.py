@@ -1,0 +1,178 @@
+"""One class of very many, of which the teachers give only the most probable: language models.
+
+All other classes are one block, the tail, so a component is the density of a Dirichlet of the kept
+classes and the tail (amalgamation property). What the teachers add to the cost of a step grows with
+the classes that were kept, not with all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtbkd.observation.base import Observation, Said
+from mtbkd.observation.categorical import confidence, log_likelihood, log_softmax
+from mtbkd.prior import Strength
+from mtbkd.types import Batch, InputError
+
+_LEAST_TAIL = 1e-7  # what float32 tells from zero beside one
+
+
+class TopTerms(NamedTuple):
+    """What the mixture needs from the teachers.
+
+    Attributes:
+        kept: Classes, shape (teacher, example, kept); 0 where fewer were kept.
+        pseudo_counts: Of these classes, 0 where fewer were kept, then of the tail, shape
+            (teacher, example, kept + 1).
+        log_offsets: Log weight minus log of the relative normaliser, shape (teacher, example).
+    """
+
+    kept: Tensor
+    pseudo_counts: Tensor
+    log_offsets: Tensor
+
+
+def top(n_classes: int) -> Observation:
+    """Observation of one class of ``n_classes``, the teachers' outputs cut to the most probable."""
+
+    def terms(said: Said, concentration: float, softening: float | Tensor) -> TopTerms:
+        if said.kept is None:
+            raise ValueError("outputs that were not cut")
+        return top_terms(said, concentration, softening, n_classes)
+
+    def complete(said: Said, temperature: Tensor | None) -> Tensor:
+        assert said.kept is not None
+        own = log_tempered(said, 1.0 if temperature is None else temperature, n_classes)
+        n_tail = (n_classes - (said.kept >= 0).sum(-1, keepdim=True)).clamp_min(1)
+        full = (own[..., -1:] - n_tail.log()).expand(*own.shape[:-1], n_classes + 1).clone()
+        index = torch.where(said.kept < 0, n_classes, said.kept.long())  # unused ones fall off
+        return full.scatter_(-1, index, own[..., :-1])[..., :-1].to(said.values)
+
+    def score(said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
+        assert said.kept is not None
+        own = log_tempered(said, 1.0 if temperature is None else temperature, n_classes)
+        hit = said.kept == labels.clamp_min(0)[:, None]
+        n_tail = (n_classes - (said.kept >= 0).sum(-1)).clamp_min(1)
+        among = own[..., :-1].masked_fill(~hit, -torch.inf).amax(-1)
+        found = torch.where(hit.any(-1), among, own[..., -1] - n_tail.log())
+        return torch.where(labels >= 0, found, 0.0)
+
+    return Observation(
+        family="classification",
+        n_outputs=lambda n: n,
+        log_likelihood=log_likelihood,
+        terms=terms,
+        value=_value,
+        value_and_slope=_value_and_slope,
+        roots=_roots,
+        log_responsibilities=_shares,
+        complete=complete,
+        score=score,
+        features=confidence,
+    )
+
+
+def log_tempered(said: Said, softening: float | Tensor, n_classes: int) -> Tensor:
+    """Log-probabilities of kept classes and tail, softened: (teacher, example, kept + 1), float64.
+
+    The tail is softened as if its classes were equally probable.
+    """
+    assert said.kept is not None
+    unused = said.kept < 0
+    n_tail = (n_classes - (~unused).sum(-1, keepdim=True)).clamp_min(1).double()
+    if isinstance(softening, Tensor):
+        softening = softening[:, None, None]
+    each, rest = said.values.double().split([said.kept.shape[-1], 1], -1)
+    tail = (rest - n_tail.log()) / softening + n_tail.log()
+    return torch.log_softmax(
+        torch.cat([(each / softening).masked_fill(unused, -torch.inf), tail], -1), -1
+    )
+
+
+def top_terms(
+    said: Said, concentration: float, softening: float | Tensor, n_classes: int
+) -> TopTerms:
+    """Pseudo-counts of the kept classes and of the tail, and the offsets."""
+    assert said.kept is not None
+    kept = said.kept.long()
+    counts = concentration * log_tempered(said, softening, n_classes).exp()
+    n_tail = (n_classes - (kept >= 0).sum(-1, keepdim=True)).clamp_min(1)
+    sizes = torch.cat([torch.ones_like(kept), n_tail], -1).double()
+    log_beta = (torch.lgamma(sizes + counts) - torch.lgamma(sizes)).sum(-1)
+    log_beta = log_beta - (math.lgamma(n_classes + concentration) - math.lgamma(n_classes))
+    silent = torch.isneginf(said.log_weights).all(0)
+    offsets = torch.where(silent, -math.log(len(kept)), said.log_weights - log_beta)
+    counts = torch.where(silent[:, None], torch.zeros((), device=counts.device), counts)
+    return TopTerms(kept.clamp_min(0), counts.float(), offsets.float())
+
+
+def components(terms: TopTerms, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Log of weighted components, and the student's probabilities of kept classes and tails.
+
+    Args:
+        terms: Prepared by `top_terms`.
+        log_q: Shape (..., example, class).
+
+    Returns:
+        Shapes (..., teacher, example), (..., teacher, example, kept), (..., teacher, example).
+    """
+    n_teachers = terms.kept.shape[-3]
+    index = terms.kept.movedim(-3, -2).flatten(-2)  # (..., example, teacher and kept)
+    own = log_q.gather(-1, index).unflatten(-1, (n_teachers, -1)).movedim(-2, -3)
+    counts, tail_count = terms.pseudo_counts[..., :-1], terms.pseudo_counts[..., -1]
+    q = own.exp() * (counts > 0)
+    tail = (1 - q.sum(-1)).clamp_min(_LEAST_TAIL)
+    densities = (counts * own).sum(-1) + tail_count * tail.log() + terms.log_offsets
+    return densities, q, tail
+
+
+def _value(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    log_q = torch.log_softmax(outputs / strength.student_softening, dim=-1)
+    mixture = torch.logsumexp(components(batch.terms, log_q)[0], -2)
+    return log_likelihood(outputs, batch.labels) + strength.power * mixture
+
+
+def _value_and_slope(outputs: Tensor, batch: Batch, strength: Strength) -> tuple[Tensor, Tensor]:
+    """One pass over all classes, for the softmax; the teachers touch only what they kept.
+
+    ``log q(tail) = log(1 - sum q_j)`` pulls every class by ``q_c / q(tail) - q_c``, and a kept one
+    by ``q_c / q(tail)`` less.
+    """
+    log_q = log_softmax(outputs)
+    labelled = (batch.labels >= 0).to(outputs.dtype).unsqueeze(-1)
+    index = batch.labels.clamp_min(0).unsqueeze(-1)
+    values = (log_q.gather(-1, index) * labelled).squeeze(-1)
+    soft, power = strength.student_softening, strength.power
+    softened = log_q if soft == 1.0 else log_softmax(outputs / soft)
+    terms: TopTerms = batch.terms
+    parts, q, tail = components(terms, softened)
+    mixture = torch.logsumexp(parts, -2)
+    pull = (parts - mixture.unsqueeze(-2)).exp().unsqueeze(-1) * terms.pseudo_counts
+    if isinstance(power, Tensor):
+        mixture, pull, power = mixture * power[:, None], pull * power[:, None, None, None], 1.0
+    by_tail = pull[..., -1:] / tail.unsqueeze(-1)
+    sparse = (pull[..., :-1] - by_tail * q).movedim(-3, -2).flatten(-2) * (power / soft)
+    dense = (by_tail.squeeze(-1) - pull.sum(-1)).sum(-2).unsqueeze(-1) * (power / soft)
+    if soft == 1.0:
+        slopes = log_q.exp().mul_(dense - labelled)
+    else:
+        slopes = log_q.exp().mul_(-labelled).addcmul_(softened.exp(), dense)
+    slopes.scatter_add_(-1, index, labelled)
+    slopes.scatter_add_(-1, terms.kept.movedim(-3, -2).flatten(-2), sparse)
+    return values.add_(mixture, alpha=power), slopes
+
+
+def _roots(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    raise InputError(
+        f"Expected teachers' outputs on all classes for sampler.engine=laplace, but got the most "
+        f"probable of {outputs.shape[-1]}. Use another engine, such as sghmc."
+    )
+
+
+def _shares(terms: TopTerms, outputs: Tensor, softening: float) -> Tensor:
+    log_q = torch.log_softmax(outputs / softening, dim=-1)
+    return torch.log_softmax(components(terms, log_q)[0], -2)

@@ -1,0 +1,123 @@
+"""Scores of students, teachers and pools on labelled examples, whatever is predicted."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mtbkd.influence import disagreement, spread_of_means
+from mtbkd.learning import observation_of
+from mtbkd.metrics import label_scores, number_scores, scores
+from mtbkd.outputs import TeacherOutputs
+from mtbkd.predictive import draw_outputs, mixture
+from mtbkd.samples import PosteriorSamples
+from mtbkd.student import Student
+from mtbkd.types import Family
+from mtbkd.units import Units
+from mtbkd.weights import Weighting, pool_log_probs
+
+Floats = NDArray[np.float64]
+Scores = dict[str, float | None]
+
+
+def draw_scores(
+    student: Student,
+    samples: PosteriorSamples,
+    inputs: Tensor,
+    labels: Tensor,
+    family: Family,
+    units: Units | None,
+) -> dict[str, float]:
+    """Scores of the mean prediction of all draws, or of their mixture for numbers."""
+    parts = []
+    for outputs in draw_outputs(student, samples, inputs):
+        draws = outputs.flatten(0, 1)
+        if family == "regression":
+            parts.append(torch.stack(mixture(draws, units)).cpu())
+        elif family == "multilabel":
+            parts.append(torch.sigmoid(draws).double().mean(0).cpu())
+        else:
+            parts.append(torch.softmax(draws, -1).double().mean(0).cpu())
+    known = labels.numpy()
+    if family == "regression":
+        means, spreads = torch.cat(parts, 2).numpy()
+        return number_scores(means, spreads, known)
+    probs = torch.cat(parts).numpy()
+    return label_scores(probs, known) if family == "multilabel" else scores(probs, known)
+
+
+def teacher_scores(
+    outputs: TeacherOutputs, labels: Tensor, units: Units | None
+) -> dict[str, Scores]:
+    """Scores of each teacher by itself, where it says something; nothing for one that is silent.
+
+    A teacher's classes that it does not tell apart, or does not know, are equally probable to it.
+    """
+    observation, _ = observation_of(outputs)
+    said = Weighting("uniform").apply(_in_units(outputs, units), outputs.mask, outputs.kept, observation)
+    complete, found = observation.complete(said, None), {}
+    for k, name in enumerate(outputs.names):
+        mask, own = outputs.mask[k], labels
+        if not mask.any():
+            continue
+        if outputs.family == "classification":
+            found[name] = scores(_probs(complete[k][mask]), own[mask].numpy())
+            continue
+        own = torch.where(mask, labels, torch.nan).numpy()
+        if outputs.family == "multilabel":
+            found[name] = label_scores(_probs(complete[k][..., 1]), own)
+        else:
+            means, spreads = mixture(torch.cat(complete[k].unbind(-1), -1), units)
+            found[name] = number_scores(means.numpy()[None], spreads.numpy()[None], own)
+    return found
+
+
+def pool_of(
+    outputs: TeacherOutputs, weighting: Weighting, units: Units | None
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The teachers' weighted pool, and how much the teachers disagree.
+
+    Returns:
+        ``probs`` (example, class or label), or ``means``, ``sds`` and ``weights`` (teacher,
+        example, target); and the weighted Jensen-Shannon divergence in nats, (example,) or
+        (example, label), or the weighted standard deviation of means, (example, target).
+    """
+    observation, _ = observation_of(outputs)
+    values = _in_units(outputs, units)
+    said = weighting.apply(values, outputs.mask, outputs.kept, observation)
+    complete = observation.complete(said, weighting.temperature)
+    if outputs.family == "regression":
+        means, spreads = mixture(torch.cat(complete.unbind(-1), -1), units)
+        apart = spread_of_means(said.log_weights, complete)
+        apart = apart if units is None else apart * units.scale
+        weights = said.log_weights.exp().double().nan_to_num()
+        return {"means": means, "sds": spreads, "weights": weights}, apart.double()
+    pool = pool_log_probs(said.log_weights, complete).exp().double()
+    quarrel = disagreement(said.log_weights, complete).double()
+    return {"probs": pool[..., 1] if outputs.family == "multilabel" else pool}, quarrel
+
+
+def pool_scores(pool: dict[str, Tensor], labels: Tensor, family: Family) -> dict[str, float]:
+    """Scores of `pool_of`, where any teacher says something."""
+    if family == "regression":
+        silent = pool["weights"].sum(0) == 0
+        known = torch.where(silent, torch.nan, labels).numpy()
+        weights = torch.where(silent, 1 / len(pool["weights"]), pool["weights"]).numpy()
+        return number_scores(pool["means"].numpy(), pool["sds"].numpy(), known, weights)
+    probs = pool["probs"]
+    if family == "multilabel":
+        known = torch.where(probs.isfinite() & (probs > 0), labels, torch.nan)
+        return label_scores(probs.nan_to_num(0.5).numpy(), known.numpy())
+    heard = probs.sum(1) > 0
+    return scores(probs[heard].numpy(), labels[heard].numpy())
+
+
+def _in_units(outputs: TeacherOutputs, units: Units | None) -> Tensor:
+    values = outputs.values.float()
+    return values if units is None else units.values(values)
+
+
+def _probs(log_probs: Tensor) -> Floats:
+    return np.exp(log_probs.double().numpy())
