@@ -98,7 +98,7 @@ def jax_density(p: Problem) -> Callable[[jax.Array], jax.Array]:
     data, prior, hidden = p.data, p.prior, p.config.student.hidden[0]
     x, y = jnp.asarray(data.features.numpy()), jnp.asarray(data.labels.numpy())
     labelled, chosen = (y >= 0).astype(jnp.float32), jnp.maximum(y, 0)
-    probs = jax.nn.softmax(jnp.asarray(data.log_probs.numpy()) / prior.softening)
+    probs = jax.nn.softmax(jnp.asarray(data.values.numpy()) / prior.softening)
     counts = prior.concentration * probs
     log_beta = gammaln(1 + counts).sum(-1) - gammaln((1 + counts).sum(-1))
     offsets = jnp.asarray(data.log_weights.numpy()) - log_beta

@@ -39,6 +39,7 @@ from mtbkd.recipes.base import mlp
 from mtbkd.recipes.synthetic import SCENARIOS, Scenario, make_world
 from mtbkd.student import make_student
 from mtbkd.types import InputError
+from mtbkd.observation.categorical import tempered
 from mtbkd.weights import Weighting, fit_stacked, uniform_weights
 
 WEIGHT_SCALE, TEST = 2.0, 60
@@ -78,12 +79,12 @@ def make_data(name: str, replications: int, seed: int) -> Data:
         if scenario_of(name).kind == "reused":
             held[:n] = False
         fit = fit_stacked(log_probs[:, held], mask[:, held], labels[held])
-        tempered, weights = Weighting("stacked", fit).apply(log_probs[:, :n], mask[:, :n])
+        weights = Weighting("stacked", fit).apply(log_probs[:, :n], mask[:, :n]).log_weights
         rows.append(
             Data(
                 inputs[:n],
                 labels[:n],
-                tempered,
+                tempered(log_probs[:, :n], fit.temperature),
                 weights,
                 log_probs[:, :n],
                 inputs[n + n_calibration :],

@@ -14,7 +14,6 @@ import mtbkd
 from mtbkd.distill import load_posterior
 from mtbkd.influence import by_class, responsibilities
 from mtbkd.learning import training_set
-from mtbkd.prior import mixture_terms
 
 CLASSES = ("left", "right")
 QUICK = {
@@ -68,8 +67,9 @@ def test_the_good_teacher_is_the_one_that_taught(scene):
     posterior = mtbkd.distill(network(), data, teachers(), calibration=calibration, **QUICK)
     assert posterior.weighting.rule == "stacked"
     training = training_set(posterior.student, data, teachers(), posterior.weighting)
-    terms = mixture_terms(training.values, training.log_weights, posterior.prior.concentration)
-    shares, probs = responsibilities(posterior.student, posterior.samples, training.features, terms)
+    shares, probs = responsibilities(
+        posterior.student, posterior.samples, training, posterior.prior
+    )
     assert (by_class(shares, probs)[0] > 0.85).all()
     answer = posterior.predict(torch.tensor([[3.0, 0.0], [-3.0, 0.0]]))
     assert answer.probs[0, 1] > 0.9

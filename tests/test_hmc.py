@@ -233,7 +233,7 @@ def test_gradient_in_parts_equals_the_whole_and_holds_few_examples(n_rows):
     data = replace(
         data,
         features=data.features.double(),
-        log_probs=data.log_probs.double(),
+        values=data.values.double(),
         log_weights=data.log_weights.double(),
     )
     generators = chain_generators(0, 0, 2, CPU)

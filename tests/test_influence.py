@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from scipy.spatial.distance import jensenshannon
 
+from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.influence import by_class, disagreement, responsibilities
-from mtbkd.prior import mixture_terms
 from mtbkd.samples import PosteriorSamples
 from mtbkd.student import make_student
 
@@ -25,9 +25,8 @@ def _scene():
 
 def test_responsibilities_are_those_of_each_draw_averaged():
     student, samples, inputs, log_probs, log_weights = _scene()
-    shares, probs = responsibilities(
-        student, samples, inputs, mixture_terms(log_probs, log_weights, 4.0)
-    )
+    data = TrainingSet(inputs, torch.full((7,), -1), log_probs, log_weights)
+    shares, probs = responsibilities(student, samples, data, Prior(4.0))
     expected, mean = torch.zeros(3, 7), torch.zeros(7, 3)
     for draw in samples.segments[0].flatten(0, 1):
         q = torch.softmax(student.logits_at(draw, inputs), -1)
@@ -43,9 +42,8 @@ def test_responsibilities_are_those_of_each_draw_averaged():
 def test_a_silent_teacher_has_no_share():
     student, samples, inputs, log_probs, log_weights = _scene()
     log_weights[1, 2] = -math.inf
-    shares, _ = responsibilities(
-        student, samples, inputs, mixture_terms(log_probs, log_weights, 4.0)
-    )
+    data = TrainingSet(inputs, torch.full((7,), -1), log_probs, log_weights)
+    shares, _ = responsibilities(student, samples, data, Prior(4.0))
     assert shares[1, 2] == 0
     torch.testing.assert_close(shares.sum(0), torch.ones(7))
 

@@ -221,7 +221,7 @@ def test_step_size_falls_as_examples_are_added(student, modes, engine):
     """Four times the same examples: four times the curvature, on all of them at once."""
     data = training()
     more = TrainingSet(
-        data.features.repeat(4, 1), data.labels.repeat(4), data.log_probs.repeat(1, 4, 1),
+        data.features.repeat(4, 1), data.labels.repeat(4), data.values.repeat(1, 4, 1),
         data.log_weights.repeat(1, 4),
     )  # fmt: skip
     settings = SamplerSettings(engine=engine, burn_in=8, draws=1, thinning=1, batch_size=160)

@@ -7,13 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtbkd.observation.categorical import confidence, tempered
 from mtbkd.weights import (
     Weighting,
     entropy,
     entropy_weights,
     fit_stacked,
     pool_log_probs,
-    pool_log_score,
     uniform_weights,
 )
 
@@ -29,8 +29,9 @@ def two_point(*probs: float) -> torch.Tensor:
     return torch.tensor([[[p, 1 - p]] for p in probs]).log().clamp_min(-16)
 
 
-def score(log_weights, log_probs, labels) -> float:
-    return float(pool_log_probs(log_weights, log_probs).gather(1, labels[:, None]).mean())
+def score(log_weights, log_probs, labels, nobody=None) -> float:
+    pool = pool_log_probs(log_weights, log_probs, nobody)
+    return float(pool.gather(1, labels[:, None]).mean())
 
 
 def experts(seed: int, n_examples: int, sharpness: float = 4.0):
@@ -131,7 +132,7 @@ def test_identical_teachers_are_weighted_alike():
     log_probs, labels = noisy_copies(0, 150, 1)
     twins = log_probs.expand(2, -1, -1)
     fit = fit_stacked(twins, everyone(twins), labels)
-    weights = fit.log_weights(twins, everyone(twins)).exp()
+    weights = fit.log_weights(confidence(twins), everyone(twins))[0].exp()
     assert torch.equal(weights, torch.full((2, 150), 0.5))
 
 
@@ -144,7 +145,9 @@ def test_indistinguishable_teachers_are_not_told_apart():
         fit = fit_stacked(log_probs[:, train], everyone(log_probs)[:, train], labels[train])
         mask = everyone(log_probs)[:, test]
         uniform = score(uniform_weights(mask), log_probs[:, test], labels[test])
-        stacked = float(pool_log_score(fit, log_probs[:, test], mask, labels[test]).mean())
+        log_weights, nobody = fit.log_weights(confidence(log_probs[:, test]), mask)
+        told = tempered(log_probs[:, test], fit.temperature)
+        stacked = score(log_weights, told, labels[test], nobody)
         assert stacked > uniform - 0.04
         scales.append(fit.scale)
     assert scales.count(0.0) >= 0.8 * n_sets
@@ -156,11 +159,12 @@ def test_experts_are_trusted_on_their_classes():
     train, test = slice(0, 300), slice(300, None)
     fit = fit_stacked(log_probs[:, train], everyone(log_probs)[:, train], labels[train])
     log_probs, labels, mask = log_probs[:, test], labels[test], everyone(log_probs)[:, test]
-    tempered, log_weights = Weighting("stacked", fit).apply(log_probs, mask)
+    said = Weighting("stacked", fit).apply(log_probs, mask)
+    log_weights = said.log_weights
     upper = labels >= N_CLASSES // 2
     own = torch.where(upper, log_weights[1], log_weights[0]).exp()
     assert own.mean() > 0.75
-    stacked = score(log_weights, tempered, labels)
+    stacked = score(log_weights, tempered(log_probs, fit.temperature), labels, said.nobody)
     rivals = (uniform_weights(mask), entropy_weights(log_probs, mask))
     assert all(stacked > score(rival, log_probs, labels) + 0.1 for rival in rivals)
 
@@ -174,7 +178,7 @@ def test_temperature_of_an_overconfident_teacher_is_found(factor):
     fit = fit_stacked(log_probs, everyone(log_probs), labels)
     assert fit.temperature.item() == pytest.approx(factor, rel=0.08)
     torch.testing.assert_close(
-        fit.tempered(log_probs)[0], torch.log_softmax(logits, -1), atol=1.0, rtol=0.1
+        tempered(log_probs, fit.temperature)[0], torch.log_softmax(logits, -1), atol=1.0, rtol=0.1
     )
 
 
@@ -185,8 +189,9 @@ def test_stacked_gives_masked_teachers_no_weight_and_fits_without_them():
     other = log_probs.clone()
     other[0, ::2] = -math.log(N_CLASSES)
     fits = [fit_stacked(each, mask, labels) for each in (log_probs, other)]
-    weights = fits[0].log_weights(log_probs, mask).exp()
-    assert (weights[0, ::2] == 0).all()
-    torch.testing.assert_close(weights.sum(0), torch.ones(200))
+    log_weights, nobody = fits[0].log_weights(confidence(log_probs), mask)
+    assert torch.isneginf(log_weights[0, ::2]).all()
+    total = log_weights.exp().sum(0) + nobody.exp()
+    torch.testing.assert_close(total, torch.ones(200))
     for name in ("intercept", "slope", "temperature"):
         torch.testing.assert_close(getattr(fits[0], name), getattr(fits[1], name))

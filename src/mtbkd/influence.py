@@ -32,7 +32,7 @@ def responsibilities(
 
     Returns:
         Responsibilities, shape (teacher, example) or (teacher, example, column), 0 for a teacher
-        that says nothing there, and for classification the student's mean probabilities, shape
+        that says nothing there; what they lack to 1 is the share of trusting nobody. And for classification the student's mean probabilities, shape
         (example, class), else the mean outputs.
     """
     forward = torch.vmap(student.logits_at, in_dims=(0, None))
@@ -47,7 +47,7 @@ def responsibilities(
             for draw in samples:
                 outputs = forward(draw.to(features.device), features)
                 told = data.observation.log_responsibilities(terms, outputs, soft)
-                share = share + told.exp().mean(0)
+                share = share + told.exp().mean(0)[: len(data.values)]
                 if data.observation.family == "classification":
                     outputs = torch.softmax(outputs, -1)
                 mean = mean + outputs.mean(0)

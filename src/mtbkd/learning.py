@@ -176,6 +176,7 @@ def training_set(
         said.log_weights.to(where),
         None if said.kept is None else _near(said.kept, where),
         None if said.inside is None else said.inside.to(where),
+        None if said.nobody is None else said.nobody.to(where),
         None if temperature is None else temperature.to(where),
         observation,
     )
@@ -403,6 +404,7 @@ def read_weighting(path: Path) -> Weighting:
         torch.tensor(stored["slope"]),
         torch.tensor(stored["temperature"]),
         stored["scale"],
+        torch.tensor(stored["nobody"]) if "nobody" in stored else None,
         torch.tensor(stored["gate"]) if "gate" in stored else None,
     )
     return Weighting("stacked", fit)

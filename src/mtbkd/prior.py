@@ -106,6 +106,7 @@ def mixture_terms(
     *,
     spaces: Spaces | None = None,
     inside: Tensor | None = None,
+    nobody: Tensor | None = None,
 ) -> MixtureTerms:
     """Prepare the mixture ``sum_k w_k Dir(q; 1 + concentration * p_k)`` (MT-BKD, eq. of the prior).
 
@@ -128,6 +129,8 @@ def mixture_terms(
         spaces: What the teachers tell apart; None if that is everything.
         inside: Of teachers that do not know all classes: probability that one of those that they
             know is true, shape (teacher, example); NaN where a teacher does not say.
+        nobody: Log weight of trusting no teacher, shape (example,): the flat density, as one more
+            component, which comes last.
 
     Returns:
         The terms; both are finite wherever at least one teacher has weight. With ``spaces``, the
@@ -141,11 +144,33 @@ def mixture_terms(
         total = log_probs.shape[-1] + concentration
         log_beta = torch.lgamma(1 + counts).sum(-1) - math.lgamma(total)
     else:
-        counts, log_beta = _block_counts(log_probs / softening, concentration, spaces, inside)
+        logits = block_logits(log_probs, softening, spaces)
+        counts, log_beta = _block_counts(logits, concentration, spaces, inside)
     silent = torch.isneginf(log_weights).all(0)
     offsets = torch.where(silent, -math.log(len(log_probs)), log_weights - log_beta)
     counts = torch.where(silent[:, None], torch.zeros((), device=counts.device), counts)
+    if nobody is not None:
+        flat = nobody if spaces is not None else nobody + math.lgamma(log_probs.shape[-1])
+        counts = torch.cat([counts, torch.zeros_like(counts[:1])])
+        offsets = torch.cat([offsets, flat[None].to(offsets)])
     return MixtureTerms(counts, offsets)
+
+
+def block_logits(log_probs: Tensor, softening: float | Tensor, spaces: Spaces) -> Tensor:
+    """Log-probabilities of blocks, softened as if the classes of each were equally probable.
+
+    Args:
+        log_probs: Each block in the column of its first class, shape (teacher, example, class).
+        softening: Divides them; one number, or a tensor that broadcasts.
+        spaces: What the teachers tell apart.
+
+    Returns:
+        The same shape, not normalised, ``-inf`` in all other columns.
+    """
+    sizes = spaces.sizes.to(log_probs.dtype)[:, None]
+    spread = sizes.clamp_min(1).log()
+    logits = (log_probs - spread) / softening + spread
+    return logits.masked_fill(sizes == 0, -torch.inf)
 
 
 def _block_counts(
@@ -154,7 +179,7 @@ def _block_counts(
     """Pseudo-counts of classes and unions, and the log of the relative normaliser."""
     n_classes, n_unions = logits.shape[-1], len(spaces.unions)
     sizes = spaces.sizes.to(logits.dtype)[:, None]  # (teacher, 1, class)
-    probs = torch.softmax(logits.masked_fill(sizes == 0, -torch.inf), -1)
+    probs = torch.softmax(logits, -1)
     n_known = sizes.sum(-1)
     partial = n_known < n_classes
     share = torch.ones_like(probs[..., 0])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import torch
@@ -23,6 +23,8 @@ _SCALES = ((0.0, 0.0), (0.0, 1.0), (0.25, 1.0), (1.0, 1.0), (4.0, 1.0))
 _FOLDS = 5
 _SIGNIFICANT = 1.645  # standard errors: one-sided, 5 %
 _ROWS = 2**16
+_NOBODY = (-3.0, 2.0)  # prior mean and standard deviation of the score of trusting nobody
+_GATE = 6.0  # prior standard deviation of what the odds of a partial teacher's classes rest on
 
 
 def uniform_weights(mask: Tensor) -> Tensor:
@@ -71,6 +73,8 @@ class Stacked:
         temperature: Divides the teachers' log-probabilities, or multiplies their variances, shape
             (teacher,).
         scale: Standard deviation of the prior on a and b that was chosen; 0 means uniform.
+        nobody: Score of the case that no teacher is to be trusted, beside those of the teachers;
+            ``-inf`` if it was not fitted.
         gate: For teachers that do not know all classes: log odds that one of those that they know
             is true, ``gate · (1, phi_k)``, shape (teacher, 1 + feature). None if there are none.
     """
@@ -79,14 +83,28 @@ class Stacked:
     slope: Tensor
     temperature: Tensor
     scale: float
+    nobody: Tensor | None = None
     gate: Tensor | None = None
 
-    def log_weights(self, features: Tensor, mask: Tensor) -> Tensor:
-        """Log weights, (teacher, ..., feature) and (teacher, ...) to (teacher, ...)."""
+    def log_weights(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Log weights of the teachers and of trusting nobody.
+
+        Args:
+            features: Shape (teacher, ..., feature).
+            mask: Shape (teacher, ...).
+
+        Returns:
+            Shapes (teacher, ...) and (...), or None instead of the second.
+        """
         shape = (-1, *[1] * (mask.dim() - 1))
         slope = self.slope.view(*shape, self.slope.shape[1])
         scores = self.intercept.view(shape) + (features * slope).sum(-1)
-        return _normalise(scores, mask)
+        if self.nobody is None:
+            return _normalise(scores, mask), None
+        silent = ~mask.any(0, keepdim=True)
+        nobody = self.nobody.to(scores).expand(1, *mask.shape[1:])
+        every = _normalise(torch.cat([scores, nobody]), torch.cat([mask, ~silent]))
+        return every[:-1], every[-1]
 
     def inside(self, features: Tensor) -> Tensor | None:
         """Probability that a class that the teacher knows is true, (teacher, example)."""
@@ -136,21 +154,26 @@ class Weighting:
         for start in range(0, mask.shape[1], _ROWS):
             rows = slice(start, start + _ROWS)
             parts.append(self._weigh(_single(values[:, rows]), mask[:, rows], observation))
-        log_weights = torch.cat([part[0] for part in parts], 1)
-        gates = [part[1] for part in parts if part[1] is not None]
-        return Said(values, log_weights, kept, torch.cat(gates, 1) if gates else None)
+        log_weights, nobody, inside = zip(*parts, strict=True)
+        return Said(
+            values,
+            torch.cat(log_weights, 1),
+            kept,
+            None if inside[0] is None else torch.cat(inside, 1),
+            None if nobody[0] is None else torch.cat(nobody),
+        )
 
     def _weigh(
         self, values: Tensor, mask: Tensor, observation: Observation
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self.stacked is not None:
             features = observation.features(values)
-            return self.stacked.log_weights(features, mask), self.stacked.inside(features)
+            return *self.stacked.log_weights(features, mask), self.stacked.inside(features)
         if self.rule == "uniform":
-            return uniform_weights(mask), None
+            return uniform_weights(mask), None, None
         if observation.family == "regression":
-            return precision_weights(values[..., 1], mask), None
-        return entropy_weights(values, mask), None
+            return precision_weights(values[..., 1], mask), None, None
+        return entropy_weights(values, mask), None, None
 
 
 def fit_stacked(
@@ -170,6 +193,10 @@ def fit_stacked(
     level of 5 %, for a temperature fitted to few labels harms intervals for p(y | x) more than it
     helps; of the rest the most shrunk within one standard error of the best. Cells without any
     teacher are left out.
+
+    Where weights are not uniform, an example also has a share of trusting nobody, for which all
+    classes are alike: where the only teacher that speaks is one that should not be trusted there,
+    its weight must not become 1.
 
     For a teacher that knows some of the classes, the log odds that one of these is true are fitted
     as well, as a function of its confidence: ``pi_k p_k`` on its classes and ``1 - pi_k`` in equal
@@ -198,9 +225,23 @@ def fit_stacked(
     return _fit(cells, _SCALES[_choose(scores)])
 
 
-def pool_log_probs(log_weights: Tensor, log_probs: Tensor) -> Tensor:
-    """Log of the teachers' weighted mean: (teacher, …) and (teacher, …, class) to (…, class)."""
-    return torch.logsumexp(log_weights.unsqueeze(-1) + log_probs, 0)
+def pool_log_probs(
+    log_weights: Tensor, log_probs: Tensor, nobody: Tensor | None = None
+) -> Tensor:
+    """Log of the teachers' weighted mean; where nobody is trusted, all classes are alike.
+
+    Args:
+        log_weights: Shape (teacher, ...).
+        log_probs: Shape (teacher, ..., class).
+        nobody: Log weight of trusting nobody, shape (...).
+
+    Returns:
+        Shape (..., class).
+    """
+    pool = torch.logsumexp(log_weights.unsqueeze(-1) + log_probs, 0)
+    if nobody is None:
+        return pool
+    return torch.logaddexp(pool, nobody.unsqueeze(-1) - math.log(log_probs.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -257,8 +298,15 @@ class _Cells:
         features = self.features
         inside = fit.inside(features)
         own = self.score(fit.temperature.double(), inside)
-        pooled = torch.logsumexp(fit.log_weights(features, self.speaking) + own, 0)
-        return torch.where(self.known, pooled, 0.0).double()
+        return torch.where(self.known, self.pool(fit, features, own), 0.0).double()
+
+    def pool(self, fit: Stacked, features: Tensor, own: Tensor) -> Tensor:
+        """Log score of the pool, (...), given that of each teacher, (teacher, ...)."""
+        log_weights, nobody = fit.log_weights(features, self.speaking)
+        pooled = torch.logsumexp(log_weights + own, 0)
+        if nobody is None:
+            return pooled
+        return torch.logaddexp(pooled, nobody - math.log(self.observation.n_alike(self.values)))
 
 
 def _choose(scores: Sequence[Tensor]) -> int:
@@ -279,26 +327,28 @@ def _choose(scores: Sequence[Tensor]) -> int:
 
 def _fit(cells: _Cells, scales: tuple[float, float]) -> Stacked:
     scale, temperature_scale = scales
-    phi, base, known, speaking = cells.features, cells.base, cells.known, cells.speaking
+    phi, base, known = cells.features, cells.base, cells.known
     n_teachers, n_features = len(phi), phi.shape[-1]
     n_unknown = 2 + n_features + (0 if base is None else 1 + n_features)
     unknown = torch.zeros(
-        n_teachers, n_unknown, dtype=torch.float64, device=phi.device, requires_grad=True
+        1 + n_teachers * n_unknown, dtype=torch.float64, device=phi.device, requires_grad=True
     )
+    with_nobody = scale > 0 and cells.observation.family != "regression"
     optimiser = torch.optim.LBFGS(
         [unknown], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
     )
 
-    def read(values: Tensor) -> Stacked:
-        gate = None
+    def read(flat: Tensor) -> Stacked:
+        values, gate = flat[1:].view(n_teachers, n_unknown), None
         if base is not None:
-            gate = values[:, 2 + n_features :] * 2.0
+            gate = _GATE * values[:, 2 + n_features :]
             gate = torch.cat([gate[:, :1] + base, gate[:, 1:]], 1)
         return Stacked(
             scale * values[:, 0],
             scale * values[:, 1 : 1 + n_features],
             (temperature_scale * values[:, 1 + n_features]).exp(),
             scale,
+            _NOBODY[0] + _NOBODY[1] * flat[0] if with_nobody else None,
             gate,
         )
 
@@ -306,21 +356,14 @@ def _fit(cells: _Cells, scales: tuple[float, float]) -> Stacked:
         optimiser.zero_grad()
         fit = read(unknown)
         own = cells.score(fit.temperature, fit.inside(phi))
-        pooled = torch.logsumexp(fit.log_weights(phi, speaking) + own, 0)
-        value = 0.5 * unknown.square().sum() - pooled[known].sum()
+        value = 0.5 * unknown.square().sum() - cells.pool(fit, phi, own)[known].sum()
         value.backward()
         return value
 
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[arg-type]
-    best = read(unknown.detach())
-    return Stacked(
-        best.intercept.float(),
-        best.slope.float(),
-        best.temperature.float(),
-        scale,
-        None if best.gate is None else best.gate.float(),
-    )
+    best = asdict(read(unknown.detach()))
+    return Stacked(**{k: v.float() if isinstance(v, Tensor) else v for k, v in best.items()})
 
 
 def _single(values: Tensor) -> Tensor:

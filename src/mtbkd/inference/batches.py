@@ -31,6 +31,7 @@ class TrainingSet:
         kept: As in `TeacherOutputs`.
         inside: Probability that one of the classes that a partial teacher knows is true, shape
             (teacher, example).
+        nobody: Log weight of trusting no teacher, shape (example,) or (example, column).
         temperature: Divides the teachers' log-probabilities, shape (teacher,); for regression it
             multiplies their variance.
         observation: How outputs meet labels and teachers.
@@ -42,6 +43,7 @@ class TrainingSet:
     log_weights: Tensor
     kept: Tensor | None = None
     inside: Tensor | None = None
+    nobody: Tensor | None = None
     temperature: Tensor | None = None
     observation: Observation = CATEGORICAL
 
@@ -57,6 +59,7 @@ class TrainingSet:
             self.log_weights[:, rows],
             None if self.kept is None else self.kept[:, rows].to(where),
             None if self.inside is None else self.inside[:, rows],
+            None if self.nobody is None else self.nobody[rows],
         )
 
     def subset(self, rows: Tensor) -> TrainingSet:
@@ -70,6 +73,7 @@ class TrainingSet:
             log_weights=said.log_weights,
             kept=said.kept,
             inside=said.inside,
+            nobody=said.nobody,
         )
 
 

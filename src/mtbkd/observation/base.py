@@ -23,12 +23,14 @@ class Said(NamedTuple):
         kept: As in `TeacherOutputs`, shape (teacher, example, kept).
         inside: Probability that one of the classes that a partial teacher knows is true, shape
             (teacher, example); NaN where it does not say.
+        nobody: Log weight of trusting no teacher, shape (example,) or (example, column).
     """
 
     values: Tensor
     log_weights: Tensor
     kept: Tensor | None = None
     inside: Tensor | None = None
+    nobody: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Observation:
         score: ``(said, labels, temperature)``: log probability, or density, of the labels under
             each teacher by itself, (teacher, example) or (teacher, example, column); 0 where
             missing.
+        n_alike: ``values``: how many classes are alike where nobody is trusted.
         features: ``values``: what weights may depend on, (teacher, example[, column], feature).
     """
 
@@ -70,6 +73,7 @@ class Observation:
     log_responsibilities: Callable[[Any, Tensor, float], Tensor]
     complete: Callable[[Said, Tensor | None], Tensor]
     score: Callable[[Said, Tensor, Tensor | None], Tensor]
+    n_alike: Callable[[Tensor], int]
     features: Callable[[Tensor], Tensor]
 
 

@@ -32,9 +32,13 @@ from mtbkd.types import Batch
 
 def _terms(said: Said, concentration: float, softening: float | Tensor) -> MixtureTerms:
     """``Beta(q; 1 + concentration * p, 1 + concentration * (1 - p))``: (teacher, example, label)."""
-    n_teachers, _, n_labels, _ = said.values.shape
+    n_labels = said.values.shape[2]
     found = mixture_terms(
-        said.values.flatten(1, 2), said.log_weights.flatten(1, 2), concentration, softening
+        said.values.flatten(1, 2),
+        said.log_weights.flatten(1, 2),
+        concentration,
+        softening,
+        nobody=None if said.nobody is None else said.nobody.flatten(),
     )
     return MixtureTerms(*(part.unflatten(1, (-1, n_labels)) for part in found))
 
@@ -103,6 +107,7 @@ BINARY = Observation(
     log_responsibilities=_log_responsibilities,
     complete=lambda said, temperature: tempered(said.values, temperature),
     score=_score,
+    n_alike=lambda values: 2,
     features=confidence,
 )
 """Any of several labels, each with the student's logit for yes."""

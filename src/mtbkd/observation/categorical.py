@@ -13,6 +13,7 @@ from mtbkd.prior import (
     MixtureTerms,
     Spaces,
     Strength,
+    block_logits,
     component_log_densities,
     extended,
     log_responsibilities,
@@ -38,6 +39,7 @@ def categorical(spaces: Spaces | None = None) -> Observation:
             softening,
             spaces=spaces,
             inside=said.inside,
+            nobody=said.nobody,
         )
 
     def value(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
@@ -77,6 +79,7 @@ def categorical(spaces: Spaces | None = None) -> Observation:
         log_responsibilities=shares,
         complete=complete,
         score=lambda said, labels, temperature: picked(complete(said, temperature), labels),
+        n_alike=lambda values: values.shape[-1],
         features=features,
     )
 
@@ -104,9 +107,9 @@ def completed(
     where it does not say, as much as they have if all classes are equally probable.
     """
     sizes = spaces.sizes.to(values.dtype)
-    known = sizes > 0
-    own = tempered(values.masked_fill(~known[:, None], -torch.inf), temperature)
-    own = torch.log_softmax(own, -1) - sizes.clamp_min(1).log()[:, None]
+    softening = 1.0 if temperature is None else temperature[:, None, None]
+    own = torch.log_softmax(block_logits(values, softening, spaces), -1)
+    own = own - sizes.clamp_min(1).log()[:, None]
     own = own.gather(-1, spaces.blocks.clamp_min(0)[:, None].expand(own.shape))
     n_classes, n_known = values.shape[-1], sizes.sum(-1)
     share = (n_known / n_classes)[:, None].expand(values.shape[:2])

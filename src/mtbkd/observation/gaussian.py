@@ -157,6 +157,7 @@ GAUSSIAN = Observation(
     log_responsibilities=_log_responsibilities,
     complete=_complete,
     score=_score,
+    n_alike=lambda values: 1,
     features=lambda values: 0.5 * values[..., 1:],
 )
 """Numbers; the student's outputs are the means of all targets, then their log variances."""

@@ -72,6 +72,7 @@ def top(n_classes: int) -> Observation:
         log_responsibilities=_shares,
         complete=complete,
         score=score,
+        n_alike=lambda values: n_classes,
         features=confidence,
     )
 
@@ -107,7 +108,12 @@ def top_terms(
     silent = torch.isneginf(said.log_weights).all(0)
     offsets = torch.where(silent, -math.log(len(kept)), said.log_weights - log_beta)
     counts = torch.where(silent[:, None], torch.zeros((), device=counts.device), counts)
-    return TopTerms(kept.clamp_min(0), counts.float(), offsets.float())
+    kept = kept.clamp_min(0)
+    if said.nobody is not None:
+        kept = torch.cat([kept, torch.zeros_like(kept[:1])])
+        counts = torch.cat([counts, torch.zeros_like(counts[:1])])
+        offsets = torch.cat([offsets, said.nobody[None].to(offsets)])
+    return TopTerms(kept, counts.float(), offsets.float())
 
 
 def components(terms: TopTerms, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:

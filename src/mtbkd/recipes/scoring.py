@@ -94,7 +94,7 @@ def pool_of(
         apart = apart if units is None else apart * units.scale
         weights = said.log_weights.exp().double().nan_to_num()
         return {"means": means, "sds": spreads, "weights": weights}, apart.double()
-    pool = pool_log_probs(said.log_weights, complete).exp().double()
+    pool = pool_log_probs(said.log_weights, complete, said.nobody).exp().double()
     quarrel = disagreement(said.log_weights, complete).double()
     return {"probs": pool[..., 1] if outputs.family == "multilabel" else pool}, quarrel
 

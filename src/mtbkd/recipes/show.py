@@ -48,7 +48,7 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
         classes=classes,
         labels=task.test.labels.numpy(),
         probs=np.column_stack([table[f"prob.{c}"].to_numpy() for c in classes]),
-        pool_probs=stored["pool"],
+        pool_probs=stored["pool_probs"],
         disagreement=table["teacher_disagreement"].to_numpy(),
         teachers=teachers.names,
         weights_by_class=stored["weights_by_class"],
