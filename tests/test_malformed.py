@@ -222,6 +222,99 @@ def test_a_malformed_alignment_is_refused(data):
         align([first, make_table(**changed)], ids, classes, **how)
 
 
+IDS, CLASSES = ("p", "q"), ("x", "y")
+LABELS = {"family": "multilabel", "kind": "probs", "ids": IDS, "classes": CLASSES}
+TARGETS = LABELS | {"family": "regression", "kind": "mean"}
+NUMBERS = [[0.5, 0.2], [0.1, 0.9]]
+TOP = {
+    "kept": [[0, 1], [1, 0]],
+    "tail": [0.0, 0.0],
+    "kind": "probs",
+    "ids": IDS,
+    "classes": CLASSES,
+}
+HALVES = [[0.5, 0.5], [0.5, 0.5]]
+MESSAGES = {
+    "no probability": (
+        lambda: make_table("ann", [[0.5, 1.2], [0.1, -0.9]], **LABELS),
+        "Expected probs of teacher 'ann' between 0 and 1, but got 1.2 for 'y' of id 'p' (2 such). "
+        "Correct them, or declare kind='logits' if they are log-odds.",
+    ),
+    "no log-odds": (
+        lambda: make_table("ann", HALVES * 25, **LABELS | {"kind": "logits", "ids": range(50)}),
+        "Expected log-odds from teacher 'ann', but all of its 100 numbers are between 0 and 1. "
+        "Declare kind='probs'.",
+    ),
+    "variance": (
+        lambda: make_table("ann", NUMBERS, variance=[[1, 1], [0, -1]], **TARGETS),
+        "Expected variances of teacher 'ann' above zero and finite, but got 0 for 'x' of id 'q' (2 "
+        "such). Correct them, or give variance=None if it has none.",
+    ),
+    "shape of the variance": (
+        lambda: make_table("ann", NUMBERS, variance=[1, 1, 1], **TARGETS),
+        "Expected the variance of teacher 'ann' as one number, one for each of 2 targets, or of "
+        "shape (2, 2), but got (3,). Give one of these.",
+    ),
+    "large mean": (
+        lambda: make_table("ann", [[0, 0], [1, 1e39]], **TARGETS),
+        "Expected means of teacher 'ann' that single precision holds, but got 1e+39 for 'y' of id "
+        "'q'. Correct it, or change the target's unit.",
+    ),
+    "variance of labels": (
+        lambda: make_table("ann", NUMBERS, variance=1.0, **LABELS),
+        "Expected a variance of regression teachers only, but got one of teacher 'ann', whose "
+        "family is multilabel. Leave it out.",
+    ),
+    "family": (
+        lambda: make_table("ann", NUMBERS, **LABELS | {"family": "ranking"}),
+        "Expected the family of teacher 'ann' among classification, multilabel, regression, but "
+        "got 'ranking'. Declare one of them.",
+    ),
+    "kind of a family": (
+        lambda: make_table("ann", NUMBERS, **TARGETS | {"kind": "probs"}),
+        "Expected the kind of teacher 'ann''s outputs among mean, but got 'probs'. Declare one",
+    ),
+    "tail of nothing": (
+        lambda: make_top_table("ann", [[0.5, 0.5], [0.4, 0.4]], **TOP | {"tail": [0, 0.2]}),
+        "Expected no tail from teacher 'ann' where all 2 classes are kept, but got 0.2 for id 'q' "
+        "(1 such rows). Name the missing classes.",
+    ),
+    "kept twice": (
+        lambda: make_top_table("ann", HALVES, **TOP | {"kept": [[0, 1], [1, 1]]}),
+        "Expected different kept classes from teacher 'ann', but got one more than once for id 'q'",
+    ),
+    "ragged": (
+        lambda: make_top_table("ann", HALVES, **TOP | {"kept": [[0, 1], [1]]}),
+        "Expected kept classes of teacher 'ann' as a table, but got: ",
+    ),
+    "two families": (
+        lambda: align(
+            [make_table("ann", NUMBERS, **LABELS), make_table("bob", NUMBERS, **TARGETS)],
+            IDS,
+            CLASSES,
+        ),
+        "Expected teachers of one family, but got multilabel of teacher 'ann' and regression of "
+        "teacher 'bob'. Distil them apart.",
+    ),
+    "top of labels": (
+        lambda: align([make_table("ann", NUMBERS, **LABELS)], IDS, CLASSES, top=1),
+        "Expected top of classification teachers only, but got 1 for multilabel. Leave it out.",
+    ),
+    "missing": (
+        lambda: align([make_table("ann", NUMBERS, **LABELS)], IDS, CLASSES, missing="no"),
+        "Expected missing to be 'error' or 'mask', but got 'no'. Choose one of them.",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", MESSAGES)
+def test_each_fault_of_these_has_its_message(fault):
+    call, message = MESSAGES[fault]
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        call()
+    assert len(caught.value.faults) == 1
+
+
 MANIFEST = ("family", "names", "classes", "held_out", "dtype", "sha256", "own_sha256")
 
 

@@ -201,14 +201,17 @@ def plan_alignment(
         faults.append(
             f"Expected missing to be 'error' or 'mask', but got {missing!r}. Choose one of them."
         )
-    for what, labels in (("id", ids), (COLUMN[family], classes)):
-        if len(set(labels)) < len(labels):
+    row_of = dict(zip(ids, range(len(ids)), strict=True))
+    for what, labels, distinct in (
+        ("id", ids, row_of),
+        (COLUMN[family], classes, set(classes)),
+    ):
+        if len(distinct) < len(labels):
             first = next(n for n, count in Counter(labels).items() if count > 1)
             faults.append(
                 f"Expected every {what} of the data once, but got {first!r} more than once. "
                 "Remove the duplicate."
             )
-    row_of = dict(zip(ids, range(len(ids)), strict=True))
     all_rows, all_blocks, all_columns = [], [], []
     for table in tables:
         blocks, columns, unknown = match_classes(table.classes, table.covers, classes)
@@ -248,11 +251,14 @@ def plan_alignment(
 def aligned_pieces(alignment: Alignment) -> Iterator[Piece]:
     """Every teacher's aligned outputs, some rows at a time; only these are held in memory."""
     layout = alignment.layout
-    step = max(1, _PIECE // max(1, len(layout.classes)))
     for k, table in enumerate(alignment.tables):
+        place = torch.full((len(table.classes) + 1,), -1)
+        if table.kept is not None:
+            place[alignment.columns[k]] = torch.arange(len(layout.classes))
+        step = max(1, _PIECE // max(1, table.values[:1].numel()))
         for start in range(0, len(layout.ids), step):
             rows = alignment.rows[k][start : start + step]
-            values, mask, kept = _piece(table, rows, alignment.columns[k], layout)
+            values, mask, kept = _piece(table, rows, alignment.columns[k], place, layout)
             yield Piece(k, start, values, mask, kept)
 
 
@@ -337,16 +343,26 @@ def _kept_width(
 
 
 def _piece(
-    table: TeacherTable, rows: NDArray[np.int64], columns: Tensor, layout: TeacherOutputs
+    table: TeacherTable,
+    rows: NDArray[np.int64],
+    columns: Tensor,
+    place: Tensor,
+    layout: TeacherOutputs,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Values, mask and kept classes of these rows of a table, -1 for one that it has not."""
+    """Values, mask and kept classes of some examples.
+
+    Args:
+        table: Of the teacher.
+        rows: Of the table, one for each example, -1 where it has none.
+        columns: Of the table, one for each class of the data, -1 where it has none.
+        place: The class of the data of each of its own, -1 behind them for padding.
+        layout: What the outputs will be.
+    """
     speaks = torch.from_numpy(rows >= 0)
     found = rows[rows >= 0]
     has = columns >= 0
     given = _rows(table.values, found, 0).float()
     if table.kept is not None and layout.kept is not None:
-        place = torch.full((len(table.classes) + 1,), -1)
-        place[columns] = torch.arange(len(columns))
         which, tail = place[_rows(table.kept, found, 0).long()], given[:, -1:]
         given = given[:, :-1]
     else:
@@ -358,7 +374,8 @@ def _piece(
             unsaid = torch.zeros(len(columns), 2)
             if layout.family == "multilabel":
                 unsaid -= float(np.log(2))
-            given[:, ~has] = unsaid[~has]
+            if not has.all():
+                given[:, ~has] = unsaid[~has]
             return _filled(given, speaks, unsaid), speaks[:, None] & has, None
         if layout.kept is None:
             unsaid = torch.where(has, -float(np.log(int(has.sum()))), LOG_FLOOR)
