@@ -30,13 +30,20 @@ def test_classes_are_renamed_and_columns_follow():
 
 @pytest.mark.parametrize("kind", ["probs", "log_probs", "logits"])
 def test_merging_adds_probabilities(kind):
-    given = {"probs": PROBS, "log_probs": np.log(PROBS), "logits": np.log(PROBS) + 700}[kind]
+    given = {"probs": PROBS, "log_probs": np.log(PROBS), "logits": np.log(PROBS) + 800}[kind]
     meaning = {"felis": "cat", "canis": "dog", "bos": "cow", "sus": "cat"}
     ours = table(meaning, merge=True, values=given, kind=kind)
     summed = np.column_stack([PROBS[:, 0] + PROBS[:, 3], PROBS[:, 1], PROBS[:, 2]])
     direct = make_table("bob", summed, kind="probs", ids=IDS, classes=CLASSES)
     outputs = align([ours, direct], IDS, CLASSES)
     torch.testing.assert_close(outputs.values[0], outputs.values[1])
+
+
+def test_merging_logits_far_apart_stays_finite():
+    values = np.array([[0.0, 2000.0, 2000.0], [2000.0, 0.0, 0.0], [-2000.0, -2000.0, 0.0]])
+    ours = table({"cow": "cat"}, CLASSES, values=values, kind="logits", merge=True).values
+    wanted = torch.tensor([[0.5, 0.5], [1.0, 0.0], [1.0, 0.0]])
+    torch.testing.assert_close(ours.exp(), wanted, atol=1e-6, rtol=0)
 
 
 def test_an_unmapped_class_merges_with_one_mapped_to_its_name():

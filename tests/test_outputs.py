@@ -365,6 +365,8 @@ def test_other_teachers_are_cut_to_the_largest_number_kept():
     torch.testing.assert_close(
         outputs.values[1, [0, 2, 3]].exp(), torch.from_numpy(ordered).float()
     )
+    narrower = align([topped(), table("bob")], IDS, CLASSES, top=1)
+    assert torch.equal(narrower.values, outputs.values)
     wider = align([topped(), table("bob")], IDS, CLASSES, top=3)
     assert wider.kept is not None
     assert wider.kept[0].tolist() == [[0, 2, -1], [1, 2, -1], [0, 1, -1], [2, -1, -1]]

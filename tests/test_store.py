@@ -105,12 +105,23 @@ def test_many_classes_take_wider_integers(tmp_path):
     table = make_top_table(
         "ann", [[0.5]], [[2**15 - 1]], [0.5], kind="probs", ids=("a",), classes=classes
     )
+    outputs = align([table], ("a",), classes)
+    assert outputs.kept is not None
+    assert outputs.kept.dtype == torch.int32
     for dtype in ("float32", "float16"):
-        save_outputs(tmp_path, align([table], ("a",), classes), dtype)
+        save_outputs(tmp_path, outputs, dtype)
         kept = load_outputs(tmp_path).kept
         assert kept is not None
         assert kept.dtype == torch.int32
         assert kept.tolist() == [[[2**15 - 1]]]
+
+
+def test_padding_takes_no_probability():
+    kept, classes = np.full((1, 5_000), -1), tuple(map(str, range(5_000)))
+    kept[0, :2] = 7, 3
+    values = np.where(kept < 0, np.nan, 0.5)
+    table = make_top_table("ann", values, kept, [0], kind="probs", ids=("a",), classes=classes)
+    assert table.values[0, :2].exp().tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -164,7 +175,10 @@ def test_neither_writing_nor_loading_holds_the_values_in_memory(tmp_path):
     assert total == pytest.approx(-6.9 * 2 * 100 * 1000, rel=1e-4)
 
 
-def test_values_that_half_precision_cannot_hold_are_refused_and_nothing_is_left(tmp_path):
+def test_values_that_half_precision_cannot_hold_are_refused_and_nothing_is_left(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("mtbkd.outputs._PIECE", 1)
     table = make_table(
         "ann", [[1.0], [7e4]], kind="mean", ids=("a", "b"), classes=("y",), family="regression"
     )
