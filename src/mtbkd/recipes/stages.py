@@ -22,11 +22,12 @@ from mtbkd.learning import (
     training_set,
 )
 from mtbkd.observation import OBSERVATIONS
-from mtbkd.outputs import TeacherOutputs, load_outputs, save_outputs
+from mtbkd.outputs import TeacherOutputs
 from mtbkd.prior import Strength
 from mtbkd.recipes.base import Recipe, Task
 from mtbkd.recipes.folder import read_json
 from mtbkd.samples import PosteriorSamples, save_json
+from mtbkd.store import load_outputs, save_outputs
 from mtbkd.student import Student, widened
 from mtbkd.types import InputError
 from mtbkd.weights import Weighting, pool_log_probs
