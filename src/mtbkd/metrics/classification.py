@@ -1,4 +1,4 @@
-"""How good predicted probabilities are: pure functions of arrays."""
+"""How good predicted probabilities of classes are."""
 
 from __future__ import annotations
 
@@ -122,7 +122,23 @@ def error_auroc(probs: Floats, uncertainty: Floats, labels: Ints) -> float | Non
     Returns:
         0.5 for chance, 1 for perfect; None if all answers are right or all are wrong.
     """
-    wrong = probs.argmax(1) != labels
+    return wrong_auroc(uncertainty, probs.argmax(1) != labels)
+
+
+def wrong_auroc(uncertainty: Floats, wrong: NDArray[np.bool_]) -> float | None:
+    """Area under the ROC curve of an uncertainty as a detector of wrong answers of any kind.
+
+    Args:
+        uncertainty: Shape (answer,).
+        wrong: Shape (answer,).
+
+    Returns:
+        0.5 for chance, 1 for perfect; None if all answers are right or all are wrong.
+
+    Example:
+        >>> wrong_auroc(np.array([0.1, 0.9, 0.2]), np.array([False, True, False]))
+        1.0
+    """
     n_wrong, n_right = int(wrong.sum()), int((~wrong).sum())
     if not n_wrong or not n_right:
         return None

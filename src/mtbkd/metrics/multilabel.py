@@ -1,0 +1,213 @@
+"""How good predicted probabilities of several labels are.
+
+Probabilities of yes and labels have shape (example, label). Labels are 0, 1 or NaN; one that is NaN
+is left out everywhere, and so is an example without any label.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_THRESHOLD = 0.5
+
+
+def subset_accuracy(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+    """Share of examples all of whose known labels are answered rightly.
+
+    Example:
+        >>> subset_accuracy(np.array([[0.9, 0.1], [0.9, 0.8]]), np.array([[1, 0], [1, 0]]))
+        0.5
+    """
+    known = ~np.isnan(labels)
+    right = ((probs >= threshold) == (labels == 1)) | ~known
+    return _mean(right.all(1)[known.any(1)])
+
+
+def hamming(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+    """Share of known labels that are answered wrongly.
+
+    Example:
+        >>> hamming(np.array([[0.9, 0.1], [0.9, 0.8]]), np.array([[1, 0], [1, 0]]))
+        0.25
+    """
+    wrong = (probs >= threshold) != (labels == 1)
+    return _mean(wrong[~np.isnan(labels)])
+
+
+def f1_micro(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+    """F1 of all labels together, ``2 tp / (2 tp + fp + fn)``; 1 if none is yes and none is said.
+
+    Example:
+        >>> round(f1_micro(np.array([[0.9, 0.1], [0.9, 0.8]]), np.array([[1, 0], [1, 0]])), 3)
+        0.8
+    """
+    twice, either = (counts.sum() for counts in _counts(probs, labels, threshold))
+    return float(twice / either) if either else 1.0
+
+
+def f1_by_label(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> Floats:
+    """F1 of each label, shape (label,); NaN where none is yes and none is said.
+
+    Example:
+        >>> f1_by_label(np.array([[0.9, 0.1, 0.1]]), np.array([[1, 1, 0]]))
+        array([ 1.,  0., nan])
+    """
+    twice, either = _counts(probs, labels, threshold)
+    return np.divide(twice, either, out=np.full(len(twice), np.nan), where=either > 0)
+
+
+def f1_macro(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+    """Mean over labels of F1.
+
+    A label of which none is yes and none is said is left out of the mean; if that leaves none, 1.
+
+    Example:
+        >>> f1_macro(np.array([[0.9, 0.1, 0.1]]), np.array([[1, 1, 0]]))
+        0.5
+    """
+    found = f1_by_label(probs, labels, threshold)
+    return 1.0 if np.isnan(found).all() else float(np.nanmean(found))
+
+
+def jaccard(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+    """Mean over examples of labels both said and true over labels said or true; 1 if both empty.
+
+    Example:
+        >>> jaccard(np.array([[0.9, 0.8], [0.1, 0.2]]), np.array([[1, 0], [0, 0]]))
+        0.75
+    """
+    known = ~np.isnan(labels)
+    said, true = (probs >= threshold) & known, labels == 1
+    both, either = (said & true).sum(1), (said | true).sum(1)
+    shares = np.divide(both, either, out=np.ones(len(both)), where=either > 0)
+    return _mean(shares[known.any(1)])
+
+
+def log_loss(probs: Floats, labels: Floats) -> float:
+    """Mean per known label of the negative log probability of the answer, in nats.
+
+    Probabilities below 1e-12 count as it.
+
+    Example:
+        >>> round(log_loss(np.array([[0.5, 0.5]]), np.array([[1, np.nan]])), 4)
+        0.6931
+    """
+    losses = label_losses(probs, labels)
+    return _mean(losses[~np.isnan(labels)])
+
+
+def label_losses(probs: Floats, labels: Floats) -> Floats:
+    """Negative log probability of each answer, in nats, (example, label); NaN where unknown."""
+    answer = np.where(labels == 1, probs, 1 - probs)
+    return np.where(np.isnan(labels), np.nan, -np.log(np.maximum(answer, 1e-12)))
+
+
+def label_brier(probs: Floats, labels: Floats) -> float:
+    """Mean per known label of ``(P(yes) - label)^2``, in [0, 1].
+
+    Example:
+        >>> label_brier(np.array([[0.5, 1.0]]), np.array([[1, 0]]))
+        0.625
+    """
+    return _mean(np.square(probs - labels)[~np.isnan(labels)])
+
+
+def label_reliability(
+    probs: Floats, labels: Floats, n_bins: int = 15
+) -> tuple[Floats, Floats, Ints]:
+    """Mean P(yes) and share of yes in bins of equal width of P(yes).
+
+    Args:
+        probs: Of yes, any shape; all answers share the bins.
+        labels: The same shape.
+        n_bins: Bins ``(b / n, (b + 1) / n]``; zero belongs to the first.
+
+    Returns:
+        Mean probability and share of yes in each bin (NaN where empty), and counts, each (bin,).
+    """
+    known = ~np.isnan(labels)
+    said, true = probs[known], labels[known]
+    bins = np.clip(np.ceil(said * n_bins).astype(int) - 1, 0, n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    with np.errstate(invalid="ignore"):
+        mean_probability = np.bincount(bins, said, n_bins) / counts
+        share = np.bincount(bins, true, n_bins) / counts
+    return mean_probability, share, counts
+
+
+def label_ece(probs: Floats, labels: Floats, n_bins: int = 15) -> Floats:
+    """Expected calibration error of P(yes) of each label, shape (label,).
+
+    The mean gap between P(yes) and the share of yes in bins of equal width, weighted by the bins'
+    counts (Naeini et al. 2015, for one label at a time); NaN for a label that is never known.
+
+    Example:
+        >>> label_ece(np.array([[0.8, 0.1], [0.8, 0.1]]), np.array([[1, 0], [0, 0]])).round(3)
+        array([0.3, 0.1])
+    """
+    found = []
+    for said, true in zip(probs.T, labels.T, strict=True):
+        probability, share, counts = label_reliability(said, true, n_bins)
+        gaps = np.nansum(counts * np.abs(probability - share))
+        found.append(gaps / counts.sum() if counts.sum() else np.nan)
+    return np.array(found)
+
+
+def average_precision(probs: Floats, labels: Floats) -> Floats:
+    """Area under the precision-recall steps of each label, shape (label,), as in scikit-learn.
+
+    NaN for a label that is never known to be yes.
+
+    Example:
+        >>> average_precision(np.array([[0.9], [0.2], [0.4]]), np.array([[1.0], [1.0], [0.0]]))
+        array([0.83333333])
+    """
+    from sklearn.metrics import average_precision_score  # slow to import, and needed here alone
+
+    found = np.full(probs.shape[1], np.nan)
+    for column in range(probs.shape[1]):
+        known = ~np.isnan(labels[:, column])
+        if (labels[known, column] == 1).any():
+            found[column] = average_precision_score(labels[known, column], probs[known, column])
+    return found
+
+
+def label_scores(probs: Floats, labels: Floats) -> dict[str, float]:
+    """Scores of predictions on labelled examples, at threshold 0.5.
+
+    Args:
+        probs: Of yes, shape (example, label).
+        labels: 0, 1 or NaN, shape (example, label).
+
+    Returns:
+        ``accuracy`` (of the whole set of an example's labels), ``f1_micro``, ``f1_macro``,
+        ``jaccard``, ``nll`` (nats, mean per label, not summed over an example's labels, so that
+        tasks of few and of many labels compare), ``brier`` (mean per label) and ``ece`` (mean
+        over labels).
+    """
+    by_label = label_ece(probs, labels)
+    return {
+        "accuracy": subset_accuracy(probs, labels),
+        "f1_micro": f1_micro(probs, labels),
+        "f1_macro": f1_macro(probs, labels),
+        "jaccard": jaccard(probs, labels),
+        "nll": log_loss(probs, labels),
+        "brier": label_brier(probs, labels),
+        "ece": _mean(by_label[~np.isnan(by_label)]),
+    }
+
+
+def _counts(probs: Floats, labels: Floats, threshold: float) -> tuple[Ints, Ints]:
+    """Twice the true positives, and that plus false ones of both kinds, each (label,)."""
+    known = ~np.isnan(labels)
+    said, true = (probs >= threshold) & known, labels == 1
+    return 2 * (said & true).sum(0), said.sum(0) + true.sum(0)
+
+
+def _mean(values: NDArray[np.generic]) -> float:
+    """NaN of nothing, without a warning."""
+    return float(values.mean()) if values.size else float("nan")

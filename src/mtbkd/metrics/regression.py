@@ -1,0 +1,290 @@
+"""How good predicted numbers and their distributions are.
+
+Numbers have shape (example, target). Labels that are NaN are left out of every mean. Averages are
+over all known numbers: targets in different units should be standardised first.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp, ndtr
+
+Floats = NDArray[np.float64]
+
+LEVELS: Floats = np.linspace(0.05, 0.95, 19)
+"""The quantiles at which calibration is measured."""
+
+_HALVINGS = 50
+_CRPS_DRAWS = 256
+_LEAST_SD = 1e-12
+
+
+def rmse(mean: Floats, labels: Floats) -> float:
+    """Root mean squared error.
+
+    Example:
+        >>> round(rmse(np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]])), 3)
+        1.414
+    """
+    return math.sqrt(_mean(np.square(mean - labels)))
+
+
+def mae(mean: Floats, labels: Floats) -> float:
+    """Mean absolute error.
+
+    Example:
+        >>> mae(np.array([[1.0], [2.0]]), np.array([[1.0], [4.0]]))
+        1.0
+    """
+    return _mean(np.abs(mean - labels))
+
+
+def r2(mean: Floats, labels: Floats) -> Floats:
+    """Share of the variance that is explained, ``1 - sum (y - mean)^2 / sum (y - y_mean)^2``.
+
+    Returns:
+        Shape (target,); NaN where all labels are equal or unknown.
+
+    Example:
+        >>> r2(np.array([[1.0], [2.0], [4.0]]), np.array([[1.0], [3.0], [5.0]]))
+        array([0.75])
+    """
+    known = ~np.isnan(labels)
+    count = np.maximum(known.sum(0), 1)
+    centre = np.where(known, labels, 0.0).sum(0) / count
+    spread = np.where(known, np.square(labels - centre), 0.0).sum(0)
+    error = np.where(known, np.square(labels - mean), 0.0).sum(0)
+    ratio = np.divide(error, spread, out=np.full(len(spread), np.nan), where=spread > 0)
+    return 1 - ratio
+
+
+def gaussian_nll(mean: Floats, sd: Floats, labels: Floats) -> float:
+    """Mean negative log density of a Gaussian at the labels, in nats.
+
+    Example:
+        >>> round(gaussian_nll(np.zeros((1, 1)), np.ones((1, 1)), np.zeros((1, 1))), 4)
+        0.9189
+    """
+    return -_mean(mixture_log_density(mean[None], sd[None], labels))
+
+
+def gaussian_crps(mean: Floats, sd: Floats, labels: Floats) -> float:
+    """Mean continuous ranked probability score of a Gaussian, in units of the labels.
+
+    ``sd (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi))`` with ``z = (y - mean) / sd``
+    (Gneiting et al. 2005, eq. 5).
+
+    Example:
+        >>> round(gaussian_crps(np.zeros((1, 1)), np.ones((1, 1)), np.zeros((1, 1))), 4)
+        0.2337
+    """
+    return _mean(_expected_distance(labels - mean, sd) - sd / math.sqrt(math.pi))
+
+
+def mixture_log_density(
+    means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None
+) -> Floats:
+    """Log density of a mixture of Gaussians at the labels, in nats.
+
+    Args:
+        means: Of the components, shape (draw, example, target).
+        sds: Their standard deviations, shape (draw, example, target).
+        labels: Shape (example, target).
+        weights: Of the components, summing to 1 over draws, broadcast to (draw, example, target);
+            equal if not given.
+
+    Returns:
+        Shape (example, target); NaN where the label is.
+
+    Example:
+        >>> means = np.array([[[-1.0]], [[1.0]]])
+        >>> mixture_log_density(means, np.ones_like(means), np.zeros((1, 1))).round(4)
+        array([[-1.4189]])
+    """
+    sds = np.maximum(sds, _LEAST_SD)
+    each = -0.5 * np.square((labels - means) / sds) - np.log(sds) - 0.5 * math.log(2 * math.pi)
+    return np.asarray(logsumexp(each, axis=0, b=_weights(means, weights)))
+
+
+def mixture_crps(
+    means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None
+) -> Floats:
+    """Continuous ranked probability score of a mixture of Gaussians, in units of the labels.
+
+    ``sum_i w_i A(y - m_i, s_i^2) - 1/2 sum_ij w_i w_j A(m_i - m_j, s_i^2 + s_j^2)`` with
+    ``A(d, s^2) = E|N(d, s^2)| = 2 s phi(d / s) + d (2 Phi(d / s) - 1)``
+    (Grimit et al. 2006, eq. 5). Memory grows with the number of draws, time with its square.
+
+    Args:
+        means: Of the components, shape (draw, example, target).
+        sds: Their standard deviations, shape (draw, example, target).
+        labels: Shape (example, target).
+        weights: As in `mixture_log_density`.
+
+    Returns:
+        Shape (example, target); NaN where the label is.
+
+    Example:
+        >>> means = np.array([[[-1.0]], [[1.0]]])
+        >>> mixture_crps(means, np.full_like(means, 1e-6), np.zeros((1, 1))).round(4)
+        array([[0.5]])
+    """
+    share = np.broadcast_to(_weights(means, weights), means.shape)
+    score = np.zeros(labels.shape)
+    for i in range(len(means)):
+        score += share[i] * _expected_distance(labels - means[i], sds[i])
+        score -= 0.5 * share[i] ** 2 * _expected_distance(np.zeros(()), math.sqrt(2) * sds[i])
+        both = np.hypot(sds[i], sds[i + 1 :])
+        pairs = share[i + 1 :] * _expected_distance(means[i] - means[i + 1 :], both)
+        score -= share[i] * pairs.sum(0)
+    return score
+
+
+def pit(means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None) -> Floats:
+    """Probability integral transform: the predictive's mass below each label.
+
+    Uniform on [0, 1] if the predictions are calibrated (Dawid 1984).
+
+    Args:
+        means: Of the components, shape (draw, example, target).
+        sds: Their standard deviations, shape (draw, example, target).
+        labels: Shape (example, target).
+        weights: As in `mixture_log_density`.
+
+    Returns:
+        Shape (example, target); NaN where the label is.
+
+    Example:
+        >>> pit(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), np.zeros((1, 1)))
+        array([[0.5]])
+    """
+    below = ndtr((labels - means) / np.maximum(sds, _LEAST_SD))
+    return (_weights(means, weights) * below).sum(0)
+
+
+def mixture_quantile(
+    means: Floats, sds: Floats, level: float, weights: Floats | None = None
+) -> Floats:
+    """Where a mixture of Gaussians has this mass below it, by bisection.
+
+    Args:
+        means: Of the components, shape (draw, example, target).
+        sds: Their standard deviations, shape (draw, example, target).
+        level: In (0, 1).
+        weights: As in `mixture_log_density`.
+
+    Returns:
+        Shape (example, target).
+
+    Example:
+        >>> mixture_quantile(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), 0.975).round(3)
+        array([[1.96]])
+    """
+    low, high = (means - 40 * sds).min(0), (means + 40 * sds).max(0)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        above = pit(means, sds, middle, weights) >= level
+        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    return (low + high) / 2
+
+
+def interval_coverage(lower: Floats, upper: Floats, labels: Floats) -> float:
+    """Share of known labels inside their interval.
+
+    Example:
+        >>> interval_coverage(np.zeros((2, 1)), np.ones((2, 1)), np.array([[0.5], [2.0]]))
+        0.5
+    """
+    inside = ((lower <= labels) & (labels <= upper))[~np.isnan(labels)]
+    return float(inside.mean()) if inside.size else float("nan")
+
+
+def interval_width(lower: Floats, upper: Floats) -> float:
+    """Mean width of intervals, in units of the labels."""
+    return float((upper - lower).mean())
+
+
+def quantile_shares(values: Floats, levels: Floats = LEVELS) -> Floats:
+    """Share of labels below each quantile of their predictive, from `pit` values.
+
+    Args:
+        values: From `pit`, any shape.
+        levels: Of the quantiles, shape (level,).
+
+    Returns:
+        Shape (level,); equal to ``levels`` if the predictions are calibrated.
+
+    Example:
+        >>> quantile_shares(np.array([0.1, 0.4, np.nan]), np.array([0.3, 0.5]))
+        array([0.5, 1. ])
+    """
+    known = np.sort(values[~np.isnan(values)])
+    if not len(known):
+        return np.full(len(levels), np.nan)
+    return np.searchsorted(known, levels, side="right") / len(known)
+
+
+def calibration_error(values: Floats, levels: Floats = LEVELS) -> float:
+    """Mean gap between observed and stated share below quantiles (after Kuleshov et al. 2018).
+
+    Args:
+        values: From `pit`, any shape.
+        levels: Of the quantiles, 0.05 to 0.95 if not given, shape (level,).
+
+    Example:
+        >>> round(calibration_error(np.full(10, 0.52)), 3)
+        0.263
+    """
+    return float(np.abs(quantile_shares(values, levels) - levels).mean())
+
+
+def number_scores(
+    means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None
+) -> dict[str, float]:
+    """Scores of predictive mixtures of Gaussians on labelled examples.
+
+    Args:
+        means: Of the components, shape (draw, example, target); a single Gaussian has one draw.
+        sds: Their standard deviations, shape (draw, example, target).
+        labels: NaN where missing, shape (example, target).
+        weights: As in `mixture_log_density`; those of a pool of teachers, say.
+
+    Returns:
+        ``rmse`` and ``mae`` of the mixture's mean; ``nll`` in nats per number; ``crps``;
+        ``coverage_90`` and ``width_90`` of the central 90 % interval; ``calibration``, see
+        `calibration_error`. RMSE, MAE, CRPS and width are in units of the labels. More than 256
+        equally weighted draws are thinned evenly for the CRPS.
+    """
+    centre = (_weights(means, weights) * means).sum(0)
+    lower, upper = (mixture_quantile(means, sds, level, weights) for level in (0.05, 0.95))
+    thin = math.ceil(len(means) / _CRPS_DRAWS) if weights is None else 1
+    return {
+        "rmse": rmse(centre, labels),
+        "mae": mae(centre, labels),
+        "nll": -_mean(mixture_log_density(means, sds, labels, weights)),
+        "crps": _mean(mixture_crps(means[::thin], sds[::thin], labels, weights)),
+        "coverage_90": interval_coverage(lower, upper, labels),
+        "width_90": interval_width(lower, upper),
+        "calibration": calibration_error(pit(means, sds, labels, weights)),
+    }
+
+
+def _weights(means: Floats, weights: Floats | None) -> Floats:
+    return np.full((len(means), 1, 1), 1 / len(means)) if weights is None else weights
+
+
+def _expected_distance(difference: Floats, sd: Floats) -> Floats:
+    """Mean absolute value of a Gaussian with this mean and standard deviation."""
+    sd = np.maximum(sd, _LEAST_SD)
+    z = difference / sd
+    density = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)
+    return 2 * sd * density + difference * (2 * ndtr(z) - 1)
+
+
+def _mean(values: Floats) -> float:
+    """Over what is known; NaN of nothing, without a warning."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
