@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,6 +10,30 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+
+_COLUMNS = {
+    "classification": (
+        ("accuracy", "accuracy"),
+        ("nll", "NLL (nats)"),
+        ("brier", "Brier"),
+        ("ece", "ECE"),
+    ),
+    "multilabel": (
+        ("accuracy", "accuracy of sets"),
+        ("f1_micro", "micro F1"),
+        ("f1_macro", "macro F1"),
+        ("jaccard", "Jaccard"),
+        ("nll", "NLL (nats per label)"),
+        ("ece", "ECE"),
+    ),
+    "regression": (
+        ("rmse", "RMSE"),
+        ("nll", "NLL (nats)"),
+        ("crps", "CRPS"),
+        ("coverage_90", "90 % coverage"),
+    ),
+}
+"""Of each family: the key in ``metrics.json`` and the heading."""
 
 
 class Progress:
@@ -51,14 +76,19 @@ class Progress:
 
 
 def metrics_table(metrics: dict[str, Any]) -> None:
-    """Print accuracy, NLL, Brier and ECE of everyone, and the warnings."""
+    """Print everyone's scores, those of the family, and the warnings.
+
+    Args:
+        metrics: The content of ``metrics.json``; its ``family`` is "classification" if absent.
+    """
+    columns = _COLUMNS[metrics.get("family", "classification")]
     title = (
         f"{metrics['task']}: {metrics['n_train']} training examples, {metrics['n_labelled']} of "
         f"them labelled; {metrics['n_test']} test examples"
     )
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("")
-    for name in ("accuracy", "NLL (nats)", "Brier", "ECE"):
+    for _, name in columns:
         table.add_column(name, justify="right")
     rows = [
         *((f"teacher: {n}", m) for n, m in metrics["teachers"].items()),
@@ -68,12 +98,19 @@ def metrics_table(metrics: dict[str, Any]) -> None:
     ]
     for name, scores in rows:
         style = "bold green" if name == "Bayesian student" else None
-        values = (f"{scores[key]:.3f}" for key in ("accuracy", "nll", "brier", "ece"))
+        values = (_three_digits(scores.get(key)) for key, _ in columns)
         table.add_row(name, *values, style=style)
     console = Console()
     console.print(table)
     for warning in metrics["diagnostics"]["warnings"]:
         console.print(f"[yellow]warning:[/yellow] {warning}")
+
+
+def _three_digits(value: float | None) -> str:
+    """Large numbers without decimals; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
 
 
 def reference_table(found: dict[str, Any]) -> None:

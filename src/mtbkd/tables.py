@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,47 +17,100 @@ from mtbkd.types import InputError
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 
+Columns = dict[str, Any]
+
 
 def prediction_table(
     ids: tuple[str, ...],
     classes: tuple[str, ...],
-    predictive: Predictive,
+    predictive: Predictive | Any,
     extra: dict[str, NDArray[np.generic]] | None = None,
 ) -> pa.Table:
     """One row for each example.
 
-    Columns: ``id``, ``prediction``, ``probability``, ``total``, ``aleatoric`` and ``epistemic``
-    uncertainty in nats, ``credible_set`` from the most probable class on; ``prob.C``, ``lower.C``
-    and ``upper.C`` for each class C; then the extra ones.
+    Classification: ``id``, ``prediction``, ``probability``, ``total``, ``aleatoric`` and
+    ``epistemic`` uncertainty in nats, ``credible_set`` from the most probable class on; ``prob.C``,
+    ``lower.C`` and ``upper.C`` for each class C.
+
+    Multi-label: ``id``, ``labels`` (those of probability 0.5 or more), ``total``, ``aleatoric`` and
+    ``epistemic`` uncertainty in nats, summed over labels; ``prob.L``, ``lower.L`` and ``upper.L``
+    for each label L.
+
+    Regression: ``id``; ``mean.T``, ``sd.T``, ``lower.T``, ``upper.T``, ``aleatoric.T`` and
+    ``epistemic.T`` for each target T. The last two are standard deviations in units of the target,
+    as ``sd`` is: their squares sum to its square.
+
+    The extra columns come last.
 
     Args:
         ids: Of the examples.
-        classes: Names.
-        predictive: Of these examples.
+        classes: Names of the classes, labels or targets.
+        predictive: Of these examples: that of classes, of labels or of numbers.
         extra: More columns, each of shape (example,).
     """
+    if isinstance(predictive, Predictive):
+        columns = _classes(classes, predictive)
+    elif hasattr(predictive, "probs"):
+        columns = _labels(classes, predictive)
+    else:
+        columns = _numbers(classes, predictive)
+    return pa.table({"id": pa.array(ids)} | columns | (extra or {}))
+
+
+def _classes(names: tuple[str, ...], predictive: Predictive) -> Columns:
     top = predictive.probs.argmax(1)
-    names = np.array(classes, dtype=object)
+    known = np.array(names, dtype=object)
     sets = predictive.credible_set(predictive.level)
     ranked = np.argsort(-predictive.probs, axis=1, kind="stable")
-    columns: dict[str, object] = {
-        "id": pa.array(ids),
-        "prediction": pa.array(names[top].tolist()),
+    columns: Columns = {
+        "prediction": pa.array(known[top].tolist()),
         "probability": predictive.probs.max(1),
         "total": predictive.total,
         "aleatoric": predictive.aleatoric,
         "epistemic": predictive.epistemic,
         "credible_set": pa.array(
-            [names[row[inside[row]]].tolist() for row, inside in zip(ranked, sets, strict=True)]
+            [known[row[inside[row]]].tolist() for row, inside in zip(ranked, sets, strict=True)]
         ),
     }
-    for prefix, values in (
-        ("prob", predictive.probs),
-        ("lower", predictive.lower),
-        ("upper", predictive.upper),
-    ):
-        columns |= {f"{prefix}.{c}": values[:, i] for i, c in enumerate(classes)}
-    return pa.table(columns | (extra or {}))
+    return columns | _probabilities(names, predictive)
+
+
+def _labels(names: tuple[str, ...], predictive: Any) -> Columns:
+    said = [
+        [n for n, yes in zip(names, row, strict=True) if yes] for row in predictive.probs >= 0.5
+    ]
+    columns: Columns = {
+        "labels": pa.array(said, pa.list_(pa.string())),
+        "total": predictive.total.sum(1),
+        "aleatoric": predictive.aleatoric.sum(1),
+        "epistemic": predictive.epistemic.sum(1),
+    }
+    return columns | _probabilities(names, predictive)
+
+
+def _numbers(names: tuple[str, ...], predictive: Any) -> Columns:
+    parts = {
+        "mean": predictive.mean,
+        "sd": np.sqrt(predictive.total),
+        "lower": predictive.lower,
+        "upper": predictive.upper,
+        "aleatoric": np.sqrt(predictive.aleatoric),
+        "epistemic": np.sqrt(predictive.epistemic),
+    }
+    return {
+        f"{part}.{name}": values[:, i]
+        for i, name in enumerate(names)
+        for part, values in parts.items()
+    }
+
+
+def _probabilities(names: tuple[str, ...], predictive: Any) -> Columns:
+    parts = {"prob": predictive.probs, "lower": predictive.lower, "upper": predictive.upper}
+    return {
+        f"{part}.{name}": values[:, i]
+        for part, values in parts.items()
+        for i, name in enumerate(names)
+    }
 
 
 def check_suffix(path: Path) -> None:
