@@ -78,7 +78,7 @@ def test_page_stands_alone_and_has_every_section():
     assert "with 4 labels, each yes or no, seed 0." in text
     assert not re.search("#0[ab]00[0-9a-f]{2}", text)
     assert "nan" not in re.findall(r">([^<]*)<", text)
-    assert "counts in each label" in text
+    assert "counts for each label" in text
 
 
 def test_table_by_label_holds_each_labels_numbers():

@@ -27,8 +27,9 @@ def make(n=600, names=("stability",), k=3, missing=0.1, seed=0, claimed=1.0):
     labels[rng.random((n, c)) < missing] = NAN
     sd = sd * claimed
     pool = mean + unit * rng.normal(0, 1.0, (n, c))
+    scale = 3 * unit if c > 1 else np.ones(1)
     share = rng.uniform(0.1, 0.5, (n, c))
-    scores = number_scores(pool[None], 1.2 * sd[None], labels)
+    scores = number_scores(pool[None], 1.2 * sd[None], labels, unit=scale)
     weights = rng.dirichlet(np.ones(k), c).T
     return NumberReportData(
         title="toy", asked={"seed": "0"}, command="mtbkd run toy",
@@ -37,11 +38,11 @@ def make(n=600, names=("stability",), k=3, missing=0.1, seed=0, claimed=1.0):
             "n_test": n,
             "teachers": {t: scores | {"parameters": 9000} for t in teachers},
             "teacher_pool": scores, "baselines": {"labels only": scores},
-            "student": number_scores(mean[None], sd[None], labels),
+            "student": number_scores(mean[None], sd[None], labels, unit=scale),
             "diagnostics": {"rhat_median": 1.0, "rhat_95": 1.01, "ess_median": 90, "ess_5": 60},
             "cost": {"seconds": {"student": 3.2}, "student_parameters": 1234},
         },
-        classes=tuple(names), labels=labels, mean=mean, aleatoric=(1 - share) * sd**2,
+        classes=tuple(names), unit=scale, labels=labels, mean=mean, aleatoric=(1 - share) * sd**2,
         epistemic=share * sd**2, lower=mean - 1.645 * sd, upper=mean + 1.645 * sd, level=0.9,
         log_density=norm.logpdf(labels, mean, sd), pit=norm.cdf(labels, mean, sd),
         pool_pit=norm.cdf(labels, pool, sd), disagreement=(unit * rng.random((n, c))) ** 2,
@@ -93,9 +94,9 @@ def test_results_star_the_coverage_nearest_90_percent_and_no_width():
     data = changed(data, "student", coverage_90=0.897)
     rows = re.findall(r'<tr class="(pool|student)">(.*?)</tr>', render(data), flags=re.DOTALL)
     cells = {kind: re.findall(r"<td( class=\"best\")?>([^<]*)", row) for kind, row in rows}
-    assert cells["student"][4] == (' class="best"', "89.7\xa0%")
-    assert cells["pool"][4] == ("", "99.9\xa0%")
-    assert cells["student"][5][0] == cells["pool"][5][0] == ""
+    assert cells["student"][3] == (' class="best"', "89.7\xa0%")
+    assert cells["pool"][3] == ("", "99.9\xa0%")
+    assert cells["student"][4][0] == cells["pool"][4][0] == ""
 
 
 def test_cards_show_mean_interval_and_truth():
@@ -204,7 +205,7 @@ def test_missing_parts_and_targets_that_are_never_known():
 
 def test_many_targets_are_cut_and_said():
     text = render(make(n=120, names=tuple(f"target {i}" for i in range(9))))
-    assert "The other 3 targets are in the table above." in text
+    assert "The other 4 targets are in the table above." in text
     assert "and 3 more certain targets" in text
 
 

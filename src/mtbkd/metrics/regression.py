@@ -242,7 +242,11 @@ def calibration_error(values: Floats, levels: Floats = LEVELS) -> float:
 
 
 def number_scores(
-    means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None
+    means: Floats,
+    sds: Floats,
+    labels: Floats,
+    weights: Floats | None = None,
+    unit: Floats | None = None,
 ) -> dict[str, float]:
     """Scores of predictive mixtures of Gaussians on labelled examples.
 
@@ -251,20 +255,26 @@ def number_scores(
         sds: Their standard deviations, shape (draw, example, target).
         labels: NaN where missing, shape (example, target).
         weights: As in `mixture_log_density`; those of a pool of teachers, say.
+        unit: Of each target, shape (target,): its standard deviation in training, where there are
+            several, so that none outweighs the others. One if not given.
 
     Returns:
         ``rmse`` and ``mae`` of the mixture's mean; ``nll`` in nats per number; ``crps``;
         ``coverage_90`` and ``width_90`` of the central 90 % interval; ``calibration``, see
-        `calibration_error`. RMSE, MAE, CRPS and width are in units of the labels. More than 256
-        equally weighted draws are thinned evenly for the CRPS.
+        `calibration_error`. RMSE, MAE, CRPS and width are in ``unit``, the NLL is always that of
+        the labels as they are. More than 256 equally weighted draws are thinned evenly for the
+        CRPS.
     """
+    nll = -_mean(mixture_log_density(means, sds, labels, weights))
+    if unit is not None:
+        means, sds, labels = means / unit, sds / unit, labels / unit
     centre = (_weights(means, weights) * means).sum(0)
     lower, upper = (mixture_quantile(means, sds, level, weights) for level in (0.05, 0.95))
     thin = math.ceil(len(means) / _CRPS_DRAWS) if weights is None else 1
     return {
         "rmse": rmse(centre, labels),
         "mae": mae(centre, labels),
-        "nll": -_mean(mixture_log_density(means, sds, labels, weights)),
+        "nll": nll,
         "crps": _mean(mixture_crps(means[::thin], sds[::thin], labels, weights)),
         "coverage_90": interval_coverage(lower, upper, labels),
         "width_90": interval_width(lower, upper),

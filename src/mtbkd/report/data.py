@@ -181,6 +181,9 @@ class NumberReportData:
         command: The command that makes the run again.
         metrics: The content of ``metrics.json``; unknown keys are left alone.
         classes: Names of the targets.
+        unit: What errors, standard deviations and the scores in ``metrics`` (but NLL and shares)
+            are counted in: 1 for one target; the standard deviation of each target in training for
+            several; shape (target,). The other arrays here are in the targets' own units.
         labels: True numbers, NaN where missing, shape (example, target).
         mean: The student's predictive mean, shape (example, target).
         aleatoric: Mean variance of a draw, shape (example, target).
@@ -207,6 +210,7 @@ class NumberReportData:
     command: str
     metrics: dict[str, Any]
     classes: tuple[str, ...]
+    unit: Floats
     labels: Floats
     mean: Floats
     aleatoric: Floats
@@ -256,7 +260,7 @@ _SHAPES: dict[type, dict[str, str]] = {
             "pool_pit", "disagreement",
         ),
         "nc",
-    ) | _BY_TEACHER,
+    ) | {"unit": "c"} | _BY_TEACHER,
 }  # fmt: skip
 
 

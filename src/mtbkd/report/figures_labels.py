@@ -32,6 +32,7 @@ def each_label(probs: Floats, labels: Floats, names: tuple[str, ...]) -> str:
     down = math.ceil(len(order) / across)
 
     def paint(figure: Figure) -> None:
+        figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]
         panels = figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
         for axes in panels.flat[len(order) :]:
             axes.set_axis_off()
@@ -52,5 +53,5 @@ def each_label(probs: Floats, labels: Floats, names: tuple[str, ...]) -> str:
             axes.tick_params(labelleft=place % across == 0)
             axes.spines["left"].set_visible(False)
 
-    size = (24 + 162 * across, 20 + 172 * down)
+    size = (24 + 162 * across, 20 + 178 * down)
     return draw("labels", "Reliability diagram of each label", size, paint)

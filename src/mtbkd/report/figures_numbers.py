@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from mtbkd.metrics import quantile_shares
 from mtbkd.report.canvas import ROLE, draw, quiet
 from mtbkd.report.data import Floats, NumberReportData
-from mtbkd.report.figures import MIDDLE, SMALL, in_percent, some_of
+from mtbkd.report.figures import SMALL, in_percent, some_of
 from mtbkd.report.findings import mean_when_handing_over
 from mtbkd.report.words import shorten
 
@@ -18,7 +18,7 @@ _BANDS = 10
 _QUANTILES = np.linspace(0.01, 0.99, 99)
 
 
-def against_truth(data: NumberReportData, target: int) -> str:
+def against_truth(data: NumberReportData, target: int, size: tuple[float, float]) -> str:
     """Predicted mean with its interval against the true number; at most 250 evenly over it."""
     known = np.flatnonzero(~np.isnan(data.labels[:, target]))
     ranked = known[np.argsort(data.labels[known, target], kind="stable")]
@@ -49,15 +49,16 @@ def against_truth(data: NumberReportData, target: int) -> str:
         quiet(axes, "both")
         figure.legend(loc="outside upper left", ncols=2)
 
-    return draw(f"truth{target}", f"Predicted against true {name}", MIDDLE, paint)
+    return draw(f"truth{target}", f"Predicted against true {name}", size, paint)
 
 
-def quantiles(pit: Floats, pool_pit: Floats | None) -> str:
+def quantiles(pit: Floats, pool_pit: Floats | None, size: tuple[float, float]) -> str:
     """Observed against stated share of numbers below each quantile.
 
     Args:
         pit: Of the student; NaN where the number is unknown.
         pool_pit: Of the teachers' pool, likewise.
+        size: Of the figure.
     """
     n = int((~np.isnan(pit)).sum())
     half = 1.645 * np.sqrt(_QUANTILES * (1 - _QUANTILES) / n)
@@ -81,7 +82,7 @@ def quantiles(pit: Floats, pool_pit: Floats | None) -> str:
         quiet(axes)
         figure.legend(loc="outside upper left", ncols=2)
 
-    return draw("student", "Calibration of quantiles", MIDDLE, paint)
+    return draw("student", "Calibration of quantiles", size, paint)
 
 
 def split_by_error(error: Floats, aleatoric: Floats, epistemic: Floats, unit: str) -> str:

@@ -57,7 +57,7 @@ def render(data: AnyReportData) -> str:
         lstrip_blocks=True,
     )
     diagnostics = data.metrics.get("diagnostics", {})
-    drawn = parts["figures"] | _figures(data, parts["what"])
+    drawn = parts["figures"] | _figures(data, parts["in_each"])
     shared = {
         "data": data,
         "metrics": data.metrics,
@@ -103,16 +103,16 @@ def _rows(metrics: dict[str, Any], columns: tuple[Column, ...]) -> list[dict[str
     return rows
 
 
-def _figures(data: AnyReportData, what: str) -> dict[str, str]:
+def _figures(data: AnyReportData, in_each: str) -> dict[str, str]:
     """The figures that every family has."""
     drawn = {}
     if len(data.teachers) > 1:
         for name, title, values in (
-            ("weights", "Prior weight of each teacher in each", data.weights_by_class),
-            ("taught", "Responsibility of each teacher in each", data.responsibilities_by_class),
+            ("weights", "Prior weight of each teacher", data.weights_by_class),
+            ("taught", "Responsibility of each teacher", data.responsibilities_by_class),
         ):
             drawn[name] = figures.shares(
-                name, f"{title} {what}", values, data.teachers, data.classes
+                name, f"{title} {in_each}", values, data.teachers, data.classes
             )
     if data.trace.size:
         drawn["trace"] = figures.trace(data.trace)

@@ -26,6 +26,7 @@ def parts(data: ReportData) -> dict[str, Any]:
     """What the template needs beside what pages of every family share."""
     return {
         "what": "class",
+        "in_each": "in each class",
         "tiles": _tiles(data),
         "columns": _COLUMNS,
         "figures": _figures(data),

@@ -29,6 +29,7 @@ def parts(data: LabelReportData) -> dict[str, Any]:
     """What the template needs beside what pages of every family share."""
     return {
         "what": "label",
+        "in_each": "for each label",
         "tiles": _tiles(data),
         "columns": _COLUMNS,
         "figures": _figures(data),

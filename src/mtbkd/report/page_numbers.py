@@ -11,12 +11,12 @@ from markupsafe import Markup
 from mtbkd.metrics import calibration_error, interval_coverage, interval_width, r2, rmse
 from mtbkd.report import figures_numbers
 from mtbkd.report.data import NumberReportData, Shown
+from mtbkd.report.figures import MIDDLE, SMALL
 from mtbkd.report.verdict_numbers import standardised
 from mtbkd.report.words import count, number, percent, shown, significant
 
 _COLUMNS = (
     ("rmse", "RMSE", significant, min),
-    ("mae", "MAE", significant, min),
     ("crps", "CRPS", significant, min),
     ("nll", "NLL, nats", number, min),
     ("coverage_90", "90\xa0% coverage", percent, lambda values: min(values, key=_from_90)),
@@ -25,17 +25,20 @@ _COLUMNS = (
     ("parameters", "Parameters", count, min),
     ("ms_per_example", "ms / example", significant, min),
 )
-_TARGETS_DRAWN, _ANSWERS_SHOWN = 6, 6
+_TARGETS_DRAWN, _ANSWERS_SHOWN = 5, 6
+_IN_PAIRS = (0, 1, 3)  # numbers of targets that fill rows of two figures, with that of quantiles
 
 
 def parts(data: NumberReportData) -> dict[str, Any]:
     """What the template needs beside what pages of every family share."""
     return {
         "what": "target",
+        "in_each": "for each target",
         "tiles": _tiles(data),
         "columns": _COLUMNS,
         "figures": _figures(data),
         "drawn_targets": _drawn(data),
+        "grid": "two" if len(_drawn(data)) in _IN_PAIRS else "three",
         "level": percent(data.level, 0),
         "by_target": _by_target(data),
         "examples": [_card(data, example) for example in data.examples],
@@ -74,19 +77,21 @@ def _drawn(data: NumberReportData) -> list[tuple[str, str]]:
 def _figures(data: NumberReportData) -> dict[str, str]:
     known = ~np.isnan(data.labels)
     several = len(data.classes) > 1
-    unit = data.spread if several else np.ones(1)
     error, sd, _ = standardised(data)
-    aleatoric, epistemic = ((part / unit**2)[known] for part in (data.aleatoric, data.epistemic))
+    aleatoric, epistemic = (
+        (part / data.unit**2)[known] for part in (data.aleatoric, data.epistemic)
+    )
     quarrel = None
     if data.disagreement is not None and len(data.teachers) > 1:
-        quarrel = (data.disagreement / unit**2)[known]
+        quarrel = (data.disagreement / data.unit**2)[known]
     words = " (in sd of the target)" if several else ""
+    size = MIDDLE if len(_drawn(data)) in _IN_PAIRS else SMALL
     drawn = {
-        name: figures_numbers.against_truth(data, int(name.removeprefix("truth")))
+        name: figures_numbers.against_truth(data, int(name.removeprefix("truth")), size)
         for name, _ in _drawn(data)
     }
     return drawn | {
-        "student": figures_numbers.quantiles(data.pit, data.pool_pit),
+        "student": figures_numbers.quantiles(data.pit, data.pool_pit, size),
         "spread": figures_numbers.errors_by_certainty(error, sd, words),
         "split": figures_numbers.split_by_error(error, aleatoric, epistemic, words),
         "handing": figures_numbers.handing_over(error, sd, quarrel, words),
@@ -115,11 +120,10 @@ def _by_target(data: NumberReportData) -> list[tuple[str, list[str]]]:
 
 def _card(data: NumberReportData, example: Shown) -> dict[str, Any]:
     """An example: its numbers beside the truth, the least certain targets first."""
-    row, unit = example.row, data.spread
+    row, unit = example.row, data.unit
     total = (data.aleatoric + data.epistemic) / unit**2
     order = np.argsort(-total[row], kind="stable")[:_ANSWERS_SHOWN]
     longest = max(float(total[e.row].mean()) for e in data.examples) or 1.0
-    scale = float(unit[0]) if len(data.classes) == 1 else 1.0
     sums = [("aleatoric", data.aleatoric[row]), ("epistemic", data.epistemic[row])]
     means = [(word, float((part / unit**2).mean())) for word, part in sums]
     return {
@@ -128,10 +132,10 @@ def _card(data: NumberReportData, example: Shown) -> dict[str, Any]:
         "answers": [_answer(data, row, target) for target in order.tolist()],
         "hidden": len(data.classes) - len(order),
         "parts": [
-            (word, significant(scale * math.sqrt(part)), f"{100 * part / longest:.1f}")
+            (word, significant(math.sqrt(part)), f"{100 * part / longest:.1f}")
             for word, part in means
         ],
-        "total": significant(scale * math.sqrt(float(total[row].mean()))),
+        "total": significant(math.sqrt(float(total[row].mean()))),
         "unit": "" if len(data.classes) == 1 else "of the target's sd",
     }
 

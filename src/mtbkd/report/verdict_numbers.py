@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from mtbkd.metrics import calibration_error, r2, rmse
+from mtbkd.metrics import calibration_error, r2
 from mtbkd.metrics.regression import LEVELS
 from mtbkd.report.data import Floats, NumberReportData
 from mtbkd.report.findings import Finding, Level, losses, mean_when_handing_over, rivals
@@ -24,12 +24,11 @@ def standardised(data: NumberReportData) -> tuple[Floats, Floats, Floats]:
     """Known answers of all targets together.
 
     Returns:
-        Absolute error and predictive standard deviation in standard deviations of each target, or
-        in its own units if there is one target, and `NumberReportData.pit`; each (answer,).
+        Absolute error and predictive standard deviation in `NumberReportData.unit`, and
+        `NumberReportData.pit`; each (answer,).
     """
     known = ~np.isnan(data.labels)
-    unit = data.spread if len(data.classes) > 1 else np.ones(1)
-    error, sd = np.abs(data.mean - data.labels) / unit, data.sd / unit
+    error, sd = np.abs(data.mean - data.labels) / data.unit, data.sd / data.unit
     return error[known], sd[known], data.pit[known]
 
 
@@ -43,13 +42,14 @@ def calibration_by_chance(n: int) -> float:
 
 
 def _rmse(data: NumberReportData) -> Finding:
-    own = rmse(data.mean, data.labels)
-    squares = np.square(data.mean - data.labels)[~np.isnan(data.labels)]
+    squares = np.square(standardised(data)[0])
+    own = math.sqrt(squares.mean())
     error = float(squares.std() / math.sqrt(len(squares)) / (2 * own)) if own else 0.0
     others_at, baseline = rivals(data.metrics, "rmse")
     others = [f"{name} by {significant(value)}" for name, value in others_at.items()]
     others += [f"the best baseline by {significant(baseline)}"] if baseline is not None else []
-    said = f"The student is off by {significant(own)} (RMSE) on {len(data.labels):,} test examples"
+    said = f"The student is off by {significant(own)} (RMSE{_unit(data)}) on "
+    said += f"{len(data.labels):,} test examples"
     said += f"; {join(others)}." if others else "."
     explained = r2(data.mean, data.labels)
     useless = [n for n, share in zip(data.classes, explained, strict=True) if share <= 0]
@@ -114,15 +114,17 @@ def _thirds(data: NumberReportData) -> Finding:
     handed, squares = mean_when_handing_over(np.square(error), sd)
     at = min(int(np.searchsorted(handed, 0.2)), len(handed) - 1)
     before, after = (significant(math.sqrt(value)) for value in squares[[0, at]])
-    scaled = " in standard deviations of the targets" if len(data.classes) > 1 else ""
     said = (
         f"Where it is most certain they contain it for {percent(sure)}, where least for "
         f"{percent(unsure)} (a third of the numbers each); handing the least certain "
-        f"{percent(0.2, 0)} to a person moves the RMSE of the rest from {before} to {after}"
-        f"{scaled}."
+        f"{percent(0.2, 0)} to a person moves the RMSE of the rest from {before} to {after}."
     )
     short = max(0.9 - 2 * sure_error - sure, 0.9 - 2 * unsure_error - unsure)
     return Finding(_graded(short, 0.1), "how it tells sure from unsure", said)
+
+
+def _unit(data: NumberReportData) -> str:
+    return ", in standard deviations of the targets" if len(data.classes) > 1 else ""
 
 
 def _coverage(pit: Floats) -> tuple[float, float]:
