@@ -109,7 +109,7 @@ def test_cards_show_mean_interval_and_truth():
     shown = tuple(Shown(f"e{i}", i, "<b>x</b>", {}) for i in (3, 4))
     data = replace(data, mean=mean, lower=lower, upper=upper, labels=labels, examples=shown)
     three, four = re.findall(r"<article.*?</article>", render(data), flags=re.DOTALL)
-    assert "stability 7.00</p>" in three
+    assert "stability</span> 7.00</p>" in three
     assert "6.00 to 8.00</dd>" in three
     assert '<dd class="wrong">9.25, outside</dd>' in three
     assert '<u style="left: ' in three

@@ -136,7 +136,6 @@ def _card(data: NumberReportData, example: Shown) -> dict[str, Any]:
             for word, part in means
         ],
         "total": significant(math.sqrt(float(total[row].mean()))),
-        "unit": "" if len(data.classes) == 1 else "of the target's sd",
     }
 
 
