@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_report import SECTIONS, Page, changed
 
-from mtbkd.metrics import label_ece, label_scores, wrong_auroc
+from mtbkd.metrics import f1_macro, label_ece, label_scores, wrong_auroc
 from mtbkd.report import LabelReportData, Shown, render, verdict
-from mtbkd.report.verdict_labels import label_ece_by_chance
+from mtbkd.report.verdict_labels import f1_macro_error, label_ece_by_chance
 from mtbkd.types import InputError
 
 NAN = float("nan")
@@ -117,6 +117,31 @@ def test_cards_show_what_is_said_what_is_true_and_what_is_unknown():
         "membrane": (True, "0.60", "no"), "Golgi": (False, "0.30", "unknown"),
     }  # fmt: skip
     assert "<b>x</b>" in card
+
+
+def test_cards_list_what_is_said_or_true_before_what_is_merely_uncertain():
+    data = make(n=120, names=tuple("abcdefghi"))
+    probs, total, labels = data.probs.copy(), data.total.copy(), data.labels.copy()
+    probs[3], labels[3], total[3] = 0.3, 0.0, 0.6
+    probs[3, 7], labels[3, 8], total[3, 7:] = 0.99, 1.0, 0.05
+    data = replace(
+        data, probs=probs, labels=labels, total=total, examples=(Shown("e3", 3, "", {}),)
+    )
+    card = re.search(r'aria-label="e3">(.*?)</article>', render(data), flags=re.DOTALL)[1]
+    names = re.findall(r'<th scope="row">(\w)</th>', card)
+    assert set(names[:2]) == {"h", "i"}
+    assert names[2:] == list("abcd")
+
+
+def test_error_of_macro_f1_is_its_spread_over_test_sets():
+    data = make(n=8000, missing=0.0)
+    parts = [
+        replace(data, probs=data.probs[rows], labels=data.labels[rows])
+        for rows in np.array_split(np.arange(8000), 40)
+    ]
+    spread = np.std([f1_macro(part.probs, part.labels) for part in parts])
+    stated = np.mean([f1_macro_error(part) for part in parts])
+    assert stated == pytest.approx(spread, rel=4 / np.sqrt(2 * 40))
 
 
 def test_trust_where_everything_is_good():

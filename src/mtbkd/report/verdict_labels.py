@@ -29,6 +29,20 @@ def findings(data: LabelReportData) -> tuple[Finding, ...]:
     )
 
 
+def f1_macro_error(data: LabelReportData) -> float:
+    """Bootstrap standard error of macro F1, over examples."""
+    known = ~np.isnan(data.labels)
+    said, true = (data.probs >= 0.5) & known, data.labels == 1
+    twice = (2 * (said & true)).astype(float)
+    either = said.astype(float) + true
+    n = len(data.labels)
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), _RESAMPLES).astype(float)
+    above, below = drawn @ twice, drawn @ either
+    f1 = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
+    some = ~np.isnan(f1).all(1)
+    return float(np.nanmean(f1[some], axis=1).std()) if some.any() else 0.0
+
+
 def label_ece_by_chance(probs: Floats, labels: Floats) -> Floats:
     """The ECE of each label to be expected of a perfectly calibrated model on as many examples.
 
@@ -51,7 +65,7 @@ def label_ece_by_chance(probs: Floats, labels: Floats) -> Floats:
 
 
 def _f1(data: LabelReportData) -> Finding:
-    own, error = f1_macro(data.probs, data.labels), _f1_error(data)
+    own, error = f1_macro(data.probs, data.labels), f1_macro_error(data)
     others_at, baseline = rivals(data.metrics, "f1_macro", highest=True)
     others = [f"{name} {value:.3f}" for name, value in others_at.items()]
     others += [f"the best baseline {baseline:.3f}"] if baseline is not None else []
@@ -71,20 +85,6 @@ def _f1(data: LabelReportData) -> Finding:
     gap = max(others_at.values(), default=own) - own
     level = "trust" if gap <= max(0.02, 2 * error) else "care"
     return Finding(level, "its macro F1", said)
-
-
-def _f1_error(data: LabelReportData) -> float:
-    """Bootstrap standard error of macro F1, over examples."""
-    known = ~np.isnan(data.labels)
-    said, true = (data.probs >= 0.5) & known, data.labels == 1
-    twice = (2 * (said & true)).astype(float)
-    either = said.astype(float) + true
-    n = len(data.labels)
-    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), _RESAMPLES).astype(float)
-    above, below = drawn @ twice, drawn @ either
-    f1 = np.divide(above, below, out=np.full(above.shape, np.nan), where=below > 0)
-    some = ~np.isnan(f1).all(1)
-    return float(np.nanmean(f1[some], axis=1).std()) if some.any() else 0.0
 
 
 def _nll(data: LabelReportData) -> Finding:
