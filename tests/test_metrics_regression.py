@@ -110,6 +110,19 @@ def test_many_draws_are_thinned_for_the_crps_with_little_effect():
     assert metrics.number_scores(means, sds, labels)["crps"] == pytest.approx(exact, rel=0.02)
 
 
+def test_scores_are_counted_in_the_unit_but_for_density_and_shares(mixture):
+    means, sds, labels = mixture
+    plain = metrics.number_scores(means, sds, labels)
+    tenth = metrics.number_scores(means, sds, labels, unit=np.array([10.0, 10.0]))
+    for key in ("rmse", "mae", "crps", "width_90"):
+        assert tenth[key] == pytest.approx(plain[key] / 10)
+    for key in ("nll", "coverage_90", "calibration"):
+        assert tenth[key] == pytest.approx(plain[key])
+    scaled = np.array([1.0, 1000.0])
+    same = metrics.number_scores(means * scaled, sds * scaled, labels * scaled, unit=scaled)
+    assert same["rmse"] == pytest.approx(plain["rmse"])
+
+
 def test_a_standard_deviation_of_zero_is_a_point(mixture):
     _, _, labels = mixture
     point = metrics.gaussian_crps(labels + 2.0, np.zeros_like(labels), labels)

@@ -8,10 +8,11 @@ import matplotlib
 import numpy as np
 import pytest
 
-from mtbkd.metrics import coverage, ece, error_auroc, scores
+from mtbkd.metrics import coverage, ece, error_auroc, reliability, scores
 from mtbkd.report import Example, ReportData, render, verdict
 from mtbkd.report.figures import calibration
-from mtbkd.report.verdict import accuracy_when_handing_over, calibration_by_chance
+from mtbkd.report.findings import mean_when_handing_over
+from mtbkd.report.verdict_classes import calibration_by_chance
 from mtbkd.types import InputError
 
 SECTIONS = (
@@ -218,10 +219,8 @@ def test_calibration_by_chance_is_the_ece_of_a_calibrated_model():
 
 
 def test_handing_over_keeps_the_certain():
-    data = make(n=4, sharpness=1.0)
     hits = np.array([True, False, True, True])
-    data = replace(data, labels=np.where(hits, data.probs.argmax(1), data.probs.argmin(1)))
-    handed, kept = accuracy_when_handing_over(data, np.array([0.1, 0.9, 0.2, 0.5]))
+    handed, kept = mean_when_handing_over(hits, np.array([0.1, 0.9, 0.2, 0.5]))
     np.testing.assert_allclose(handed, [0, 0.25, 0.5, 0.75])
     np.testing.assert_allclose(kept, [0.75, 1, 1, 1])
 
@@ -282,7 +281,7 @@ def test_one_teacher_shares_nothing():
 
 def test_empty_bins_are_left_out():
     probs = np.tile([0.9, 0.1], (10, 1))
-    svg = calibration("one", "t", probs, np.zeros(10, int), "student")
+    svg = calibration("one", "t", reliability(probs, np.zeros(10, int)), "student")
     assert "nan" not in svg
 
 

@@ -12,6 +12,10 @@ from mtbkd.metrics.classification import reliability as reliability
 from mtbkd.metrics.classification import scores as scores
 from mtbkd.metrics.classification import total_variation as total_variation
 from mtbkd.metrics.classification import wrong_auroc as wrong_auroc
+from mtbkd.metrics.mixtures import mixture_crps as mixture_crps
+from mtbkd.metrics.mixtures import mixture_log_density as mixture_log_density
+from mtbkd.metrics.mixtures import mixture_quantile as mixture_quantile
+from mtbkd.metrics.mixtures import pit as pit
 from mtbkd.metrics.multilabel import average_precision as average_precision
 from mtbkd.metrics.multilabel import f1_by_label as f1_by_label
 from mtbkd.metrics.multilabel import f1_macro as f1_macro
@@ -31,11 +35,7 @@ from mtbkd.metrics.regression import gaussian_nll as gaussian_nll
 from mtbkd.metrics.regression import interval_coverage as interval_coverage
 from mtbkd.metrics.regression import interval_width as interval_width
 from mtbkd.metrics.regression import mae as mae
-from mtbkd.metrics.regression import mixture_crps as mixture_crps
-from mtbkd.metrics.regression import mixture_log_density as mixture_log_density
-from mtbkd.metrics.regression import mixture_quantile as mixture_quantile
 from mtbkd.metrics.regression import number_scores as number_scores
-from mtbkd.metrics.regression import pit as pit
 from mtbkd.metrics.regression import quantile_shares as quantile_shares
 from mtbkd.metrics.regression import r2 as r2
 from mtbkd.metrics.regression import rmse as rmse

@@ -10,16 +10,22 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logsumexp, ndtr
+
+from mtbkd.metrics.mixtures import (
+    equal_weights,
+    expected_distance,
+    mixture_crps,
+    mixture_log_density,
+    mixture_quantile,
+    pit,
+)
 
 Floats = NDArray[np.float64]
 
 LEVELS: Floats = np.linspace(0.05, 0.95, 19)
 """The quantiles at which calibration is measured."""
 
-_HALVINGS = 50
 _CRPS_DRAWS = 256
-_LEAST_SD = 1e-12
 
 
 def rmse(mean: Floats, labels: Floats) -> float:
@@ -81,114 +87,7 @@ def gaussian_crps(mean: Floats, sd: Floats, labels: Floats) -> float:
         >>> round(gaussian_crps(np.zeros((1, 1)), np.ones((1, 1)), np.zeros((1, 1))), 4)
         0.2337
     """
-    return _mean(_expected_distance(labels - mean, sd) - sd / math.sqrt(math.pi))
-
-
-def mixture_log_density(
-    means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None
-) -> Floats:
-    """Log density of a mixture of Gaussians at the labels, in nats.
-
-    Args:
-        means: Of the components, shape (draw, example, target).
-        sds: Their standard deviations, shape (draw, example, target).
-        labels: Shape (example, target).
-        weights: Of the components, summing to 1 over draws, broadcast to (draw, example, target);
-            equal if not given.
-
-    Returns:
-        Shape (example, target); NaN where the label is.
-
-    Example:
-        >>> means = np.array([[[-1.0]], [[1.0]]])
-        >>> mixture_log_density(means, np.ones_like(means), np.zeros((1, 1))).round(4)
-        array([[-1.4189]])
-    """
-    sds = np.maximum(sds, _LEAST_SD)
-    each = -0.5 * np.square((labels - means) / sds) - np.log(sds) - 0.5 * math.log(2 * math.pi)
-    return np.asarray(logsumexp(each, axis=0, b=_weights(means, weights)))
-
-
-def mixture_crps(
-    means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None
-) -> Floats:
-    """Continuous ranked probability score of a mixture of Gaussians, in units of the labels.
-
-    ``sum_i w_i A(y - m_i, s_i^2) - 1/2 sum_ij w_i w_j A(m_i - m_j, s_i^2 + s_j^2)`` with
-    ``A(d, s^2) = E|N(d, s^2)| = 2 s phi(d / s) + d (2 Phi(d / s) - 1)``
-    (Grimit et al. 2006, eq. 5). Memory grows with the number of draws, time with its square.
-
-    Args:
-        means: Of the components, shape (draw, example, target).
-        sds: Their standard deviations, shape (draw, example, target).
-        labels: Shape (example, target).
-        weights: As in `mixture_log_density`.
-
-    Returns:
-        Shape (example, target); NaN where the label is.
-
-    Example:
-        >>> means = np.array([[[-1.0]], [[1.0]]])
-        >>> mixture_crps(means, np.full_like(means, 1e-6), np.zeros((1, 1))).round(4)
-        array([[0.5]])
-    """
-    share = np.broadcast_to(_weights(means, weights), means.shape)
-    score = np.zeros(labels.shape)
-    for i in range(len(means)):
-        score += share[i] * _expected_distance(labels - means[i], sds[i])
-        score -= 0.5 * share[i] ** 2 * _expected_distance(np.zeros(()), math.sqrt(2) * sds[i])
-        both = np.hypot(sds[i], sds[i + 1 :])
-        pairs = share[i + 1 :] * _expected_distance(means[i] - means[i + 1 :], both)
-        score -= share[i] * pairs.sum(0)
-    return score
-
-
-def pit(means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None) -> Floats:
-    """Probability integral transform: the predictive's mass below each label.
-
-    Uniform on [0, 1] if the predictions are calibrated (Dawid 1984).
-
-    Args:
-        means: Of the components, shape (draw, example, target).
-        sds: Their standard deviations, shape (draw, example, target).
-        labels: Shape (example, target).
-        weights: As in `mixture_log_density`.
-
-    Returns:
-        Shape (example, target); NaN where the label is.
-
-    Example:
-        >>> pit(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), np.zeros((1, 1)))
-        array([[0.5]])
-    """
-    below = ndtr((labels - means) / np.maximum(sds, _LEAST_SD))
-    return (_weights(means, weights) * below).sum(0)
-
-
-def mixture_quantile(
-    means: Floats, sds: Floats, level: float, weights: Floats | None = None
-) -> Floats:
-    """Where a mixture of Gaussians has this mass below it, by bisection.
-
-    Args:
-        means: Of the components, shape (draw, example, target).
-        sds: Their standard deviations, shape (draw, example, target).
-        level: In (0, 1).
-        weights: As in `mixture_log_density`.
-
-    Returns:
-        Shape (example, target).
-
-    Example:
-        >>> mixture_quantile(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), 0.975).round(3)
-        array([[1.96]])
-    """
-    low, high = (means - 40 * sds).min(0), (means + 40 * sds).max(0)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        above = pit(means, sds, middle, weights) >= level
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
-    return (low + high) / 2
+    return _mean(expected_distance(labels - mean, sd) - sd / math.sqrt(math.pi))
 
 
 def interval_coverage(lower: Floats, upper: Floats, labels: Floats) -> float:
@@ -242,7 +141,11 @@ def calibration_error(values: Floats, levels: Floats = LEVELS) -> float:
 
 
 def number_scores(
-    means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None
+    means: Floats,
+    sds: Floats,
+    labels: Floats,
+    weights: Floats | None = None,
+    unit: Floats | None = None,
 ) -> dict[str, float]:
     """Scores of predictive mixtures of Gaussians on labelled examples.
 
@@ -251,37 +154,31 @@ def number_scores(
         sds: Their standard deviations, shape (draw, example, target).
         labels: NaN where missing, shape (example, target).
         weights: As in `mixture_log_density`; those of a pool of teachers, say.
+        unit: Of each target, shape (target,): its standard deviation in training, where there are
+            several, so that none outweighs the others. One if not given.
 
     Returns:
         ``rmse`` and ``mae`` of the mixture's mean; ``nll`` in nats per number; ``crps``;
         ``coverage_90`` and ``width_90`` of the central 90 % interval; ``calibration``, see
-        `calibration_error`. RMSE, MAE, CRPS and width are in units of the labels. More than 256
-        equally weighted draws are thinned evenly for the CRPS.
+        `calibration_error`. RMSE, MAE, CRPS and width are in ``unit``, the NLL is always that of
+        the labels as they are. More than 256 equally weighted draws are thinned evenly for the
+        CRPS.
     """
-    centre = (_weights(means, weights) * means).sum(0)
+    nll = -_mean(mixture_log_density(means, sds, labels, weights))
+    if unit is not None:
+        means, sds, labels = means / unit, sds / unit, labels / unit
+    centre = (equal_weights(means, weights) * means).sum(0)
     lower, upper = (mixture_quantile(means, sds, level, weights) for level in (0.05, 0.95))
     thin = math.ceil(len(means) / _CRPS_DRAWS) if weights is None else 1
     return {
         "rmse": rmse(centre, labels),
         "mae": mae(centre, labels),
-        "nll": -_mean(mixture_log_density(means, sds, labels, weights)),
+        "nll": nll,
         "crps": _mean(mixture_crps(means[::thin], sds[::thin], labels, weights)),
         "coverage_90": interval_coverage(lower, upper, labels),
         "width_90": interval_width(lower, upper),
         "calibration": calibration_error(pit(means, sds, labels, weights)),
     }
-
-
-def _weights(means: Floats, weights: Floats | None) -> Floats:
-    return np.full((len(means), 1, 1), 1 / len(means)) if weights is None else weights
-
-
-def _expected_distance(difference: Floats, sd: Floats) -> Floats:
-    """Mean absolute value of a Gaussian with this mean and standard deviation."""
-    sd = np.maximum(sd, _LEAST_SD)
-    z = difference / sd
-    density = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)
-    return 2 * sd * density + difference * (2 * ndtr(z) - 1)
 
 
 def _mean(values: Floats) -> float:

@@ -1,4 +1,4 @@
-"""The figures of a report, each an inline SVG."""
+"""The figures that reports of every family share, each an inline SVG."""
 
 from __future__ import annotations
 
@@ -11,30 +11,36 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
 
-from mtbkd.metrics import reliability
 from mtbkd.report.canvas import CHAINS, ROLE, draw, quiet
-from mtbkd.report.data import Floats, Ints, ReportData
-from mtbkd.report.verdict import accuracy_when_handing_over
+from mtbkd.report.data import Floats, Ints
+from mtbkd.report.findings import mean_when_handing_over
 from mtbkd.report.words import shorten
 
-_SMALL, _MIDDLE = (310.0, 290.0), (420.0, 330.0)
+SMALL, MIDDLE = (310.0, 290.0), (420.0, 330.0)
 _POINTS = 200
 
 
-def calibration(name: str, title: str, probs: Floats, labels: Ints, colour: str) -> str:
-    """Reliability diagram of the top class, with the number of answers in each bin beneath.
+def calibration(
+    name: str,
+    title: str,
+    bins: tuple[Floats, Floats, Ints],
+    colour: str,
+    words: tuple[str, str] = ("stated confidence", "share right"),
+) -> str:
+    """Reliability diagram, with the number of answers in each bin beneath.
 
     Args:
         name: Of the figure.
         title: Of the figure, for screen readers.
-        probs: Shape (example, class).
-        labels: Shape (example,).
+        bins: From `mtbkd.metrics.reliability` or `mtbkd.metrics.label_reliability`, each (bin,).
         colour: A role.
+        words: What is stated, and the share that is observed.
     """
-    confidence, hit_rate, counts = reliability(probs, labels)
+    confidence, hit_rate, counts = bins
     filled = np.flatnonzero(counts)
-    low, high = _wilson(hit_rate[filled], counts[filled])
+    low, high = wilson(hit_rate[filled], counts[filled])
 
     def paint(figure: Figure) -> None:
         top, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
@@ -42,51 +48,61 @@ def calibration(name: str, title: str, probs: Floats, labels: Ints, colour: str)
         top.vlines(confidence[filled], low, high, color=ROLE[colour], linewidth=1.4, alpha=0.5)
         top.plot(confidence[filled], hit_rate[filled], color=ROLE[colour], alpha=0.35, linewidth=1)
         top.plot(confidence[filled], hit_rate[filled], "o", color=ROLE[colour], markersize=5.5)
-        top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share right")
+        top.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel=words[1])
         edges = np.arange(len(counts)) / len(counts)
         beneath.bar(edges, counts, 0.85 / len(counts), align="edge", color=ROLE[colour], alpha=0.75)
-        beneath.set(xlabel="stated confidence", ylabel="answers")
+        beneath.set(xlabel=words[0], ylabel="answers")
         beneath.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         for axes in (top, beneath):
             quiet(axes)
-        _in_percent(top.yaxis, beneath.xaxis)
+        in_percent(top.yaxis, beneath.xaxis)
         figure.align_ylabels()
 
-    return draw(name, title, _MIDDLE, paint)
+    return draw(name, title, MIDDLE, paint)
 
 
-def right_and_wrong(data: ReportData) -> str:
-    """How total uncertainty is spread over right and over wrong answers."""
-    wrong = data.probs.argmax(1) != data.labels
-    edges = np.linspace(0, max(float(data.total.max()), 1e-3), 25)
+def right_and_wrong(hits: NDArray[np.bool_], total: Floats) -> str:
+    """How total uncertainty is spread over right and over wrong answers.
+
+    Args:
+        hits: Which answers are right, shape (answer,).
+        total: In nats, shape (answer,).
+    """
+    edges = np.linspace(0, max(float(total.max()), 1e-3), 25)
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for mask, colour, word in ((~wrong, "student", "right"), (wrong, "wrong", "wrong")):
+        for mask, colour, word in ((hits, "student", "right"), (~hits, "wrong", "wrong")):
             if mask.any():
-                shares = np.histogram(data.total[mask], edges)[0] / mask.sum()
+                shares = np.histogram(total[mask], edges)[0] / mask.sum()
                 label = f"{word} ({mask.sum():,})"
                 axes.stairs(shares, edges, fill=True, color=ROLE[colour], alpha=0.22)
                 axes.stairs(shares, edges, color=ROLE[colour], linewidth=1.6, label=label)
         axes.set(xlabel="total uncertainty (nats)", ylabel="share of such answers")
         axes.set(xlim=(-0.02 * edges[-1], 1.02 * edges[-1]))
         axes.xaxis.set_major_locator(MaxNLocator(5))
-        _in_percent(axes.yaxis)
+        in_percent(axes.yaxis)
         quiet(axes)
         figure.legend(loc="outside upper left", ncols=2)
 
-    return draw("spread", "Total uncertainty of right and of wrong answers", _SMALL, paint)
+    return draw("spread", "Total uncertainty of right and of wrong answers", SMALL, paint)
 
 
-def split(data: ReportData) -> str:
-    """Median, middle half and middle 80 % of each part of uncertainty, right against wrong."""
-    wrong = data.probs.argmax(1) != data.labels
-    parts = {"total": data.total, "aleatoric": data.aleatoric, "epistemic": data.epistemic}
+def split(hits: NDArray[np.bool_], total: Floats, aleatoric: Floats, epistemic: Floats) -> str:
+    """Median, middle half and middle 80 % of each part of uncertainty, right against wrong.
+
+    Args:
+        hits: Which answers are right, shape (answer,).
+        total: In nats, shape (answer,).
+        aleatoric: In nats, shape (answer,).
+        epistemic: In nats, shape (answer,).
+    """
+    parts = {"total": total, "aleatoric": aleatoric, "epistemic": epistemic}
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         for row, values in enumerate(parts.values()):
-            for mask, colour, shift in ((~wrong, "student", -0.16), (wrong, "wrong", 0.16)):
+            for mask, colour, shift in ((hits, "student", -0.16), (~hits, "wrong", 0.16)):
                 if mask.any():
                     cuts = np.quantile(values[mask], [0.1, 0.25, 0.5, 0.75, 0.9])
                     _interval(axes, row + shift, cuts, ROLE[colour])
@@ -99,25 +115,30 @@ def split(data: ReportData) -> str:
         quiet(axes, "x")
         figure.legend(loc="outside upper left", ncols=2)
 
-    return draw("split", "Aleatoric and epistemic uncertainty, right against wrong", _SMALL, paint)
+    return draw("split", "Aleatoric and epistemic uncertainty, right against wrong", SMALL, paint)
 
 
-def handing_over(data: ReportData) -> str:
-    """Accuracy on the rest against the share of answers handed to a person."""
-    wrong = (data.probs.argmax(1) != data.labels).astype(float)
+def handing_over(hits: NDArray[np.bool_], total: Floats, disagreement: Floats | None) -> str:
+    """Accuracy on the rest against the share of answers handed to a person.
+
+    Args:
+        hits: Which answers are right, shape (answer,).
+        total: The student's uncertainty, shape (answer,).
+        disagreement: Of the teachers, if there are several, shape (answer,).
+    """
+    wrong = (~hits).astype(float)
     orders: list[tuple[str, Floats, str, object]] = [
         ("perfect order", wrong, "muted", (0, (4, 3))),
-        ("by the student's uncertainty", data.total, "student", "-"),
+        ("by the student's uncertainty", total, "student", "-"),
     ]
-    if data.disagreement is not None and len(data.teachers) > 1:
-        orders.insert(1, ("by the teachers' disagreement", data.disagreement, "pool", "-"))
+    if disagreement is not None:
+        orders.insert(1, ("by the teachers' disagreement", disagreement, "pool", "-"))
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         for label, order, colour, style in orders:
-            handed, accuracy = accuracy_when_handing_over(data, order)
-            rows = np.flatnonzero(handed <= 0.95)
-            rows = rows[np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(int)]
+            handed, accuracy = mean_when_handing_over(hits, order)
+            rows = some_of(handed)
             width = 1.2 if colour == "muted" else 1.8
             axes.plot(
                 handed[rows], accuracy[rows],
@@ -127,11 +148,11 @@ def handing_over(data: ReportData) -> str:
         axes.set(xlabel="most uncertain answers handed over", ylabel="accuracy on the rest")
         axes.set_xlim(0, 1)
         axes.set_ylim(top=1 + 0.02 * (1 - axes.get_ylim()[0]))
-        _in_percent(axes.xaxis, axes.yaxis)
+        in_percent(axes.xaxis, axes.yaxis)
         quiet(axes)
         figure.legend(loc="outside upper left")
 
-    return draw("handing", "Accuracy when uncertain answers go to a person", _SMALL, paint)
+    return draw("handing", "Accuracy when uncertain answers go to a person", SMALL, paint)
 
 
 def shares(
@@ -200,7 +221,14 @@ def trace(values: Floats) -> str:
     return draw("trace", "Log score of each draw, one line for each chain", (440, 250), paint)
 
 
-def _in_percent(*several: Axis) -> None:
+def some_of(handed: Floats) -> Ints:
+    """Few enough places on a line of `mean_when_handing_over` to draw, short of its ragged end."""
+    rows = np.flatnonzero(handed <= 0.95)
+    return rows[np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(int)]
+
+
+def in_percent(*several: Axis) -> None:
+    """Write an axis of shares in per cent."""
     for axis in several:
         axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}\xa0%"))
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
@@ -220,7 +248,7 @@ def _lines(text: str, letters: int) -> str:
     return "\n".join(shorten(line, letters) for line in lines)
 
 
-def _wilson(share: Floats, counts: Ints) -> tuple[Floats, Floats]:
+def wilson(share: Floats, counts: Ints) -> tuple[Floats, Floats]:
     """90 % interval of a share: (bin,), (bin,)."""
     z = 1.645
     centre = (share + z**2 / (2 * counts)) / (1 + z**2 / counts)

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from mtbkd.report import figures
+from mtbkd.report import figures, page_classes, page_labels, page_numbers
 from mtbkd.report.canvas import CHAINS
-from mtbkd.report.data import Example, ReportData, check
+from mtbkd.report.data import AnyReportData, LabelReportData, ReportData, check
 from mtbkd.report.verdict import verdict
 from mtbkd.report.words import count, is_number, number, percent, significant
 
-# key in metrics, heading, how it is written, and which end is best
-_COLUMNS = (
-    ("accuracy", "Accuracy", lambda v: percent(v), max),
-    ("nll", "NLL, nats", number, min),
-    ("brier", "Brier", number, min),
-    ("ece", "ECE", number, min),
-    ("parameters", "Parameters", count, min),
-    ("ms_per_example", "ms / example", significant, min),
-)
+Column = tuple[str, str, Callable[[Any], str], Callable[[list[float]], float] | None]
+"""Key in metrics, heading, how it is written, and which is the best, if any is."""
+
 _CHAIN_COLUMNS = (
     ("step_size", "Step size"),
     ("distance_moved", "Distance moved"),
@@ -30,72 +25,65 @@ _CHAIN_COLUMNS = (
     ("acceptance", "Accepted"),
     ("divergences", "Divergences"),
     ("accuracy", "Accuracy"),
+    ("rmse", "RMSE"),
 )
-_SET_SHOWN = 6
 
 
-def render(data: ReportData) -> str:
+def render(data: AnyReportData) -> str:
     """The report as one HTML file that needs no network and no script.
 
     Equal data gives equal bytes.
 
     Args:
-        data: Everything the report shows.
+        data: Everything the report shows: on classes, on labels or on numbers.
 
     Raises:
         InputError: If arrays do not fit together, with one message for each.
     """
     check(data)
+    if isinstance(data, ReportData):
+        template, parts = "page.html.j2", page_classes.parts(data)
+    elif isinstance(data, LabelReportData):
+        template, parts = "labels.html.j2", page_labels.parts(data)
+    else:
+        template, parts = "numbers.html.j2", page_numbers.parts(data)
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(
+            lambda name: files("mtbkd.report").joinpath(name).read_text(encoding="utf-8")
+        ),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    source = files("mtbkd.report").joinpath("page.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(
-        data=data,
-        metrics=data.metrics,
-        verdict=verdict(data),
-        tiles=_tiles(data),
-        columns=[heading for _, heading, *_ in _COLUMNS],
-        rows=_rows(data.metrics),
-        figures={name: Markup(svg) for name, svg in _figures(data).items()},
-        chain_columns=[heading for key, heading in _CHAIN_COLUMNS if key in data.chains],
-        chain_rows=_chain_rows(data),
-        diagnostics=_diagnostics(data.metrics.get("diagnostics", {})),
-        sampler=_sampler(data.metrics.get("diagnostics", {})),
-        examples=[_card(data, example) for example in data.examples],
-        costs=_costs(data.metrics.get("cost", {})),
-        count=count,
-    ) + "\n"  # fmt: skip
+    diagnostics = data.metrics.get("diagnostics", {})
+    drawn = parts["figures"] | _figures(data, parts["in_each"])
+    shared = {
+        "data": data,
+        "metrics": data.metrics,
+        "verdict": verdict(data),
+        "tiles": [*parts["tiles"], _size(data.metrics)],
+        "columns": [heading for _, heading, *_ in parts["columns"]],
+        "rows": _rows(data.metrics, parts["columns"]),
+        "figures": {name: Markup(svg) for name, svg in drawn.items()},
+        "chain_columns": [heading for key, heading in _CHAIN_COLUMNS if key in data.chains],
+        "chain_rows": _chain_rows(data),
+        "diagnostics": _diagnostics(diagnostics),
+        "sampler": _sampler(diagnostics),
+        "costs": _costs(data.metrics.get("cost", {})),
+        "count": count,
+    }
+    return environment.get_template(template).render(parts | shared) + "\n"
 
 
-def _tiles(data: ReportData) -> list[tuple[str, str, str]]:
-    """Name, value and meaning of the numbers at the top."""
-    student = data.metrics.get("student", {})
-
-    def shown(key: str, how: Any) -> str:
-        value = student.get(key)
-        return how(value) if is_number(value) else number(None)
-
-    cost = data.metrics.get("cost", {})
-    size = student.get("parameters", cost.get("student_parameters"))
-    return [
-        ("Accuracy", shown("accuracy", percent), "share of test answers that are right"),
-        ("ECE", shown("ece", number), "gap between stated confidence and share right; 0 is best"),
-        (
-            f"Coverage at {percent(0.9, 0)}",
-            shown("coverage_90", percent),
-            f"of {percent(0.9, 0)} sets contain the truth; should not be below {percent(0.9, 0)}",
-        ),
-        (
-            "Error AUROC",
-            shown("error_auroc", lambda v: number(v, 2)),
-            "how well uncertainty tells wrong answers from right ones; 0.5 is chance, 1 perfect",
-        ),
-        ("Size", count(size), "parameters in the student"),
-    ]
+def _size(metrics: dict[str, Any]) -> tuple[str, str, str]:
+    """The last of the numbers at the top."""
+    cost = metrics.get("cost", {})
+    size = metrics.get("student", {}).get("parameters", cost.get("student_parameters"))
+    return "Size", count(size), "parameters in the student"
 
 
-def _rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(metrics: dict[str, Any], columns: tuple[Column, ...]) -> list[dict[str, Any]]:
     """The table of results: kind, name, and each cell's text and whether it is the best."""
     named = [("teacher", n, m) for n, m in metrics.get("teachers", {}).items()]
     if metrics.get("teacher_pool"):
@@ -105,49 +93,33 @@ def _rows(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     student.setdefault("parameters", metrics.get("cost", {}).get("student_parameters"))
     named.append(("student", "Bayesian student", student))
     rows = [{"kind": kind, "name": name, "cells": []} for kind, name, _ in named]
-    for key, _, how, pick in _COLUMNS:
+    for key, _, how, pick in columns:
         values = [m.get(key) for _, _, m in named]
         known = [v for v in values if is_number(v)]
-        best = how(pick(known)) if len(known) > 1 else None
+        best = how(pick(known)) if pick and len(known) > 1 else None
         for row, value in zip(rows, values, strict=True):
             text = how(value) if is_number(value) else number(None)
             row["cells"].append((text, text == best))
     return rows
 
 
-def _figures(data: ReportData) -> dict[str, str]:
-    drawn = {
-        "student": figures.calibration(
-            "student", "Reliability diagram of the student", data.probs, data.labels, "student"
-        ),
-        "spread": figures.right_and_wrong(data),
-        "split": figures.split(data),
-        "handing": figures.handing_over(data),
-    }
-    if data.pool_probs is not None:
-        drawn["pool"] = figures.calibration(
-            "pool",
-            "Reliability diagram of the teachers' pool",
-            data.pool_probs,
-            data.labels,
-            "pool",
-        )
+def _figures(data: AnyReportData, in_each: str) -> dict[str, str]:
+    """The figures that every family has."""
+    drawn = {}
     if len(data.teachers) > 1:
         for name, title, values in (
-            ("weights", "Prior weight of each teacher in each class", data.weights_by_class),
-            (
-                "taught",
-                "Responsibility of each teacher in each class",
-                data.responsibilities_by_class,
-            ),
+            ("weights", "Prior weight of each teacher", data.weights_by_class),
+            ("taught", "Responsibility of each teacher", data.responsibilities_by_class),
         ):
-            drawn[name] = figures.shares(name, title, values, data.teachers, data.classes)
+            drawn[name] = figures.shares(
+                name, f"{title} {in_each}", values, data.teachers, data.classes
+            )
     if data.trace.size:
         drawn["trace"] = figures.trace(data.trace)
     return drawn
 
 
-def _chain_rows(data: ReportData) -> list[tuple[int, list[str]]]:
+def _chain_rows(data: AnyReportData) -> list[tuple[int, list[str]]]:
     """Colour and cells of each chain."""
     known = [key for key, _ in _CHAIN_COLUMNS if key in data.chains]
     n = max((len(data.chains[key]) for key in known), default=0)
@@ -178,25 +150,6 @@ def _sampler(numbers: dict[str, Any]) -> str:
     """Which engine drew, and why."""
     engine, reason = numbers.get("engine"), numbers.get("engine_reason")
     return f"Drawn by {engine}: {reason}." if engine and reason else ""
-
-
-def _card(data: ReportData, example: Example) -> dict[str, Any]:
-    """An example, with the length of its uncertainty bar in per cent of the page's longest."""
-    longest = max((e.total for e in data.examples), default=0) or 1.0
-    hidden = len(example.credible_set) - _SET_SHOWN
-    return {
-        "example": example,
-        "drawn": Markup(example.html),
-        "right": example.label == example.prediction,
-        "probability": number(example.probability, 2),
-        "parts": [
-            (word, number(nats, 2), f"{100 * max(0.0, nats) / longest:.1f}")
-            for word, nats in (("aleatoric", example.aleatoric), ("epistemic", example.epistemic))
-        ],
-        "total": number(example.total, 2),
-        "set": example.credible_set[: _SET_SHOWN if hidden > 0 else None],
-        "hidden": max(hidden, 0),
-    }
 
 
 def _costs(cost: dict[str, Any]) -> list[tuple[str, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeGuard
 
 MISSING = "–"
@@ -57,6 +57,17 @@ def count(value: Any) -> str:
         '41,290'
     """
     return f"{int(value):,}" if is_number(value) else MISSING
+
+
+def shown(scores: dict[str, Any], key: str, how: Callable[[Any], str]) -> str:
+    """One of several scores in its own way, or an en dash where it is missing.
+
+    Example:
+        >>> shown({"ece": 0.0213}, "ece", number), shown({}, "ece", percent)
+        ('0.021', '–')
+    """
+    value = scores.get(key)
+    return how(value) if is_number(value) else MISSING
 
 
 def join(words: Sequence[str]) -> str:
