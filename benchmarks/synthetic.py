@@ -35,11 +35,11 @@ from synthetic_methods import (
 from torch import Tensor, nn
 
 from mtbkd.evidence import power_of
+from mtbkd.observation.categorical import tempered
 from mtbkd.recipes.base import mlp
 from mtbkd.recipes.synthetic import SCENARIOS, Scenario, make_world
 from mtbkd.student import make_student
 from mtbkd.types import InputError
-from mtbkd.observation.categorical import tempered
 from mtbkd.weights import Weighting, fit_stacked, uniform_weights
 
 WEIGHT_SCALE, TEST = 2.0, 60

@@ -8,7 +8,6 @@ from test_engines import COVARIANCE, MEAN, PRECISION, check_moment, run
 from test_run import N_CHAINS, SETTINGS, Interrupted, contents, draw, joined, network
 from torch import nn
 
-from mtbkd import curvature
 from mtbkd.curvature import choose_kind, precision
 from mtbkd.dense import is_dense
 from mtbkd.inference import ensemble, laplace

@@ -274,7 +274,9 @@ def test_every_component_is_a_density_relative_to_the_flat_one(blocks, inside):
     said = Said(ONE, torch.zeros(1, 1, dtype=torch.float64), inside=gate)
     q = simplex(400)
     gate = None if gate is None else gate.expand(1, len(q))
-    densities = log_density(categorical(find_spaces(torch.tensor(blocks))), said._replace(inside=gate), q)
+    densities = log_density(
+        categorical(find_spaces(torch.tensor(blocks))), said._replace(inside=gate), q
+    )
     assert float(densities.exp().mean()) == pytest.approx(1.0, abs=2e-3)
 
 
@@ -292,7 +294,9 @@ def test_merging_classes_and_then_computing_is_computing_and_then_merging():
     said = Said(ONE, torch.zeros(1, 1, dtype=torch.float64))
     within = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000  # flat given their sum
     for first in (0.1, 0.4, 0.8):
-        q = torch.stack([torch.full_like(within, first), (1 - first) * within, (1 - first) * (1 - within)], -1)
+        q = torch.stack(
+            [torch.full_like(within, first), (1 - first) * within, (1 - first) * (1 - within)], -1
+        )
         integrated = log_density(full, said, q).exp().mean()
         found = log_density(merged, merged_said, q[:1]).exp()
         assert float(found) == pytest.approx(float(integrated), rel=1e-5)
@@ -315,7 +319,9 @@ def test_the_most_probable_and_a_tail_are_a_merged_block():
         values = torch.full((1, 1, 3), -16.0, dtype=torch.float64)
         values[0, 0, best.indices[0, 0]] = best.values[0, 0]
         values[0, 0, min(rest)] = tail[0, 0]
-        dense = log_density(categorical(find_spaces(blocks[None])), Said(values, cut.log_weights), q)
+        dense = log_density(
+            categorical(find_spaces(blocks[None])), Said(values, cut.log_weights), q
+        )
         torch.testing.assert_close(log_density(top(3), cut, q), dense, rtol=1e-5, atol=1e-5)
 
 
@@ -334,9 +340,7 @@ def test_the_gaussian_component_given_its_variance_is_the_normal_of_the_method()
     values = torch.tensor([[[[0.3, -0.4]]]], dtype=torch.float64)
     points = torch.linspace(-1, 1, 9, dtype=torch.float64)
     said = Said(values.expand(1, 9, 1, 2), torch.zeros(1, 9, 1))
-    batch = Batch(
-        torch.zeros(9, 1), torch.full((9, 1), torch.nan), GAUSSIAN.terms(said, 5.0, 1.0)
-    )
+    batch = Batch(torch.zeros(9, 1), torch.full((9, 1), torch.nan), GAUSSIAN.terms(said, 5.0, 1.0))
     outputs = torch.stack([points, torch.full_like(points, -0.4)], -1)
     found = GAUSSIAN.value(outputs, batch, Strength())
     sd = (torch.tensor(-0.4).exp() / 5).sqrt()

@@ -95,7 +95,10 @@ def make_dataset(
     tensor = tensor if tensor.is_floating_point() else tensor.float()
     names = tuple(str(c) for c in classes)
     keys = tuple(str(i) for i in (range(len(tensor)) if ids is None else ids))
-    faults = [*_duplicates(names, f"{_COLUMN[family]} of the {name}"), *_duplicates(keys, f"id of the {name}")]
+    faults = [
+        *_duplicates(names, f"{_COLUMN[family]} of the {name}"),
+        *_duplicates(keys, f"id of the {name}"),
+    ]
     if len(tensor) == 0:
         faults.append(
             f"Expected at least one example in the {name}, but got none. Check the "

@@ -30,14 +30,13 @@ from mtbkd.learning import (
     training_set,
 )
 from mtbkd.outputs import TeacherOutputs
-from mtbkd.prior import Strength
 from mtbkd.predictive import Answer, predict
+from mtbkd.prior import Strength
 from mtbkd.samples import PosteriorSamples, load_samples, save_json, save_manifest, save_tensors
 from mtbkd.student import Student, make_student
 from mtbkd.types import Family, InputError, check_positive
 from mtbkd.units import Units
 from mtbkd.weights import Weighting
-
 
 _HASHED = 2**22
 

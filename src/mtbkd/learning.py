@@ -342,9 +342,7 @@ def choose_prior(
     evidence = settings.evidence
     if evidence == "disagreement":
         folder = None if out is None else out / "choices"
-        found = starting_modes(
-            student, training, prior, modes, 1, seed, folder, "evidence", report
-        )
+        found = starting_modes(student, training, prior, modes, 1, seed, folder, "evidence", report)
         evidence = disagreement_evidence(student, found[0], training)
     power = power_of(evidence, prior.concentration, len(training.labels))
     return replace(prior, strength=replace(prior.strength, power=power))

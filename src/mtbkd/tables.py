@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mtbkd.predictive import Predictive
+from mtbkd.predictive import Answer, LabelPredictive, Predictive
 from mtbkd.types import InputError
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
@@ -23,7 +23,7 @@ Columns = dict[str, Any]
 def prediction_table(
     ids: tuple[str, ...],
     classes: tuple[str, ...],
-    predictive: Predictive | Any,
+    predictive: Answer,
     extra: dict[str, NDArray[np.generic]] | None = None,
 ) -> pa.Table:
     """One row for each example.
@@ -50,7 +50,7 @@ def prediction_table(
     """
     if isinstance(predictive, Predictive):
         columns = _classes(classes, predictive)
-    elif hasattr(predictive, "probs"):
+    elif isinstance(predictive, LabelPredictive):
         columns = _labels(classes, predictive)
     else:
         columns = _numbers(classes, predictive)

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-
 Family = Literal["classification", "multilabel", "regression"]
 """What is predicted: one class of several, any of several labels, or real numbers."""
 

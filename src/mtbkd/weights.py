@@ -225,9 +225,7 @@ def fit_stacked(
     return _fit(cells, _SCALES[_choose(scores)])
 
 
-def pool_log_probs(
-    log_weights: Tensor, log_probs: Tensor, nobody: Tensor | None = None
-) -> Tensor:
+def pool_log_probs(log_weights: Tensor, log_probs: Tensor, nobody: Tensor | None = None) -> Tensor:
     """Log of the teachers' weighted mean; where nobody is trusted, all classes are alike.
 
     Args:

@@ -47,9 +47,7 @@ def categorical(spaces: Spaces | None = None) -> Observation:
         mixture = mixture_log_density(batch.terms, extended(log_q, unions))
         return log_likelihood(outputs, batch.labels) + strength.power * mixture
 
-    def value_and_slope(
-        outputs: Tensor, batch: Batch, strength: Strength
-    ) -> tuple[Tensor, Tensor]:
+    def value_and_slope(outputs: Tensor, batch: Batch, strength: Strength) -> tuple[Tensor, Tensor]:
         return pulled(outputs, batch.labels, batch.terms, strength, unions)
 
     def roots(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:

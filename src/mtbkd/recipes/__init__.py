@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from mtbkd.recipes import deeploc, digits, synthetic
+from mtbkd.recipes import deeploc, diabetes, digits, overlay, synthetic
 from mtbkd.recipes.base import Recipe
 from mtbkd.types import InputError
 
-RECIPES: dict[str, Recipe] = {r.name: r for r in (digits.RECIPE, deeploc.RECIPE, synthetic.RECIPE)}
+RECIPES: dict[str, Recipe] = {
+    part.RECIPE.name: part.RECIPE for part in (digits, overlay, diabetes, deeploc, synthetic)
+}
 
 
 def find_recipe(name: str) -> Recipe:

@@ -52,7 +52,8 @@ class Recipe:
         load: Reads and splits the data, keeping what is costly in the folder given.
         teach: Trains or reads the teachers; returns their outputs on all examples and, for each,
             its number of parameters and milliseconds per example where known.
-        network: Builds the student's network from the configuration and an example input.
+        network: Builds the student's network from the configuration, an example input and the
+            number of outputs.
         read: Reads new inputs without labels: ids and inputs.
         scenarios: What ``scenario`` may be; empty if the recipe has none.
     """

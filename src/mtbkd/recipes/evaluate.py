@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,27 @@ from mtbkd.distill import Posterior
 from mtbkd.inference.engines import METHODS
 from mtbkd.influence import by_class, responsibilities
 from mtbkd.learning import training_set
-from mtbkd.metrics import coverage, error_auroc, exact_coverage, scores
+from mtbkd.metrics import (
+    coverage,
+    error_auroc,
+    exact_coverage,
+    mixture_log_density,
+    pit,
+    scores,
+    wrong_auroc,
+)
 from mtbkd.observation import OBSERVATIONS
 from mtbkd.outputs import TeacherOutputs
-from mtbkd.predictive import Answer, Predictive, draw_outputs, mixture
+from mtbkd.predictive import Answer, LabelPredictive, Predictive, draw_outputs, mixture
 from mtbkd.recipes.base import Task
-from mtbkd.recipes.scoring import draw_scores, pool_of, pool_scores, teacher_scores
+from mtbkd.recipes.scoring import (
+    draw_scores,
+    draws_of_numbers,
+    pool_of,
+    pool_scores,
+    teacher_scores,
+    unit_of,
+)
 from mtbkd.recipes.stages import Rival
 from mtbkd.samples import save_json, save_tensors
 from mtbkd.tables import prediction_table, write_table
@@ -65,8 +81,8 @@ def evaluate(
     save_tensors(
         out / "evaluation.safetensors",
         {
-            **{f"pool_{name}": value for name, value in pool.items()},
             **{name: torch.from_numpy(value) for name, value in chains.items()},
+            **_shown(posterior, predictive, test, pool, quarrel),
             "weights_by_class": _by_column(weights, probs, test.family),
             "responsibilities_by_class": _by_column(taught, probs, test.family),
         },
@@ -79,7 +95,7 @@ def evaluate(
         "n_labelled": task.train.n_labelled,
         "n_test": len(test),
         "teachers": teacher_scores(outputs, test.labels, posterior.units),
-        "teacher_pool": pool_scores(pool, test.labels, test.family),
+        "teacher_pool": pool_scores(pool, outputs.mask, test.labels, posterior.units),
         "baselines": {
             name: draw_scores(*rival, test.inputs, test.labels, test.family, posterior.units)
             for name, rival in rivals.items()
@@ -90,6 +106,35 @@ def evaluate(
     }
     save_json(out / "metrics.json", metrics)
     return metrics
+
+
+def _shown(
+    posterior: Posterior,
+    predictive: Answer,
+    test: Dataset,
+    pool: dict[str, Tensor],
+    quarrel: Tensor,
+) -> dict[str, Tensor]:
+    """What the report draws beside the table of predictions."""
+    if isinstance(predictive, Predictive):
+        return {"pool_probs": pool["probs"]}
+    arrays = {k: v for k, v in asdict(predictive).items() if isinstance(v, np.ndarray)}
+    arrays["epistemic"] = predictive.epistemic
+    found = {name: torch.from_numpy(value) for name, value in arrays.items()}
+    found["disagreement"] = quarrel
+    if isinstance(predictive, LabelPredictive):
+        return found | {"pool_probs": pool["probs"]}
+    student, samples, units = posterior.student, posterior.samples, posterior.units
+    draws = draws_of_numbers(student, samples, test.inputs, units)
+    labels = test.labels.double().numpy()
+    means, sds, weights = (pool[name].numpy() for name in ("means", "sds", "weights"))
+    unit = unit_of(units)
+    return found | {
+        "log_density": torch.from_numpy(mixture_log_density(*draws, labels)),
+        "pit": torch.from_numpy(pit(*draws, labels)),
+        "pool_pit": torch.from_numpy(pit(means, sds, labels, weights)),
+        "unit": torch.ones(len(test.classes)) if unit is None else torch.from_numpy(unit),
+    }
 
 
 def _more_columns(
@@ -107,7 +152,8 @@ def _more_columns(
         extra["teacher_disagreement"] = quarrel.nan_to_num().sum(1).numpy()
     else:
         extra |= {
-            f"teacher_disagreement.{c}": quarrel[:, i].numpy() for i, c in enumerate(test.classes)
+            f"teacher_disagreement.{c}": quarrel[:, i].sqrt().numpy()
+            for i, c in enumerate(test.classes)
         }
     return extra | {f"responsibility.{n}": shares[k].mean(-1).numpy() for k, n in enumerate(names)}
 
@@ -122,7 +168,14 @@ def _student_scores(
 ) -> dict[str, float | None]:
     if not isinstance(predictive, Predictive):
         student, samples, units = posterior.student, posterior.samples, posterior.units
-        return {**draw_scores(student, samples, test.inputs, test.labels, test.family, units)}
+        found: dict[str, float | None] = {
+            **draw_scores(student, samples, test.inputs, test.labels, test.family, units)
+        }
+        if isinstance(predictive, LabelPredictive):
+            known = ~test.labels.isnan().numpy()
+            wrong = (predictive.probs >= 0.5) != (test.labels.numpy() == 1)
+            found["error_auroc"] = wrong_auroc(predictive.total[known], wrong[known])
+        return found
     labels = test.labels.numpy()
     sets = predictive.credible_set(0.9)
     return {
@@ -170,10 +223,11 @@ def _chain_values(posterior: Posterior, task: Task) -> dict[str, NDArray[np.floa
         off = (mean - test.labels).square().nanmean((1, 2)).sqrt()
         chains = {"chain_rmse": off.double().numpy()}
     else:
-        right = (mean.argmax(-1) == test.labels).double()
         if family == "multilabel":
-            right = ((mean > 0.5) == test.labels.bool()).double()
+            right = ((mean >= 0.5) == (test.labels == 1)).double()
             right = torch.where(test.labels.isnan(), torch.nan, right)
+        else:
+            right = (mean.argmax(-1) == test.labels).double()
         chains = {"chain_accuracy": right.flatten(1).nanmean(1).numpy()}
     return {
         "functions": torch.cat(functions, 2).flatten(2).double().numpy(),

@@ -22,30 +22,45 @@ Floats = NDArray[np.float64]
 Scores = dict[str, float | None]
 
 
+def unit_of(units: Units | None) -> Floats | None:
+    """What errors are counted in: each target's own unit if there is one, else its spread."""
+    if units is None or len(units.scale) == 1:
+        return None
+    return units.scale.double().numpy()
+
+
+def draws_of_numbers(
+    student: Student, samples: PosteriorSamples, inputs: Tensor, units: Units | None
+) -> tuple[Floats, Floats]:
+    """Means and standard deviations under each draw, each (draw, example, target)."""
+    parts = [
+        torch.stack(mixture(outputs.flatten(0, 1), units)).cpu()
+        for outputs in draw_outputs(student, samples, inputs)
+    ]
+    means, spreads = torch.cat(parts, 2).numpy()
+    return means, spreads
+
+
 def draw_scores(
     student: Student,
     samples: PosteriorSamples,
     inputs: Tensor,
     labels: Tensor,
     family: Family,
-    units: Units | None,
+    units: Units | None = None,
 ) -> dict[str, float]:
     """Scores of the mean prediction of all draws, or of their mixture for numbers."""
+    known = labels.numpy()
+    if family == "regression":
+        means, spreads = draws_of_numbers(student, samples, inputs, units)
+        return number_scores(means, spreads, known, unit=unit_of(units))
     parts = []
     for outputs in draw_outputs(student, samples, inputs):
         draws = outputs.flatten(0, 1)
-        if family == "regression":
-            parts.append(torch.stack(mixture(draws, units)).cpu())
-        elif family == "multilabel":
-            parts.append(torch.sigmoid(draws).double().mean(0).cpu())
-        else:
-            parts.append(torch.softmax(draws, -1).double().mean(0).cpu())
-    known = labels.numpy()
-    if family == "regression":
-        means, spreads = torch.cat(parts, 2).numpy()
-        return number_scores(means, spreads, known)
-    probs = torch.cat(parts).numpy()
-    return label_scores(probs, known) if family == "multilabel" else scores(probs, known)
+        probs = torch.sigmoid(draws) if family == "multilabel" else torch.softmax(draws, -1)
+        parts.append(probs.double().mean(0).cpu())
+    mean = torch.cat(parts).numpy()
+    return label_scores(mean, known) if family == "multilabel" else scores(mean, known)
 
 
 def teacher_scores(
@@ -56,7 +71,8 @@ def teacher_scores(
     A teacher's classes that it does not tell apart, or does not know, are equally probable to it.
     """
     observation, _ = observation_of(outputs)
-    said = Weighting("uniform").apply(_in_units(outputs, units), outputs.mask, outputs.kept, observation)
+    values = _in_units(outputs, units)
+    said = Weighting("uniform").apply(values, outputs.mask, outputs.kept, observation)
     complete, found = observation.complete(said, None), {}
     for k, name in enumerate(outputs.names):
         mask, own = outputs.mask[k], labels
@@ -70,7 +86,9 @@ def teacher_scores(
             found[name] = label_scores(_probs(complete[k][..., 1]), own)
         else:
             means, spreads = mixture(torch.cat(complete[k].unbind(-1), -1), units)
-            found[name] = number_scores(means.numpy()[None], spreads.numpy()[None], own)
+            found[name] = number_scores(
+                means.numpy()[None], spreads.numpy()[None], own, unit=unit_of(units)
+            )
     return found
 
 
@@ -82,7 +100,7 @@ def pool_of(
     Returns:
         ``probs`` (example, class or label), or ``means``, ``sds`` and ``weights`` (teacher,
         example, target); and the weighted Jensen-Shannon divergence in nats, (example,) or
-        (example, label), or the weighted standard deviation of means, (example, target).
+        (example, label), or the weighted variance of means, (example, target).
     """
     observation, _ = observation_of(outputs)
     values = _in_units(outputs, units)
@@ -92,25 +110,35 @@ def pool_of(
         means, spreads = mixture(torch.cat(complete.unbind(-1), -1), units)
         apart = spread_of_means(said.log_weights, complete)
         apart = apart if units is None else apart * units.scale
-        weights = said.log_weights.exp().double().nan_to_num()
-        return {"means": means, "sds": spreads, "weights": weights}, apart.double()
+        silent = torch.isneginf(said.log_weights).all(0)
+        even = torch.full_like(said.log_weights, 1 / len(outputs.names))
+        weights = torch.where(silent, even, said.log_weights.exp()).double()
+        return {"means": means, "sds": spreads, "weights": weights}, apart.double().square()
     pool = pool_log_probs(said.log_weights, complete, said.nobody).exp().double()
     quarrel = disagreement(said.log_weights, complete).double()
     return {"probs": pool[..., 1] if outputs.family == "multilabel" else pool}, quarrel
 
 
-def pool_scores(pool: dict[str, Tensor], labels: Tensor, family: Family) -> dict[str, float]:
-    """Scores of `pool_of`, where any teacher says something."""
-    if family == "regression":
-        silent = pool["weights"].sum(0) == 0
-        known = torch.where(silent, torch.nan, labels).numpy()
-        weights = torch.where(silent, 1 / len(pool["weights"]), pool["weights"]).numpy()
-        return number_scores(pool["means"].numpy(), pool["sds"].numpy(), known, weights)
+def pool_scores(
+    pool: dict[str, Tensor], mask: Tensor, labels: Tensor, units: Units | None
+) -> dict[str, float]:
+    """Scores of `pool_of`, where any teacher says something.
+
+    Args:
+        pool: As `pool_of` gives it.
+        mask: Of the teachers' outputs.
+        labels: Of the examples.
+        units: Of regression.
+    """
+    heard = mask.any(0)
+    if "means" in pool:
+        means, spreads, weights = (pool[name].numpy() for name in ("means", "sds", "weights"))
+        known = torch.where(heard, labels, torch.nan).numpy()
+        return number_scores(means, spreads, known, weights, unit=unit_of(units))
     probs = pool["probs"]
-    if family == "multilabel":
-        known = torch.where(probs.isfinite() & (probs > 0), labels, torch.nan)
-        return label_scores(probs.nan_to_num(0.5).numpy(), known.numpy())
-    heard = probs.sum(1) > 0
+    if labels.is_floating_point():
+        known = torch.where(heard, labels, torch.nan)
+        return label_scores(torch.where(heard, probs, 0.5).numpy(), known.numpy())
     return scores(probs[heard].numpy(), labels[heard].numpy())
 
 

@@ -2,66 +2,148 @@
 
 from __future__ import annotations
 
+import math
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
+from torch import Tensor
 
 from mtbkd.config import RunConfig, build_config
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.recipes import find_recipe
 from mtbkd.recipes.base import Task
 from mtbkd.recipes.folder import read_json
-from mtbkd.report import Example, ReportData, render
+from mtbkd.report import (
+    Example,
+    LabelReportData,
+    NumberReportData,
+    ReportData,
+    Shown,
+    render,
+)
 
 _SHOWN = 12
+
+Floats = NDArray[np.float64]
+Arrays = dict[str, Floats]
 
 
 def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: Path) -> None:
     """Write ``report.html`` from the run's metrics, predictions and evaluation."""
     metrics = read_json(out / "metrics.json")
-    table = pq.read_table(out / "predictions.parquet")
     stored = load_file(out / "evaluation.safetensors")
-    classes = task.test.classes
-    numbers = {name: table[name].to_numpy() for name in ("total", "aleatoric", "epistemic")}
-    diagnostics = metrics["diagnostics"]
-    chains = {
-        name: np.array(diagnostics[name])
-        for name in (
-            "step_size",
-            "distance_moved",
-            "kinetic_temperature",
-            "acceptance",
-            "divergences",
-        )
-        if name in diagnostics
+    shared = {
+        "title": task.name,
+        "asked": _flat(config.model_dump(mode="json")),
+        "command": _command(config),
+        "metrics": _with_costs(metrics),
+        "classes": task.test.classes,
+        "labels": task.test.labels.numpy(),
+        "teachers": teachers.names,
+        "weights_by_class": stored["weights_by_class"],
+        "responsibilities_by_class": stored["responsibilities_by_class"],
+        "chains": _chains(metrics["diagnostics"], stored),
+        "trace": stored["trace"],
+        "warnings": tuple(metrics["diagnostics"]["warnings"]),
     }
-    data = ReportData(
-        title=task.name,
-        asked=_flat(config.model_dump(mode="json")),
-        command=_command(config),
-        metrics=_with_costs(metrics),
-        classes=classes,
-        labels=task.test.labels.numpy(),
-        probs=np.column_stack([table[f"prob.{c}"].to_numpy() for c in classes]),
+    make = {"multilabel": _of_labels, "regression": _of_numbers}.get(task.test.family, _of_classes)
+    partial = out / ".report.html.partial"
+    partial.write_text(render(make(shared, task, teachers, stored, out)), encoding="utf-8")
+    partial.rename(out / "report.html")
+
+
+def _chains(diagnostics: dict[str, Any], stored: Arrays) -> Arrays:
+    names = (
+        "step_size",
+        "distance_moved",
+        "kinetic_temperature",
+        "acceptance",
+        "divergences",
+    )
+    chains = {name: np.array(diagnostics[name]) for name in names if name in diagnostics}
+    own = {n: stored[f"chain_{n}"] for n in ("accuracy", "rmse") if f"chain_{n}" in stored}
+    return chains | own
+
+
+def _of_classes(
+    shared: dict[str, Any], task: Task, teachers: TeacherOutputs, stored: Arrays, out: Path
+) -> ReportData:
+    table = pq.read_table(out / "predictions.parquet")
+    return ReportData(
+        **shared,
+        probs=np.column_stack([table[f"prob.{c}"].to_numpy() for c in task.test.classes]),
         pool_probs=stored["pool_probs"],
         disagreement=table["teacher_disagreement"].to_numpy(),
-        teachers=teachers.names,
-        weights_by_class=stored["weights_by_class"],
-        responsibilities_by_class=stored["responsibilities_by_class"],
-        chains=chains | {"accuracy": stored["chain_accuracy"]},
-        trace=stored["trace"],
         examples=_most_uncertain(task, teachers, table),
-        warnings=tuple(diagnostics["warnings"]),
-        **numbers,
+        **{name: table[name].to_numpy() for name in ("total", "aleatoric", "epistemic")},
     )
-    partial = out / ".report.html.partial"
-    partial.write_text(render(data), encoding="utf-8")
-    partial.rename(out / "report.html")
+
+
+def _of_labels(
+    shared: dict[str, Any], task: Task, teachers: TeacherOutputs, stored: Arrays, out: Path
+) -> LabelReportData:
+    del out
+    names = ("probs", "pool_probs", "total", "aleatoric", "epistemic", "disagreement")
+
+    def said(values: Tensor, mask: Tensor) -> str:
+        probs = values[:, 1].exp()
+        rows = [i for i in probs.argsort(descending=True).tolist() if mask[i] and probs[i] >= 0.5]
+        spoken = ", ".join(f"{task.test.classes[i]} ({float(probs[i]):.2f})" for i in rows)
+        return spoken or ("none" if mask.any() else "nothing")
+
+    examples = _examples(task, teachers, stored["total"].sum(1), said)
+    return LabelReportData(**shared, **{n: stored[n] for n in names}, examples=examples)
+
+
+def _of_numbers(
+    shared: dict[str, Any], task: Task, teachers: TeacherOutputs, stored: Arrays, out: Path
+) -> NumberReportData:
+    del out
+    names = ("unit", "mean", "aleatoric", "epistemic", "lower", "upper", "log_density", "pit")
+
+    def said(values: Tensor, mask: Tensor) -> str:
+        parts = []
+        for t in range(len(mask)):
+            mean, log_variance = values[t].tolist()
+            spread = "" if math.isnan(log_variance) else f" ± {math.exp(log_variance / 2):.3g}"
+            parts.append(f"{mean:.3g}{spread}" if mask[t] else "nothing")
+        return ", ".join(parts)
+
+    total = (stored["aleatoric"] + stored["epistemic"]) / np.square(stored["unit"])
+    return NumberReportData(
+        **shared,
+        **{n: stored[n] for n in names},
+        level=float(shared["asked"]["predict.level"]),
+        pool_pit=stored["pool_pit"],
+        disagreement=stored["disagreement"],
+        examples=_examples(task, teachers, total.sum(1), said),
+    )
+
+
+def _examples(
+    task: Task, teachers: TeacherOutputs, total: Floats, said: Callable[[Tensor, Tensor], str]
+) -> tuple[Shown, ...]:
+    """The test examples of largest total uncertainty, most uncertain first."""
+    outputs = teachers.at(task.test.ids)
+    return tuple(
+        Shown(
+            task.test.ids[row],
+            row,
+            task.drawn(row),
+            {
+                name: said(outputs.values[k, row].float(), outputs.mask[k, row])
+                for k, name in enumerate(teachers.names)
+            },
+        )
+        for row in np.argsort(-total, kind="stable")[:_SHOWN].tolist()
+    )
 
 
 def _most_uncertain(task: Task, teachers: TeacherOutputs, table: pa.Table) -> tuple[Example, ...]:
@@ -72,9 +154,15 @@ def _most_uncertain(task: Task, teachers: TeacherOutputs, table: pa.Table) -> tu
     for row in rows.tolist():
         said = {}
         for k, name in enumerate(teachers.names):
-            probs = outputs.values[k, row].exp()
+            probs = outputs.values[k, row].float().exp()
             top = int(probs.argmax())
-            said[name] = f"{classes[top]} ({float(probs[top]):.2f})"
+            known = outputs.kept[k, row].tolist() if outputs.kept is not None else []
+            answer = (
+                "another" if known and top == len(known) else classes[(known or range(10**9))[top]]
+            )
+            said[name] = (
+                f"{answer} ({float(probs[top]):.2f})" if outputs.mask[k, row] else "nothing"
+            )
         record = table.slice(row, 1).to_pylist()[0]
         examples.append(
             Example(

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtbkd.config import RunConfig
 from mtbkd.data import check_splits
@@ -29,7 +29,7 @@ from mtbkd.recipes.folder import read_json
 from mtbkd.samples import PosteriorSamples, save_json
 from mtbkd.store import load_outputs, save_outputs
 from mtbkd.student import Student, widened
-from mtbkd.types import InputError
+from mtbkd.types import Family, InputError
 from mtbkd.weights import Weighting, pool_log_probs
 
 _WIDENINGS = (1.0, 4.0)
@@ -87,7 +87,7 @@ def learn(
 ) -> Posterior:
     """Distil, going on from what the folder holds."""
     return distill(
-        recipe.network(config, task.train.inputs, len(task.train.classes)),
+        network(recipe, config, task.train.inputs, task.train.classes, task.train.family),
         task.train,
         teachers,
         calibration=task.calibration,
@@ -103,12 +103,20 @@ def learn(
     )
 
 
+def network(
+    recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], family: Family
+) -> nn.Module:
+    """The recipe's student, with as many outputs as the family needs."""
+    return recipe.network(config, example, OBSERVATIONS[family].n_outputs(len(classes)))
+
+
 def recall(
     recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], out: Path
 ) -> Posterior:
     """The posterior of a finished run."""
+    family = read_json(out / "samples" / "manifest.json").get("family", "classification")
     return load_posterior(
-        recipe.network(config, example, len(classes)),
+        network(recipe, config, example, classes, family),
         out,
         example,
         classes,
