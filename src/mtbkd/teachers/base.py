@@ -7,17 +7,17 @@ import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mtbkd.types import Family, InputError
 
-Numbers = tuple[NDArray[np.generic], NDArray[np.generic] | None]
+Numbers = tuple[Tensor, Tensor | None]
 """Values, shape (example, class), and their variances, of the same shape, or None."""
 
 
@@ -74,7 +74,7 @@ class Teacher:
 
 
 def as_numbers(teacher: Teacher, output: object, where: str) -> Numbers:
-    """What a teacher returned, as arrays with one column for each class.
+    """What a teacher returned, as tensors on the CPU with one column for each class.
 
     Args:
         teacher: Whose output it is.
@@ -104,15 +104,17 @@ def as_numbers(teacher: Teacher, output: object, where: str) -> Numbers:
     return values, variance
 
 
-def finite_rows(teacher: Teacher, numbers: Numbers) -> NDArray[np.bool_]:
+def finite_rows(teacher: Teacher, numbers: Numbers) -> Tensor:
     """Which rows hold numbers only, shape (example,); the log of zero may be minus infinity."""
     values, variance = numbers
-    bad = ~np.isfinite(values)
+    if all(n is None or isfinite(n.sum()) for n in numbers):
+        return torch.ones(len(values), dtype=torch.bool)
+    good = values.isfinite()
     if teacher.kind == "log_probs":
-        bad &= ~np.isneginf(values)
+        good |= values.isneginf()
     if variance is not None:
-        bad |= ~np.isfinite(variance)
-    return ~bad.any(1)
+        good &= variance.isfinite()
+    return good.all(1)
 
 
 def check_output(teacher: Teacher, output: object, *, rows: int, where: str) -> Numbers:
@@ -137,23 +139,26 @@ def check_output(teacher: Teacher, output: object, *, rows: int, where: str) -> 
     if not good.all():
         raise InputError(
             f"Expected finite outputs from teacher {teacher.name!r}, but got NaN or infinity in "
-            f"row {int(good.argmin())} of {where} ({int((~good).sum())} such rows). Mend the "
+            f"row {int(good.int().argmin())} of {where} ({int((~good).sum())} such rows). Mend the "
             "teacher or leave these examples out."
         )
     return values, variance
 
 
-def _matrix(teacher: Teacher, output: object, where: str) -> NDArray[np.generic]:
+def _matrix(teacher: Teacher, output: object, where: str) -> Tensor:
     if isinstance(output, Tensor):
-        tensor = output.detach()
-        array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()
+        array = output.detach().cpu()
     else:
-        array = np.asarray(output)
-    if array.dtype.kind not in "fiub":
-        raise InputError(
-            f"Expected numbers from teacher {teacher.name!r} in {where}, but got "
-            f"{array.dtype}. Return an array of shape (example, class)."
-        )
+        numbers = np.asarray(output)
+        if numbers.dtype.kind not in "fiub":
+            raise InputError(
+                f"Expected numbers from teacher {teacher.name!r} in {where}, but got "
+                f"{numbers.dtype}. Return an array of shape (example, class)."
+            )
+        # a copy where PyTorch could not share the memory
+        array = torch.from_numpy(np.require(numbers, requirements=["C", "W"]))
+    if not array.is_floating_point():
+        array = array.double()
     if array.ndim == 1 and len(teacher.classes) == 1:
         array = array[:, None]
     if array.ndim != 2:

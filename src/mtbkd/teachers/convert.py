@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from mtbkd.outputs import LOG_FLOOR, TeacherTable
 from mtbkd.teachers.base import Numbers, Teacher
@@ -14,13 +15,23 @@ from mtbkd.teachers.tables import make_table
 from mtbkd.types import InputError
 
 
-def as_table(teacher: Teacher, numbers: Numbers, ids: Sequence[object]) -> TeacherTable:
+def as_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherTable:
     """A teacher's numbers on these examples, as its declaration says to read them.
 
     Raises:
         InputError: If they are not what they are declared to be.
     """
     values, variance = numbers
+    if _is_plain(teacher) and float(values.min()) < 0:
+        table = TeacherTable(
+            teacher.name,
+            _log_softmax(values),
+            tuple(ids),
+            teacher.classes,
+            teacher.held_out,
+            partial=teacher.partial,
+        )
+        return table if teacher.top is None else cut(table, teacher.top)
     table = make_table(
         teacher.name,
         values,
@@ -37,14 +48,29 @@ def as_table(teacher: Teacher, numbers: Numbers, ids: Sequence[object]) -> Teach
     return table if teacher.top is None else cut(table, teacher.top)
 
 
+def _is_plain(teacher: Teacher) -> bool:
+    return teacher.family == "classification" and teacher.kind == "logits" and not teacher.class_map
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """As `make_table` does it, in the precision given and several times as fast: classes first."""
+    rows = logits.T.contiguous()
+    rows -= rows.amax(0)
+    rows -= rows.exp().sum(0).log_()
+    if float(rows.min()) < LOG_FLOOR:
+        rows.clamp_min_(LOG_FLOOR)
+        rows -= rows.exp().sum(0).log_()
+    return rows.T.float().contiguous()
+
+
 def neutral(teacher: Teacher, rows: int) -> Numbers:
     """Numbers that any teacher with this declaration might give, for examples without any."""
     value = {"probs": 0.5, "logits": -1.0, "mean": 0.0}.get(teacher.kind, 0.0)
     if teacher.family == "classification":
         even = 1 / max(len(teacher.classes), 1)
         value = {"probs": even, "log_probs": float(np.log(even))}.get(teacher.kind, 0.0)
-    values = np.full((rows, len(teacher.classes)), value)
-    return values, np.ones_like(values) if teacher.variance else None
+    values = torch.full((rows, len(teacher.classes)), value, dtype=torch.float64)
+    return values, torch.ones_like(values) if teacher.variance else None
 
 
 def cut(table: TeacherTable, top: int) -> TeacherTable:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
+import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mtbkd.outputs import TeacherTable
@@ -25,10 +26,10 @@ from mtbkd.teachers.shards import (
     append,
     check_shards,
     first_failure,
-    load_table,
     read_journal,
     settle_failures,
     shard_path,
+    table_of,
     write_bytes,
     write_journal,
     write_shard,
@@ -45,15 +46,35 @@ _ENOUGH = 100
 
 @dataclass(frozen=True)
 class Examples:
-    """What is to be labelled.
+    """What is to be labelled, by any number of teachers.
 
     Attributes:
-        ids: One for each example.
+        ids: One for each example, all different.
         read: First row, and row after the last, to inputs as the teacher takes them.
+
+    Raises:
+        InputError: If there are no ids, or some more than once.
     """
 
     ids: Sequence[str]
     read: Callable[[int, int], Any]
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) or len(set(self.ids)) < len(self.ids):
+            repeated = next((k for k, n in Counter(self.ids).items() if n > 1), None)
+            raise InputError(
+                "Expected examples with different ids, but got "
+                f"{'none' if repeated is None else f'{repeated!r} more than once'}. Correct them."
+            )
+
+    @cached_property
+    def stored_ids(self) -> bytes:
+        """The ids as an Arrow stream, the same bytes for the same ids."""
+        batch = pa.record_batch({"id": pa.array(self.ids, pa.string())})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return sink.getvalue().to_pybytes()
 
 
 def label(
@@ -92,6 +113,7 @@ def label(
             changes; if too many rows fail. Finished shards stay.
     """
     check_positive(batch_size=batch_size)
+    share = most_failures
     journal = open_journal(teacher, source, folder, shard_rows=shard_rows, dtype=dtype)
     rows, failed = tally(journal)
     if report:
@@ -100,18 +122,26 @@ def label(
         if shard in journal.shards:
             continue
 
-        def stop(fails: list[dict[str, Any]], done: int, rows: int = rows, failed: int = failed):
-            if fails and done + rows >= _ENOUGH:
-                judge(teacher.name, folder, failed + len(fails), rows + done, most_failures, fails)
+        def stop(errors: dict[int, str], done: int, rows: int = rows, failed: int = failed) -> None:
+            if errors and rows + done >= _ENOUGH:
+                reason = _reason(source, errors)
+                judge(teacher.name, folder, failed + len(errors), rows + done, share, reason)
 
         record, failures = label_shard(
             teacher, source, folder, journal, shard, batch_size=batch_size, stop=stop
         )
         enter(folder, journal, record, failures)
-        rows, failed = tally(journal)
+        rows, failed = rows + record["rows"], failed + record["failed"]
+        if failed and rows >= _ENOUGH:
+            judge(teacher.name, folder, failed, rows, share)
         if report:
             report(teacher.name, rows, len(source.ids))
-    return close(teacher.name, folder, journal, most_failures)
+    return close(teacher.name, folder, journal, source, share)
+
+
+def _reason(source: Examples, errors: dict[int, str]) -> str:
+    first = min(errors)
+    return f"{errors[first]} for id {source.ids[first]!r}"
 
 
 def open_journal(
@@ -127,12 +157,7 @@ def open_journal(
         raise InputError(
             f"Expected dtype float32, float16 or bfloat16, but got {dtype!r}. Choose one."
         )
-    if not len(source.ids) or len(set(source.ids)) < len(source.ids):
-        raise InputError(
-            f"Expected examples with different ids for teacher {teacher.name!r}, but got "
-            f"{len(set(source.ids))} different among {len(source.ids)}. Correct the ids."
-        )
-    data = json.dumps(list(source.ids)).encode()
+    data = source.stored_ids
     sample = as_table(teacher, neutral(teacher, 1), ["0"])
     header = {
         "teacher": teacher.declaration(),
@@ -197,7 +222,7 @@ def label_shard(
     shard: int,
     *,
     batch_size: int,
-    stop: Callable[[list[dict[str, Any]], int], None] | None = None,
+    stop: Callable[[dict[int, str], int], None] | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Label the rows of one shard and write its file.
 
@@ -208,31 +233,45 @@ def label_shard(
         journal: Says which rows, and in which form.
         shard: Which one.
         batch_size: Rows of one call.
-        stop: Told the failures and the rows so far, after each batch; it may raise.
+        stop: Told the errors by row, and the rows so far, when a batch fails; it may raise.
 
     Returns:
         The shard's record for the journal, and one record for each row that failed.
     """
     start, end = journal.bounds(shard)
-    numbers = neutral(teacher, end - start)
-    known = np.ones(end - start, dtype=bool)
-    failures: list[dict[str, Any]] = []
+    into: Numbers | None = None
+    errors: dict[int, str] = {}
     for first in range(start, end, batch_size):
         last = min(first + batch_size, end)
-        errors = _ask(teacher, source, first, last, start, numbers)
-        for row, error in errors.items():
-            known[row - start] = False
-            failures.append(
-                {"shard": shard, "row": row, "id": str(source.ids[row]), "error": error}
-            )
-        if stop:
-            stop(failures, last - start)
-    table = as_table(teacher, numbers, source.ids[start:end])
-    kept = {} if table.kept is None else {"kept": table.kept.int()}
-    values = _cast(teacher, table.values, journal.header["dtype"])
-    digest = write_shard(
-        shard_path(folder, shard), {"values": values, "known": torch.from_numpy(known), **kept}
-    )
+        numbers, wrong = _ask(teacher, source, first, last)
+        if into is None:
+            into = tuple(n if n is None else n.new_empty(end - start, n.shape[1]) for n in numbers)  # type: ignore[assignment]
+        for given, target in zip(numbers, into, strict=True):
+            if given is not None and target is not None:
+                target[first - start : last - start] = given
+        if wrong:
+            errors |= wrong
+            if stop:
+                stop(errors, last - start)
+    assert into is not None
+    good = finite_rows(teacher, into)
+    if not bool(good.all()):
+        bad = (~good).nonzero()[:, 0]
+        errors |= {start + row: "NaN or infinity" for row in bad.tolist()}
+        for target, unsaid in zip(into, neutral(teacher, len(bad)), strict=True):
+            if target is not None and unsaid is not None:
+                target[bad] = unsaid.to(target.dtype)
+    known = torch.ones(end - start, dtype=torch.bool)
+    known[[row - start for row in errors]] = False
+    table = as_table(teacher, into, source.ids[start:end])
+    tensors = {"values": _cast(teacher, table.values, journal.header["dtype"]), "known": known}
+    if table.kept is not None:
+        tensors["kept"] = table.kept.int()
+    digest = write_shard(shard_path(folder, shard), tensors)
+    failures = [
+        {"shard": shard, "row": row, "id": source.ids[row], "error": errors[row]}
+        for row in sorted(errors)
+    ]
     record = {"shard": shard, "rows": end - start, "failed": len(failures), "sha256": digest}
     return record, failures
 
@@ -248,32 +287,25 @@ def _cast(teacher: Teacher, values: Tensor, dtype: str) -> Tensor:
 
 
 def _ask(
-    teacher: Teacher, source: Examples, first: int, last: int, start: int, into: Numbers
-) -> dict[int, str]:
-    """Fill in the numbers of some rows; gives the errors of those that have none."""
-    where = f"rows {first} to {last - 1}"
+    teacher: Teacher, source: Examples, first: int, last: int
+) -> tuple[Numbers, dict[int, str]]:
+    """The numbers of some rows, and the errors of those that have none."""
     try:
         output = teacher.predict(source.read(first, last))
     except Exception as error:  # whatever the teacher or the reader raises
-        return _one_by_one(teacher, source, first, last, start, into, error)
-    numbers = as_numbers(teacher, output, where)
+        if last - first == 1:
+            return neutral(teacher, 1), {first: f"{type(error).__name__}: {error}"}
+        return _one_by_one(teacher, source, first, last)
+    numbers = as_numbers(teacher, output, f"rows {first} to {last - 1}")
     if len(numbers[0]) != last - first:
-        wrong = ValueError(f"{len(numbers[0])} rows for {last - first} examples")
-        return _one_by_one(teacher, source, first, last, start, into, wrong)
-    return _fill(teacher, numbers, first, start, into)
+        return _one_by_one(teacher, source, first, last)
+    return numbers, {}
 
 
 def _one_by_one(
-    teacher: Teacher,
-    source: Examples,
-    first: int,
-    last: int,
-    start: int,
-    into: Numbers,
-    error: Exception,
-) -> dict[int, str]:
-    if last - first == 1:
-        return {first: f"{type(error).__name__}: {error}"}
+    teacher: Teacher, source: Examples, first: int, last: int
+) -> tuple[Numbers, dict[int, str]]:
+    rows: list[Numbers] = []
     errors: dict[int, str] = {}
     for row in range(first, last):
         try:
@@ -281,26 +313,12 @@ def _one_by_one(
             numbers = as_numbers(teacher, output, f"row {row}")
             if len(numbers[0]) != 1:
                 raise ValueError(f"{len(numbers[0])} rows for 1 example")
-        except Exception as failure:  # as above
-            errors[row] = f"{type(failure).__name__}: {failure}"
-        else:
-            errors |= _fill(teacher, numbers, row, start, into)
-    return errors
-
-
-def _fill(
-    teacher: Teacher, numbers: Numbers, first: int, start: int, into: Numbers
-) -> dict[int, str]:
-    good = finite_rows(teacher, numbers)
-    rows = slice(first - start, first - start + len(good))
-    for given, target in zip(numbers, into, strict=True):
-        if given is not None and target is not None:
-            if good.all():
-                target[rows] = given
-            else:
-                target[rows][good] = given[good]
-    bad: NDArray[np.int64] = np.flatnonzero(~good)
-    return {first + int(row): "NaN or infinity" for row in bad}
+        except Exception as error:  # as above
+            errors[row] = f"{type(error).__name__}: {error}"
+            numbers = neutral(teacher, 1)
+        rows.append(numbers)
+    values, variances = zip(*rows, strict=True)
+    return (torch.cat(values), torch.cat(variances) if teacher.variance else None), errors
 
 
 def enter(
@@ -325,7 +343,7 @@ def judge(
     failed: int,
     rows: int,
     most: float,
-    failures: list[dict[str, Any]] | None = None,
+    reason: str | None = None,
 ) -> None:
     """Stop if too large a share of the rows has failed.
 
@@ -334,7 +352,6 @@ def judge(
     """
     if failed <= most * rows:
         return
-    reason = f"{failures[0]['error']} for id {failures[0]['id']!r}" if failures else None
     raise InputError(
         f"Expected at most {most:.2%} of the rows to fail for teacher {name!r}, but {failed} of "
         f"{rows} did; the first: {reason or first_failure(folder)}. Mend the teacher or these "
@@ -342,7 +359,9 @@ def judge(
     )
 
 
-def close(name: str, folder: Path, journal: Journal, most_failures: float) -> TeacherTable:
+def close(
+    name: str, folder: Path, journal: Journal, source: Examples, most_failures: float
+) -> TeacherTable:
     """Put the journal in order, judge the failures and load the table.
 
     Raises:
@@ -357,4 +376,4 @@ def close(name: str, folder: Path, journal: Journal, most_failures: float) -> Te
             f"Expected labels from teacher {name!r}, but every row failed; the first: "
             f"{first_failure(folder)}. Mend the teacher and delete {folder}."
         )
-    return load_table(folder)
+    return table_of(folder, journal, source.ids)

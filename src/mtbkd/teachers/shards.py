@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from mtbkd.outputs import TeacherTable
 from mtbkd.types import InputError
 
-JOURNAL, FAILURES, IDS, WHOLE = "journal.jsonl", "failures.jsonl", "ids.json", "values.safetensors"
+JOURNAL, FAILURES, IDS, WHOLE = "journal.jsonl", "failures.jsonl", "ids.arrow", "values.safetensors"
 
-_DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+_DTYPES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.bool: "BOOL",
+}
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,32 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 def write_shard(path: Path, tensors: dict[str, Tensor]) -> str:
     """Write a shard under a temporary name, then rename it; gives the SHA-256 of its bytes."""
-    data = save(tensors)
-    write_bytes(path, data)
-    return hashlib.sha256(data).hexdigest()
+    header = _header({k: (t.dtype, list(t.shape)) for k, t in tensors.items()})
+    digest, partial = hashlib.sha256(header), path.with_name(f".{path.name}.partial")
+    with partial.open("wb", buffering=0) as file:
+        file.write(header)
+        for tensor in tensors.values():
+            data = _bytes_of(tensor)
+            digest.update(data)
+            file.write(data)
+    partial.rename(path)
+    return digest.hexdigest()
+
+
+def _header(layout: dict[str, tuple[torch.dtype, list[int]]]) -> bytes:
+    """What stands before the tensors in a safetensors file."""
+    header: dict[str, Any] = {}
+    end = 0
+    for key, (dtype, shape) in layout.items():
+        begin, end = end, end + dtype.itemsize * math.prod(shape)
+        header[key] = {"dtype": _DTYPES[dtype], "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -182,18 +213,24 @@ def load_table(folder: Path) -> TeacherTable:
             "Label again with the same teacher and data; it goes on where it stopped."
         )
     check_shards(folder, journal)
-    header = journal.header
     path = folder / IDS
     data = path.read_bytes() if path.exists() else b""
-    if hashlib.sha256(data).hexdigest() != header["ids"]:
+    if hashlib.sha256(data).hexdigest() != journal.header["ids"]:
         raise InputError(
-            f"Expected {path} as it was written (sha256 {header['ids'][:12]}…), but it is missing "
-            "or was changed. Label again with the same teacher and data, which writes it."
+            f"Expected {path} as it was written (sha256 {journal.header['ids'][:12]}…), but it is "
+            "missing or was changed. Label again with the same teacher and data, which writes it."
         )
-    ids = tuple(json.loads(data))
+    ids = pa.ipc.open_stream(data).read_all().column("id").to_pylist()
+    return table_of(folder, journal, ids)
+
+
+def table_of(folder: Path, journal: Journal, ids: Sequence[str]) -> TeacherTable:
+    """As `load_table`, of shards that were checked, or written just now."""
+    header = journal.header
+    ids = tuple(ids)
     if any(record["failed"] for record in journal.shards.values()):
         known = torch.cat([_tensor(folder, k, "known") for k in range(journal.count)]).tolist()
-        ids = tuple(key for key, is_known in zip(ids, known, strict=True) if is_known)
+        ids = tuple(compress(ids, known))
     if len(journal.shards) == 1 and len(ids) == header["rows"]:
         source = shard_path(folder, 0)
     else:
@@ -221,42 +258,38 @@ def _tensor(folder: Path, shard: int, key: str) -> Tensor:
 
 
 def _whole(folder: Path, journal: Journal, rows: int) -> Path:
-    """One file of all known rows, made of the shards unless it is there and of these shards."""
-    path, note = folder / WHOLE, folder / f"{WHOLE}.json"
-    made_of = hashlib.sha256(
-        "".join(journal.shards[k]["sha256"] for k in range(journal.count)).encode()
-    )
-    wanted = {"shards": made_of.hexdigest()}
-    try:
-        if json.loads(note.read_bytes()) == {**wanted, "sha256": sha256_of(path)}:
-            return path
-    except (OSError, ValueError):
-        pass
-    keys = ["values"] + ["kept"] * bool(journal.header["columns"]["kept"])
-    header: dict[str, Any] = {}
-    offset = 0
-    for key in keys:
-        first = _tensor(folder, 0, key)
-        shape = [rows, *first.shape[1:]]
-        size = first.element_size() * torch.Size(shape).numel()
-        dtype = _DTYPES[journal.header["dtype"]] if key == "values" else "I32"
-        header[key] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
-        offset += size
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    partial, digest = path.with_name(f".{WHOLE}.partial"), hashlib.sha256()
+    """One file of all known rows, made of the shards unless it is there already."""
+    path = folder / WHOLE
+    if path.exists():
+        with path.open("rb") as file:
+            same = all(file.read(len(p)) == p for p in _pieces(folder, journal, rows))
+            if same and not file.read(1):
+                return path
+    partial = path.with_name(f".{WHOLE}.partial")
     with partial.open("wb") as file:
-        for piece in (len(text).to_bytes(8, "little"), text):
-            file.write(piece)
-            digest.update(piece)
-        for key in keys:
-            for shard in range(journal.count):
-                known = _tensor(folder, shard, "known")
-                chosen = _tensor(folder, shard, key)
-                chosen = chosen if bool(known.all()) else chosen[known]
-                data = memoryview(chosen.contiguous().reshape(-1).view(torch.uint8).numpy())
-                file.write(data)
-                digest.update(data)
+        file.writelines(_pieces(folder, journal, rows))
     partial.rename(path)
-    write_bytes(note, json.dumps({**wanted, "sha256": digest.hexdigest()}).encode())
     return path
+
+
+def _pieces(folder: Path, journal: Journal, rows: int) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file of all known rows, a shard at a time."""
+    keys = ["values"] + ["kept"] * bool(journal.header["columns"]["kept"])
+    first = {key: _tensor(folder, 0, key) for key in keys}
+    yield _header({key: (t.dtype, [rows, *t.shape[1:]]) for key, t in first.items()})
+    for key in keys:
+        for shard in range(journal.count):
+            if journal.shards[shard]["failed"]:
+                known = _tensor(folder, shard, "known")
+                yield _bytes_of(_tensor(folder, shard, key)[known])
+            else:
+                yield _raw(shard_path(folder, shard), key)
+
+
+def _raw(path: Path, key: str) -> bytes:
+    """The bytes of one tensor of a shard."""
+    with path.open("rb", buffering=0) as file:
+        size = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(size))[key]["data_offsets"]
+        file.seek(8 + size + begin)
+        return file.read(end - begin)

@@ -97,20 +97,21 @@ def evaluator(module: nn.Module, device: torch.device, precision: str) -> Callab
         )
     dtype = _DTYPES[precision]
     module.to(device)
+    parts = list(module.modules())
 
     def run(*inputs: Any, **named: Any) -> Any:
         autocast = torch.autocast(device.type, dtype) if dtype else nullcontext()
-        with torch.inference_mode(), _evaluating(module), autocast:
+        with torch.inference_mode(), _evaluating(parts), autocast:
             return module(*inputs, **named)
 
     return run
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = [part for part in module.modules() if part.training]
-    if training:
-        module.eval()
+def _evaluating(parts: list[nn.Module]) -> Iterator[None]:
+    training = [part for part in parts if part.training]
+    for part in training:
+        part.training = False
     try:
         yield
     finally:
