@@ -124,7 +124,7 @@ def label(
 
         def stop(errors: dict[int, str], done: int, rows: int = rows, failed: int = failed) -> None:
             if errors and rows + done >= _ENOUGH:
-                reason = _reason(source, errors)
+                reason = None if failed else _reason(source, errors)
                 judge(teacher.name, folder, failed + len(errors), rows + done, share, reason)
 
         record, failures = label_shard(
