@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mtbkd.teachers.labelling import Examples, label
+from mtbkd.teachers.asking import Examples
+from mtbkd.teachers.labelling import label
 from mtbkd.teachers.torch_module import from_torch
 
 ROWS, BATCH, ROUNDS = 200_000, 256, 5

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from mtbkd.outputs import make_table
+from mtbkd.teachers.asking import Examples
 from mtbkd.teachers.base import Teacher, from_callable
-from mtbkd.teachers.labelling import Examples, label
-from mtbkd.teachers.shards import load_table
+from mtbkd.teachers.labelling import label, load_table
 from mtbkd.types import InputError
 
 ROWS = 103
@@ -58,6 +58,17 @@ def test_table_is_that_of_all_outputs_at_once(tmp_path, function, kind):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_teacher_may_use_its_memory_again(tmp_path):
+    buffer = np.empty((8, 3))
+
+    def reusing(inputs):
+        buffer[: len(inputs)] = logits(inputs)
+        return buffer[: len(inputs)]
+
+    table = label(linear(reusing), SOURCE, tmp_path / "reusing", **SETTINGS)
+    assert torch.equal(table.values, label(linear(), SOURCE, tmp_path / "new", **SETTINGS).values)
+
+
 def test_families_and_half_precision(tmp_path):
     odds = linear(family="multilabel")
     table = label(odds, SOURCE, tmp_path / "labels", **SETTINGS, dtype="float16")
@@ -66,7 +77,10 @@ def test_families_and_half_precision(tmp_path):
     expected = torch.from_numpy(logits(INPUTS)).sigmoid()
     assert torch.allclose(table.values[..., 1].double().exp(), expected, atol=2e-3)
     both = linear(
-        lambda x: (logits(x), np.abs(logits(x)) + 1), kind="mean", family="regression", variance=True
+        lambda x: (logits(x), np.abs(logits(x)) + 1),
+        kind="mean",
+        family="regression",
+        variance=True,
     )
     table = label(both, SOURCE, tmp_path / "targets", **SETTINGS)
     assert torch.allclose(table.values[..., 0].double(), torch.from_numpy(logits(INPUTS)))
@@ -175,7 +189,9 @@ def test_a_harmed_shard_is_named_and_labelled_again(tmp_path, harm):
     shard = tmp_path / "shard-00002.safetensors"
     data = bytearray(shard.read_bytes())
     data[-30] ^= 1
-    shard.unlink() if harm == "delete" else shard.write_bytes(data[: None if harm == "flip" else -9])
+    shard.unlink() if harm == "delete" else shard.write_bytes(
+        data[: None if harm == "flip" else -9]
+    )
     with pytest.raises(InputError, match=r"Expected .*shard-00002.*Delete it and label again"):
         load_table(tmp_path)
     if harm != "delete":

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from mtbkd.teachers.asking import Examples
 from mtbkd.teachers.base import Teacher, from_callable
-from mtbkd.teachers.labelling import Examples, label
+from mtbkd.teachers.labelling import label
 from mtbkd.teachers.on_ray import label_on_ray
 from mtbkd.types import InputError
 
@@ -54,7 +55,9 @@ def ray(tmp_path_factory):
         include_dashboard=False,
         configure_logging=False,
         log_to_driver=False,
-        runtime_env={"env_vars": {"PYTHONPATH": f"{Path('src').resolve()}:{Path(__file__).parent}"}},
+        runtime_env={
+            "env_vars": {"PYTHONPATH": f"{Path('src').resolve()}:{Path(__file__).parent}"}
+        },
     )
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield ray

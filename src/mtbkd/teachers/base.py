@@ -99,7 +99,7 @@ def as_numbers(teacher: Teacher, output: object, where: str) -> Numbers:
     if variance is not None and variance.shape != values.shape:
         raise InputError(
             f"Expected one variance for each mean from teacher {teacher.name!r} in {where}, but "
-            f"got shapes {variance.shape} and {values.shape}. Return equal shapes."
+            f"got shapes {tuple(variance.shape)} and {tuple(values.shape)}. Return equal shapes."
         )
     return values, variance
 
@@ -223,5 +223,5 @@ def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:
     for key in sorted(tensors):
         tensor = tensors[key].detach().cpu().contiguous()
         digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

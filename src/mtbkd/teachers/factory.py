@@ -49,7 +49,7 @@ def from_factory(
         )
     with _importable(folder):
         try:
-            factory: Callable[..., Any] = importlib.import_module(module_name)
+            factory: Any = importlib.import_module(module_name)
             for part in attribute.split("."):
                 factory = getattr(factory, part)
         except Exception as error:  # whatever the user's module raises

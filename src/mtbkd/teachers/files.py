@@ -129,7 +129,7 @@ def read_table(path: Path, *, id_column: str = "id") -> Numbered:
     try:
         if path.suffix in readers:
             return readers[path.suffix](path)
-        table = _read_csv(path) if path.suffix == ".csv" else pq.read_table(path)
+        table = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError, zipfile.BadZipFile) as error:
         if isinstance(error, InputError):
             raise
@@ -148,6 +148,11 @@ def _read_csv(path: Path) -> pa.Table:
         column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=False
     )
     return pa_csv.read_csv(path, convert_options=options)
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    with path.open("rb") as file:
+        return pq.read_table(file)
 
 
 def _columns(path: Path, table: pa.Table, id_column: str) -> Numbered:
@@ -211,7 +216,7 @@ def _is_number(value: object) -> bool:
 
 
 def _read_npz(path: Path) -> Numbered:
-    with np.load(path, allow_pickle=False) as file:
+    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         held = {key: file[key] for key in file.files}
     lacking = [key for key in ("ids", "classes", "values") if key not in held]
     if lacking:

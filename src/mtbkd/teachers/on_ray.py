@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from mtbkd.outputs import TeacherTable
+from mtbkd.teachers.asking import Examples, label_shard
 from mtbkd.teachers.base import Teacher, need
 from mtbkd.teachers.labelling import (
     Dtype,
-    Examples,
     Report,
     close,
     enter,
-    label_shard,
     open_journal,
     tally,
 )

@@ -146,7 +146,7 @@ def _regressor(
             return _columns(estimator.predict(inputs)), _columns(variance(inputs))
         if knows:
             mean, deviation = estimator.predict(inputs, return_std=True)
-            return _columns(mean), _columns(deviation) ** 2
+            return _columns(mean), np.square(_columns(deviation))
         return _columns(estimator.predict(inputs))
 
     return Teacher(
@@ -160,6 +160,6 @@ def _regressor(
     )
 
 
-def _columns(numbers: Any) -> NDArray[np.generic]:
+def _columns(numbers: Any) -> NDArray[np.float64]:
     array = np.asarray(numbers)
     return array[:, None] if array.ndim == 1 else array
