@@ -54,8 +54,8 @@ def precision(
 
     The generalised Gauss-Newton matrix ``I + sum_n J_n' H_n J_n`` (Martens 2020,
     arXiv:1412.1193): the network is linearised at the mode, ``J_n`` being the derivative of its
-    outputs, and ``H_n = R_n R_n'`` with the observation's roots. The identity is the weight prior. It
-    goes over a few examples at a time, so memory does not grow with their number.
+    outputs, and ``H_n = R_n R_n'`` with the observation's roots. The identity is the weight prior.
+    It goes over a few examples at a time, so memory does not grow with their number.
 
     Args:
         student: Turns a position and features into logits.

@@ -309,8 +309,8 @@ def _check_outputs(student: Student, training: TrainingSet, classes: tuple[str, 
         elif training.observation.family == "regression":
             what = "targets to means and log variances, two outputs each"
         raise InputError(
-            f"Expected a network that maps {len(classes)} {what}, but got outputs of shape {shape}. "
-            "Change its last layer."
+            f"Expected a network that maps {len(classes)} {what}, but got outputs of shape "
+            f"{shape}. Change its last layer."
         )
 
 

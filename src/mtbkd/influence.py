@@ -32,8 +32,9 @@ def responsibilities(
 
     Returns:
         Responsibilities, shape (teacher, example) or (teacher, example, column), 0 for a teacher
-        that says nothing there; what they lack to 1 is the share of trusting nobody. And for classification the student's mean probabilities, shape
-        (example, class), else the mean outputs.
+        that says nothing there; what they lack to 1 is the share of trusting nobody. And the
+        student's mean probabilities, shape (example, class), or for the other families its mean
+        outputs.
     """
     forward = torch.vmap(student.logits_at, in_dims=(0, None))
     soft = prior.strength.student_softening

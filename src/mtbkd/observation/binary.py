@@ -31,7 +31,7 @@ from mtbkd.types import Batch
 
 
 def _terms(said: Said, concentration: float, softening: float | Tensor) -> MixtureTerms:
-    """``Beta(q; 1 + concentration * p, 1 + concentration * (1 - p))``: (teacher, example, label)."""
+    """``Beta(q; 1 + c p, 1 + c (1 - p))`` for concentration c: (teacher, example, label)."""
     n_labels = said.values.shape[2]
     found = mixture_terms(
         said.values.flatten(1, 2),

@@ -176,7 +176,7 @@ def _size(model: Any) -> float:
 
 RECIPE = Recipe(
     name="overlay",
-    summary="Which digits are in a picture of two? Several labels; teachers that know half of them.",
+    summary="Which digits are in a picture of two? Several labels, and teachers of half of them.",
     needs="nothing (made of scikit-learn's digits)",
     defaults={
         "recipe": "overlay",

@@ -1,0 +1,1 @@
+"""Teachers of every make: adapters, and labelling of many examples."""
