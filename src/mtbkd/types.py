@@ -82,8 +82,7 @@ class Examples(Protocol):
         """Examples of each chain."""
         ...
 
-    @property
-    def rows(self) -> Callable[[slice], Batch]:
+    def rows(self, rows: slice, /) -> Batch:
         """Some of them, with a leading chain axis."""
         ...
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -360,8 +360,9 @@ def _fit(cells: _Cells, scales: tuple[float, float]) -> Stacked:
 
     with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[arg-type]
-    best = asdict(read(unknown.detach()))
-    return Stacked(**{k: v.float() if isinstance(v, Tensor) else v for k, v in best.items()})
+    found = asdict(read(unknown.detach()))
+    single: Any = {k: v.float() if isinstance(v, Tensor) else v for k, v in found.items()}
+    return Stacked(**single)
 
 
 def _single(values: Tensor) -> Tensor:

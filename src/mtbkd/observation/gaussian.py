@@ -100,7 +100,7 @@ def _value_and_slope(outputs: Tensor, batch: Batch, strength: Strength) -> tuple
 
 
 def _roots(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-    """Of the Fisher information ``diag(1 / v, 1 / 2)`` of each Gaussian, less the pulls' ``Cov_r``."""
+    """Of each Gaussian's Fisher information ``diag(1 / v, 1 / 2)``, less ``Cov_r`` of pulls."""
     mean, log_variance = outputs.chunk(2, -1)
     ell = log_variance + math.log(strength.student_softening)
     terms: GaussianTerms = batch.terms

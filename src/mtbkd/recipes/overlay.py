@@ -82,7 +82,7 @@ def load(config: RunConfig, folder: Path) -> Task:
 
 
 def make_pictures(
-    images: Floats, digits: NDArray[np.int64], size: int, chance: np.random.Generator
+    images: NDArray[np.floating], digits: NDArray[np.int64], size: int, chance: np.random.Generator
 ) -> Pictures:
     """Random pairs of images, the second six pixels to the right, the darker pixel on top."""
     pairs = chance.integers(len(images), size=(size, 2))

@@ -39,7 +39,7 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
     """Write ``report.html`` from the run's metrics, predictions and evaluation."""
     metrics = read_json(out / "metrics.json")
     stored = load_file(out / "evaluation.safetensors")
-    shared = {
+    shared: dict[str, Any] = {
         "title": task.name,
         "asked": _flat(config.model_dump(mode="json")),
         "command": _command(config),
@@ -99,7 +99,8 @@ def _of_labels(
         return spoken or ("none" if mask.any() else "nothing")
 
     examples = _examples(task, teachers, stored["total"].sum(1), said)
-    return LabelReportData(**shared, **{n: stored[n] for n in names}, examples=examples)
+    arrays: dict[str, Any] = {n: stored[n] for n in names}
+    return LabelReportData(**shared, **arrays, examples=examples)
 
 
 def _of_numbers(
@@ -116,10 +117,11 @@ def _of_numbers(
             parts.append(f"{mean:.3g}{spread}" if mask[t] else "nothing")
         return ", ".join(parts)
 
+    arrays: dict[str, Any] = {n: stored[n] for n in names}
     total = (stored["aleatoric"] + stored["epistemic"]) / np.square(stored["unit"])
     return NumberReportData(
         **shared,
-        **{n: stored[n] for n in names},
+        **arrays,
         level=float(shared["asked"]["predict.level"]),
         pool_pit=stored["pool_pit"],
         disagreement=stored["disagreement"],
