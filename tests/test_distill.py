@@ -247,7 +247,7 @@ def test_what_is_auto_is_chosen_by_the_log_score_on_calibration_labels(scene, tm
     }
     assert (found["wrong"].concentration, found["wrong"].strength.power) == (1.0, 0.2)
     assert found["right"].concentration * found["right"].strength.power > 1.0
-    assert len(list((tmp_path / "right" / "choices").iterdir())) == 4 + 4
+    assert len(list((tmp_path / "right" / "choices").iterdir())) == 4 + 4 + 1
 
 
 def test_by_default_the_power_is_chosen_and_weak_where_labels_contradict_the_teachers(scene):

@@ -98,9 +98,14 @@ CASES = {
 STRENGTHS = {"plain": Strength(), "softened": Strength(0.7, 1.6)}
 
 
-def prepared(name: str, concentration: float = 4.0, softening: float | Tensor = 1.3):
+def prepared(
+    name: str,
+    concentration: float = 4.0,
+    softening: float | Tensor = 1.3,
+    discount: float = 2.0,
+):
     observation, said, labels, n_columns = CASES[name]
-    terms = observation.terms(said(), concentration, softening)
+    terms = observation.terms(said(), concentration, softening, discount)
     outputs = normal(9, EXAMPLES, observation.n_outputs(n_columns))
     return observation, Batch(torch.zeros(EXAMPLES, 1), labels(), terms), outputs
 
@@ -155,7 +160,7 @@ def test_roots_of_numbers_are_the_fisher_information_less_the_disagreement():
     observation, batch, outputs = prepared("numbers")
     mean, log_variance = outputs.chunk(2, -1)
     agreeing = Said(torch.stack([mean, log_variance], -1)[None], torch.zeros(1, EXAMPLES, 2))
-    terms = observation.terms(agreeing, 4.0, 1.0)
+    terms = observation.terms(agreeing, 4.0, 1.0, 0.0)
     roots = observation.roots(outputs, batch._replace(terms=terms), Strength(0.5))
     known = (~batch.labels.isnan()).double()
     expected = torch.cat([(known + 2) / log_variance.exp(), (known + 2) / 2], -1)
@@ -197,7 +202,7 @@ def test_a_masked_teacher_is_as_if_it_were_not_there(name):
     outputs = normal(9, EXAMPLES, observation.n_outputs(n_columns))
 
     def value(what: Said) -> Tensor:
-        batch = Batch(torch.zeros(EXAMPLES, 1), labels(), observation.terms(what, 4.0, 1.0))
+        batch = Batch(torch.zeros(EXAMPLES, 1), labels(), observation.terms(what, 4.0, 1.0, 0.0))
         return observation.value(outputs, batch, Strength())
 
     torch.testing.assert_close(value(masked), value(without))
@@ -216,7 +221,9 @@ def test_a_masked_partial_teacher_is_as_if_it_were_not_there():
 
     def value(blocks: Tensor, what: Said) -> Tensor:
         observation = categorical(find_spaces(blocks))
-        batch = Batch(torch.zeros(EXAMPLES, 1), class_labels(), observation.terms(what, 4.0, 1.0))
+        batch = Batch(
+            torch.zeros(EXAMPLES, 1), class_labels(), observation.terms(what, 4.0, 1.0, 0.0)
+        )
         return observation.value(outputs, batch, Strength())
 
     rest = Said(said.values[[0, 2]], weights[[0, 2]])
@@ -233,7 +240,7 @@ def test_a_partial_teacher_that_knows_everything_is_a_full_one():
     unlabelled = torch.full((EXAMPLES,), -1)
     found = []
     for observation in (CATEGORICAL, gaps):
-        batch = Batch(torch.zeros(EXAMPLES, 1), unlabelled, observation.terms(said, 4.0, 1.0))
+        batch = Batch(torch.zeros(EXAMPLES, 1), unlabelled, observation.terms(said, 4.0, 1.0, 0.0))
         found.append(observation.value_and_slope(outputs, batch, Strength()))
     constant = found[0][0] - found[1][0]
     torch.testing.assert_close(constant, constant[:1].expand(EXAMPLES), **EXACT)
@@ -247,7 +254,7 @@ def log_density(observation, said: Said, q: Tensor) -> Tensor:
     alike = Said(said.values.expand(-1, n, -1), said.log_weights.expand(-1, n), None, said.inside)
     if said.kept is not None:
         alike = alike._replace(kept=said.kept.expand(-1, n, -1))
-    batch = Batch(torch.zeros(n, 1), torch.full((n,), -1), observation.terms(alike, 3.0, 1.0))
+    batch = Batch(torch.zeros(n, 1), torch.full((n,), -1), observation.terms(alike, 3.0, 1.0, 0.0))
     return observation.value(q.log(), batch, Strength())
 
 
@@ -340,7 +347,9 @@ def test_the_gaussian_component_given_its_variance_is_the_normal_of_the_method()
     values = torch.tensor([[[[0.3, -0.4]]]], dtype=torch.float64)
     points = torch.linspace(-1, 1, 9, dtype=torch.float64)
     said = Said(values.expand(1, 9, 1, 2), torch.zeros(1, 9, 1))
-    batch = Batch(torch.zeros(9, 1), torch.full((9, 1), torch.nan), GAUSSIAN.terms(said, 5.0, 1.0))
+    batch = Batch(
+        torch.zeros(9, 1), torch.full((9, 1), torch.nan), GAUSSIAN.terms(said, 5.0, 1.0, 0.0)
+    )
     outputs = torch.stack([points, torch.full_like(points, -0.4)], -1)
     found = GAUSSIAN.value(outputs, batch, Strength())
     sd = (torch.tensor(-0.4).exp() / 5).sqrt()

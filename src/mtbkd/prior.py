@@ -107,6 +107,7 @@ def mixture_terms(
     spaces: Spaces | None = None,
     inside: Tensor | None = None,
     nobody: Tensor | None = None,
+    discount: float = 0.0,
 ) -> MixtureTerms:
     """Prepare the mixture ``sum_k w_k Dir(q; 1 + concentration * p_k)`` (MT-BKD, eq. of the prior).
 
@@ -131,6 +132,9 @@ def mixture_terms(
             know is true, shape (teacher, example); NaN where a teacher does not say.
         nobody: Log weight of trusting no teacher, shape (example,): the flat density, as one more
             component, which comes last.
+        discount: How much less a teacher counts where it is unsure: on an example it is worth
+            ``concentration * (1 - H / log C)**discount`` pseudo-observations, where H is the
+            entropy of what it says on C classes, in nats.
 
     Returns:
         The terms; both are finite wherever at least one teacher has weight. With ``spaces``, the
@@ -140,12 +144,18 @@ def mixture_terms(
     if isinstance(softening, Tensor):
         softening = softening[:, None, None]
     if spaces is None:
-        counts = concentration * torch.log_softmax(log_probs / softening, dim=-1).exp()
-        total = log_probs.shape[-1] + concentration
-        log_beta = torch.lgamma(1 + counts).sum(-1) - math.lgamma(total)
+        told = torch.log_softmax(log_probs / softening, dim=-1)
+        n_classes = log_probs.shape[-1]
+        counts = concentration * told.exp()
+        total: Tensor | float = math.lgamma(n_classes + concentration)
+        if discount:
+            worth = informed(-(told.exp() * told).sum(-1), math.log(n_classes), discount)
+            counts = counts * worth[..., None]
+            total = torch.lgamma(n_classes + concentration * worth)
+        log_beta = torch.lgamma(1 + counts).sum(-1) - total
     else:
         logits = block_logits(log_probs, softening, spaces)
-        counts, log_beta = _block_counts(logits, concentration, spaces, inside)
+        counts, log_beta = _block_counts(logits, concentration, spaces, inside, discount)
     silent = torch.isneginf(log_weights).all(0)
     offsets = torch.where(silent, -math.log(len(log_probs)), log_weights - log_beta)
     counts = torch.where(silent[:, None], torch.zeros((), device=counts.device), counts)
@@ -174,7 +184,11 @@ def block_logits(log_probs: Tensor, softening: float | Tensor, spaces: Spaces) -
 
 
 def _block_counts(
-    logits: Tensor, concentration: float, spaces: Spaces, inside: Tensor | None
+    logits: Tensor,
+    concentration: float,
+    spaces: Spaces,
+    inside: Tensor | None,
+    discount: float,
 ) -> tuple[Tensor, Tensor]:
     """Pseudo-counts of classes and unions, and the log of the relative normaliser."""
     n_classes, n_unions = logits.shape[-1], len(spaces.unions)
@@ -187,17 +201,24 @@ def _block_counts(
     if inside is not None:
         gated = partial & ~inside.isnan()
         share = torch.where(gated, inside, share)
-    counts = concentration * share[..., None] * probs
-    rest = torch.where(gated, concentration * (1 - share), 0.0)
+    n_rest = (n_classes - n_known).clamp_min(1)
+    worth = concentration * torch.ones_like(share)
+    if discount:
+        within = torch.special.entr(probs) + probs * sizes.clamp_min(1).log()
+        spread = within.sum(-1) * share + torch.special.entr(share)
+        spread = spread + torch.special.entr(1 - share) + (1 - share) * n_rest.log()
+        most = torch.where(gated, float(n_classes), n_known).clamp_min(2).log()
+        worth = worth * informed(spread, most, discount)
+    counts = (worth * share)[..., None] * probs
+    rest = torch.where(gated, worth * (1 - share), 0.0)
 
     def relative(size: Tensor, count: Tensor) -> Tensor:
         return torch.lgamma(size + count) - torch.lgamma(size)
 
     log_beta = torch.where(sizes > 0, relative(sizes.clamp_min(1), counts), 0.0).sum(-1)
-    n_rest = (n_classes - n_known).clamp_min(1)
     log_beta = log_beta + torch.where(gated, relative(n_rest, rest), 0.0)
     spoken = torch.where(gated, float(n_classes), n_known)
-    log_beta = log_beta - relative(spoken, torch.full_like(spoken, concentration))
+    log_beta = log_beta - relative(spoken, worth)
     of_unions = counts.new_zeros(*counts.shape[:2], n_unions)
     for k in range(len(counts)):
         for union, first in enumerate(spaces.merged[k].tolist()):
@@ -206,8 +227,13 @@ def _block_counts(
                 counts[k, :, first] = 0.0
         if partial[k]:
             of_unions[k, :, spaces.outside[k]] += rest[k]
-            of_unions[k, :, spaces.known[k]] -= torch.where(gated[k], 0.0, concentration)
+            of_unions[k, :, spaces.known[k]] -= torch.where(gated[k], 0.0, worth[k])
     return torch.cat([counts, of_unions], -1), log_beta
+
+
+def informed(entropy: Tensor, most: Tensor | float, discount: float) -> Tensor:
+    """``(1 - H / most)**discount``, never quite 0: what a statement of entropy H is worth."""
+    return (1 - entropy / most).clamp(1e-4, 1.0) ** discount
 
 
 def component_log_densities(terms: MixtureTerms, log_q: Tensor) -> Tensor:

@@ -85,11 +85,13 @@ class Prior:
         concentration: Pseudo-observations that a teacher is worth.
         softening: Divides the teachers' log-probabilities.
         strength: How the mixture enters the posterior.
+        discount: How much less teachers count where they are unsure; see `mixture_terms`.
     """
 
     concentration: float = 1.0
     softening: float = 1.0
     strength: Strength = Strength()
+    discount: float = 0.0
 
 
 def prior_terms(
@@ -107,7 +109,7 @@ def prior_terms(
     if data.temperature is not None:
         softening = data.temperature * prior.softening
     concentration = prior.concentration if at is None else at
-    return data.observation.terms(data.said(rows), concentration, softening)
+    return data.observation.terms(data.said(rows), concentration, softening, prior.discount)
 
 
 class Minibatches:

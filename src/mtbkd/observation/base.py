@@ -45,8 +45,8 @@ class Observation:
         family: What is predicted.
         n_outputs: How many outputs the student has for so many classes, labels or targets.
         log_likelihood: ``(outputs, labels)``, summed over columns, 0 where labels are missing.
-        terms: ``(said, concentration, softening) -> terms``: what the mixture needs, computed once
-            for each concentration; softening is one number or one for each teacher.
+        terms: ``(said, concentration, softening, discount) -> terms``: what the mixture needs,
+            computed once for each concentration; softening is one number or one for each teacher.
         value: By torch's own operations, so that autograd can be asked.
         value_and_slope: The same, and its gradient in the outputs, in closed form.
         roots: Square root ``R`` of the negative Hessian ``R R'`` of each example in its outputs,
@@ -66,7 +66,7 @@ class Observation:
     family: Family
     n_outputs: Callable[[int], int]
     log_likelihood: Callable[[Tensor, Tensor], Tensor]
-    terms: Callable[[Said, float, float | Tensor], Any]
+    terms: Callable[[Said, float, float | Tensor, float], Any]
     value: Callable[[Tensor, Batch, Strength], Tensor]
     value_and_slope: Callable[[Tensor, Batch, Strength], tuple[Tensor, Tensor]]
     roots: Callable[[Tensor, Batch, Strength], Tensor]

@@ -30,7 +30,9 @@ from mtbkd.prior import (
 from mtbkd.types import Batch
 
 
-def _terms(said: Said, concentration: float, softening: float | Tensor) -> MixtureTerms:
+def _terms(
+    said: Said, concentration: float, softening: float | Tensor, discount: float
+) -> MixtureTerms:
     """``Beta(q; 1 + c p, 1 + c (1 - p))`` for concentration c: (teacher, example, label)."""
     n_labels = said.values.shape[2]
     found = mixture_terms(
@@ -39,6 +41,7 @@ def _terms(said: Said, concentration: float, softening: float | Tensor) -> Mixtu
         concentration,
         softening,
         nobody=None if said.nobody is None else said.nobody.flatten(),
+        discount=discount,
     )
     return MixtureTerms(*(part.unflatten(1, (-1, n_labels)) for part in found))
 

@@ -31,7 +31,9 @@ def categorical(spaces: Spaces | None = None) -> Observation:
     """
     unions = () if spaces is None else spaces.unions
 
-    def terms(said: Said, concentration: float, softening: float | Tensor) -> MixtureTerms:
+    def terms(
+        said: Said, concentration: float, softening: float | Tensor, discount: float
+    ) -> MixtureTerms:
         return mixture_terms(
             said.values,
             said.log_weights,
@@ -40,6 +42,7 @@ def categorical(spaces: Spaces | None = None) -> Observation:
             spaces=spaces,
             inside=said.inside,
             nobody=said.nobody,
+            discount=discount,
         )
 
     def value(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:

@@ -39,7 +39,11 @@ class GaussianTerms(NamedTuple):
     log_offsets: Tensor
 
 
-def _terms(said: Said, concentration: float, softening: float | Tensor) -> GaussianTerms:
+def _terms(
+    said: Said, concentration: float, softening: float | Tensor, discount: float
+) -> GaussianTerms:
+    """There is nothing to discount: a wide variance pulls weakly by itself."""
+    del discount
     mean, log_variance = said.values.unbind(-1)
     if isinstance(softening, Tensor):
         log_variance = log_variance + softening.log()[:, None, None]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtbkd.observation.base import Observation, Said
 from mtbkd.observation.categorical import confidence, log_likelihood, log_softmax
-from mtbkd.prior import Strength
+from mtbkd.prior import Strength, informed
 from mtbkd.types import Batch, InputError
 
 _LEAST_TAIL = 1e-7  # what float32 tells from zero beside one
@@ -39,10 +39,10 @@ class TopTerms(NamedTuple):
 def top(n_classes: int) -> Observation:
     """Observation of one class of ``n_classes``, the teachers' outputs cut to the most probable."""
 
-    def terms(said: Said, concentration: float, softening: float | Tensor) -> TopTerms:
-        if said.kept is None:
-            raise ValueError("outputs that were not cut")
-        return top_terms(said, concentration, softening, n_classes)
+    def terms(
+        said: Said, concentration: float, softening: float | Tensor, discount: float
+    ) -> TopTerms:
+        return top_terms(said, concentration, softening, discount, n_classes)
 
     def complete(said: Said, temperature: Tensor | None) -> Tensor:
         assert said.kept is not None
@@ -95,16 +95,25 @@ def log_tempered(said: Said, softening: float | Tensor, n_classes: int) -> Tenso
 
 
 def top_terms(
-    said: Said, concentration: float, softening: float | Tensor, n_classes: int
+    said: Said,
+    concentration: float,
+    softening: float | Tensor,
+    discount: float,
+    n_classes: int,
 ) -> TopTerms:
     """Pseudo-counts of the kept classes and of the tail, and the offsets."""
     assert said.kept is not None
     kept = said.kept.long()
-    counts = concentration * log_tempered(said, softening, n_classes).exp()
+    told = log_tempered(said, softening, n_classes)
     n_tail = (n_classes - (kept >= 0).sum(-1, keepdim=True)).clamp_min(1)
     sizes = torch.cat([torch.ones_like(kept), n_tail], -1).double()
+    worth = torch.full_like(told[..., 0], concentration)
+    if discount:
+        entropy = (torch.special.entr(told.exp()) + told.exp() * sizes.log()).sum(-1)
+        worth = worth * informed(entropy, math.log(n_classes), discount)
+    counts = worth[..., None] * told.exp()
     log_beta = (torch.lgamma(sizes + counts) - torch.lgamma(sizes)).sum(-1)
-    log_beta = log_beta - (math.lgamma(n_classes + concentration) - math.lgamma(n_classes))
+    log_beta = log_beta - (torch.lgamma(n_classes + worth) - math.lgamma(n_classes))
     silent = torch.isneginf(said.log_weights).all(0)
     offsets = torch.where(silent, -math.log(len(kept)), said.log_weights - log_beta)
     counts = torch.where(silent[:, None], torch.zeros((), device=counts.device), counts)

@@ -229,7 +229,7 @@ RECIPE = Recipe(
     needs=f"the folder {_FOLDER} under $MTBKD_DATA or `data` (docs/data.md)",
     defaults={
         "recipe": "deeploc",
-        "prior": {"concentration": 5.0, "power": 1.0},
+        "prior": {"concentration": 5.0, "power": 1.0, "discount": 0.0},
         "student": {"hidden": [64], "weight_scale": 1.5},
         "map": {"epochs": 30, "batch_size": 100, "learning_rate": 0.03},
         "sampler": {"burn_in": 1000, "draws": 20, "thinning": 50, "batch_size": 500},

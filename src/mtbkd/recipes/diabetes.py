@@ -140,7 +140,7 @@ RECIPE = Recipe(
     needs="nothing (embedded in scikit-learn)",
     defaults={
         "recipe": "diabetes",
-        "prior": {"concentration": 1.0, "power": 10.0},
+        "prior": {"concentration": 1.0, "power": 10.0, "discount": 0.0},
         "student": {"hidden": [16], "weight_scale": 1.0},
         "map": {"epochs": 100, "batch_size": 32},
         "sampler": {"burn_in": 2000, "draws": 100, "thinning": 50, "batch_size": 130},

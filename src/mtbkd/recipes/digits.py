@@ -1,12 +1,18 @@
 """Handwritten digits: three teachers of different families, each good at something else.
 
 The 1,797 images of scikit-learn. The teachers train on 600 rows, the student on 600 others of
-which 100 are labelled; 97 more calibrate and 500 test.
+which 100 are labelled; 97 more calibrate and 500 test. Scenarios show what gaps cost:
+
+- ``padded``: the two experts have never seen the other classes, and give them no probability;
+- ``declared``: the same experts, declared to know their own classes only;
+- ``half``: half of all teachers' answers are missing, at random;
+- ``20 labels`` and ``50 labels``: so many of the student's 600 examples are labelled.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -30,7 +36,10 @@ from mtbkd.recipes.tabular import read_numbers
 CLASSES = tuple(str(digit) for digit in range(10))
 _PIXELS = 64
 _TEACH, _TRANSFER, _LABELLED, _CALIBRATION, _FEW = 600, 600, 100, 97, 60
+SCENARIOS = ("padded", "declared", "half", "20 labels", "50 labels")
 _LEAK = 0.03  # share of the other classes' rows that an expert sees
+
+_KNOWN = {"extra trees 0-4": range(5), "support vectors 5-9": range(5, 10)}
 
 Costs = dict[str, dict[str, float]]
 
@@ -57,7 +66,7 @@ def load(config: RunConfig, folder: Path) -> Task:
     teach, rest = split(np.arange(len(labels)), _TEACH)
     transfer, rest = split(rest, _TRANSFER)
     calibration, test = split(rest, _CALIBRATION)
-    _, unlabelled = split(transfer, _LABELLED)
+    _, unlabelled = split(transfer, n_labelled(config.scenario))
     known = labels.copy()
     known[unlabelled] = -1
     everything = make_dataset(
@@ -73,11 +82,18 @@ def load(config: RunConfig, folder: Path) -> Task:
     )
 
 
+def n_labelled(scenario: str | None) -> int:
+    """How many of the student's examples are labelled."""
+    words = (scenario or "").split()
+    return int(words[0]) if words[1:] == ["labels"] else _LABELLED
+
+
 def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
     """Train extra trees on 0-4, a support vector classifier on 5-9, a network on 60 rows."""
     seed, rows = config.seed, task.teacher_data
     chance = np.random.default_rng([seed, 1])
-    low, high = (_expert_rows(rows, half, chance) for half in (range(5), range(5, 10)))
+    leak = 0.0 if config.scenario in ("padded", "declared") else _LEAK
+    low, high = (_expert_rows(rows, half, leak, chance) for half in (range(5), range(5, 10)))
     trees: Any = ExtraTreesClassifier(200, random_state=seed).fit(*low)
     vectors: Any = OneVsRestClassifier(SVC(C=10.0)).fit(*high)
     few, _ = train_test_split(
@@ -106,8 +122,22 @@ def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
         values = predict(inputs)
         milliseconds = 1000 * (perf_counter() - start) / len(inputs)
         costs[name] = {"parameters": sizes[name], "ms_per_example": milliseconds}
-        tables.append(make_table(name, values, kind=kind, ids=task.ids, classes=CLASSES))
-    return align(tables, task.ids, CLASSES), costs
+        known = _KNOWN.get(name, range(10)) if config.scenario == "declared" else range(10)
+        tables.append(
+            make_table(
+                name,
+                np.asarray(values)[:, list(known)],
+                kind=kind,
+                ids=task.ids,
+                classes=[CLASSES[i] for i in known],
+                partial=len(known) < len(CLASSES),
+            )
+        )
+    outputs = align(tables, task.ids, CLASSES)
+    if config.scenario == "half":
+        heard = np.random.default_rng([seed, 2]).random(outputs.mask.shape) < 0.5
+        outputs = replace(outputs, mask=outputs.mask & torch.from_numpy(heard))
+    return outputs, costs
 
 
 def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:
@@ -142,10 +172,10 @@ def draw(image: NDArray[np.floating]) -> str:
 
 
 def _expert_rows(
-    rows: TeacherRows, classes: range, chance: np.random.Generator
+    rows: TeacherRows, classes: range, leak: float, chance: np.random.Generator
 ) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     """Rows of these classes and a few of the others."""
-    keep = np.isin(rows.labels, classes) | (chance.random(len(rows.labels)) < _LEAK)
+    keep = np.isin(rows.labels, classes) | (chance.random(len(rows.labels)) < leak)
     return rows.images[keep], rows.labels[keep]
 
 
@@ -179,7 +209,7 @@ RECIPE = Recipe(
     needs="nothing (embedded in scikit-learn)",
     defaults={
         "recipe": "digits",
-        "prior": {"concentration": 1.0, "power": 30.0},
+        "prior": {"concentration": 1.0, "power": 30.0, "discount": 6.0},
         "student": {"hidden": [32], "weight_scale": 3.0},
         "map": {"epochs": 100},
         "sampler": {"burn_in": 2000, "draws": 50, "thinning": 200, "batch_size": 600},
@@ -188,4 +218,5 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read=read,
+    scenarios=SCENARIOS,
 )

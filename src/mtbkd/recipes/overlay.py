@@ -180,7 +180,7 @@ RECIPE = Recipe(
     needs="nothing (made of scikit-learn's digits)",
     defaults={
         "recipe": "overlay",
-        "prior": {"concentration": 1.0, "power": 5.0},
+        "prior": {"concentration": 1.0, "power": 5.0, "discount": 0.0},
         "student": {"hidden": [48], "weight_scale": 2.0},
         "map": {"epochs": 60},
         "sampler": {"burn_in": 1000, "draws": 50, "thinning": 40, "batch_size": 500},

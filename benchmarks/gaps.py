@@ -1,0 +1,105 @@
+"""What gaps in the teachers' knowledge cost, on the digits: specialists, missing answers, labels.
+
+    python benchmarks/gaps.py specialists --seeds 0 1 2 3 4
+    python benchmarks/gaps.py missing
+    python benchmarks/gaps.py labels
+
+``specialists``: experts that declare to know 0-4 and 5-9 only, against the same experts whose
+other classes are given no probability, and against the recipe's, which have seen a few images of
+the others. ``missing``: half of all teachers' answers removed at random. ``labels``: 20, 50 and 100
+labels beside 500 and more unlabelled images, against labels only and against pseudo-labels, the
+most probable class of the teachers' stacked pool.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from mtbkd.config import RunConfig, build_config  # noqa: E402
+from mtbkd.inference.batches import Prior  # noqa: E402
+from mtbkd.inference.run import find_modes  # noqa: E402
+from mtbkd.learning import training_set as examples  # noqa: E402
+from mtbkd.prior import Strength  # noqa: E402
+from mtbkd.recipes import digits, stages  # noqa: E402
+from mtbkd.recipes.scoring import draw_scores, pool_of  # noqa: E402
+from mtbkd.student import widened  # noqa: E402
+
+STUDIES = {
+    "specialists": ("padded", "declared", None),
+    "missing": (None, "half"),
+    "labels": ("20 labels", "50 labels", None),
+}
+KEYS = ("accuracy", "nll", "ece")
+
+
+def pseudo(config: RunConfig, task, teachers, posterior) -> dict[str, float]:
+    """Students on the labels, and elsewhere on the pool's most probable class."""
+    train = task.train
+    pool, _ = pool_of(teachers.at(train.ids), posterior.weighting, None)
+    labels = torch.where(train.labels >= 0, train.labels, pool["probs"].argmax(1))
+    student = posterior.student
+    data = examples(student, replace(train, labels=labels), teachers, posterior.weighting)
+    best: tuple[float, dict[str, float]] = (-np.inf, {})
+    for widening in (1.0, 4.0):
+        its = widened(student, widening)
+        modes = find_modes(
+            its,
+            data,
+            Prior(strength=Strength(power=0.0)),
+            config.map,
+            n_chains=config.chains,
+            seed=config.seed,
+        )
+        samples = stages.modes_as_samples(its, modes)
+        held, test = (
+            draw_scores(its, samples, part.inputs, part.labels, "classification")
+            for part in (task.calibration, task.test)
+        )
+        best = max(best, (-held["nll"], test), key=lambda pair: pair[0])
+    return best[1]
+
+
+def measure(scenario: str | None, seed: int, rivals: bool) -> dict[str, dict[str, float]]:
+    """Scores of the student, and of what it is compared with, on one seed."""
+    asked = [f"seed={seed}"] + ([f"scenario={scenario}"] if scenario else [])
+    config = build_config(digits.RECIPE.defaults, asked)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder)
+        task = stages.load(digits.RECIPE, config, out)
+        teachers, _ = stages.teach(digits.RECIPE, config, task, out)
+        posterior = stages.learn(digits.RECIPE, config, task, teachers, out, None)
+        test = task.test.inputs, task.test.labels, "classification"
+        found = {"student": draw_scores(posterior.student, posterior.samples, *test)}
+        if rivals:
+            others = stages.baselines(config, task, teachers, posterior, out, None)
+            found["labels only"] = draw_scores(*others["labels only"], *test)
+            found["pseudo-labels"] = pseudo(config, task, teachers, posterior)
+    return found
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    asked = parser.parse_args()
+    for scenario in STUDIES[asked.study]:
+        runs = [measure(scenario, seed, asked.study == "labels") for seed in asked.seeds]
+        for name in runs[0]:
+            values = np.array([[run[name][key] for key in KEYS] for run in runs])
+            mean = ", ".join(f"{k} {v:.3f}" for k, v in zip(KEYS, values.mean(0), strict=True))
+            each = " ".join(f"{v:.3f}" for v in values[:, 0])
+            print(f"{scenario or 'recipe':10} {name:14} {mean}   accuracies {each}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
