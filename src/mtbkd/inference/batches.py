@@ -14,7 +14,7 @@ from mtbkd.prior import Strength
 from mtbkd.types import Batch, Examples, Generators, Gradient
 
 _ROWS = 2**16
-_PREPARED = 2**24  # floats of teachers' outputs whose terms are prepared once, not batch by batch
+_PREPARED = 2**28  # bytes of the mixture's terms that are prepared once, not batch by batch
 
 
 @dataclass(frozen=True)
@@ -118,13 +118,16 @@ class Minibatches:
         self._data, self._prior, self._generators = data, prior, generators
         self._concentration = prior.concentration
         self._terms: Any = None
+        self._fit = _size(prior_terms(data, prior, slice(0, 1))) * len(data) <= _PREPARED
         self.set_concentration(prior.concentration)
 
     def set_concentration(self, concentration: float) -> None:
         """Prepare the mixture's terms for this concentration, once if they fit into memory."""
+        known = self._terms is not None and concentration == self._concentration
         self._concentration = concentration
-        if self._data.values.numel() <= _PREPARED:
-            self._terms = prior_terms(self._data, self._prior, at=concentration)
+        if self._fit and not known:
+            self._terms = None  # makes room for the new ones
+            self._terms = _prepared(self._data, self._prior, concentration)
 
     def __call__(self, size: int) -> Examples:
         """A batch with a leading chain axis; all examples, shared, if ``size`` covers them."""
@@ -161,6 +164,27 @@ class _Mapped(NamedTuple):
 
     n_examples: int
     rows: Callable[[slice], Batch]
+
+
+def _prepared(data: TrainingSet, prior: Prior, concentration: float) -> Any:
+    """The terms of all examples, worked out over some of them at a time."""
+    n = len(data)
+    if n <= _ROWS:
+        return prior_terms(data, prior, at=concentration)
+    found: Any = None
+    for start in range(0, n, _ROWS):
+        rows = slice(start, start + _ROWS)
+        terms = prior_terms(data, prior, rows, at=concentration)
+        if found is None:
+            found = _each(terms, lambda part: part.new_empty(len(part), n, *part.shape[2:]))
+        for whole, part in zip(found, terms, strict=True):
+            whole[:, rows] = part
+    return found
+
+
+def _size(terms: Any) -> int:
+    """Bytes of these terms."""
+    return sum(part.numel() * part.element_size() for part in terms)
 
 
 def _each(terms: Any, change: Callable[[Tensor], Tensor]) -> Any:
