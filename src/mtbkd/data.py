@@ -99,7 +99,10 @@ def make_dataset(
     tensor = tensor if tensor.is_floating_point() else tensor.float()
     names = tuple(str(c) for c in classes)
     keys = tuple(str(i) for i in (range(len(tensor)) if ids is None else ids))
-    faults = [*_duplicates(names, f"{_COLUMN[family]} of the {name}"), *_duplicates(keys, f"id of the {name}")]
+    faults = [
+        *_duplicates(names, f"{_COLUMN[family]} of the {name}"),
+        *_duplicates(keys, f"id of the {name}"),
+    ]
     if len(tensor) == 0:
         faults.append(
             f"Expected at least one example in the {name}, but got none. Check the "
@@ -161,7 +164,7 @@ def _label_indices(
     name: str,
 ) -> tuple[Tensor, list[str]]:
     if isinstance(labels, Tensor):
-        labels = labels.numpy(force=True)
+        labels = labels.tolist() if labels.is_floating_point() else labels.numpy(force=True)
     values = labels if isinstance(labels, np.ndarray) else list(labels)  # type: ignore[arg-type]
     if len(values) != n_rows:
         return torch.empty(0), [

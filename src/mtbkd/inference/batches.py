@@ -53,11 +53,11 @@ class TrainingSet:
     def said(self, rows: Tensor | slice) -> Said:
         """What the teachers say on some examples, on the device, in single precision or better."""
         where = self.log_weights.device
-        values = self.values[:, rows].to(where)
+        values = self.values[:, _on(self.values, rows)].to(where)
         return Said(
             values.float() if values.dtype == torch.float16 else values,
             self.log_weights[:, rows],
-            None if self.kept is None else self.kept[:, rows].to(where),
+            None if self.kept is None else self.kept[:, _on(self.kept, rows)].to(where),
             None if self.inside is None else self.inside[:, rows],
             None if self.nobody is None else self.nobody[rows],
         )
@@ -67,14 +67,19 @@ class TrainingSet:
         said = self.said(rows)
         return replace(
             self,
-            features=self.features[rows],
+            features=self.features[_on(self.features, rows)],
             labels=self.labels[rows],
-            values=self.values[:, rows],
+            values=self.values[:, _on(self.values, rows)],
             log_weights=said.log_weights,
             kept=said.kept,
             inside=said.inside,
             nobody=said.nobody,
         )
+
+
+def _on(tensor: Tensor, rows: Tensor | slice) -> Tensor | slice:
+    """Positions where the tensor is, so that it can be indexed with them."""
+    return rows.to(tensor.device) if isinstance(rows, Tensor) else rows
 
 
 @dataclass(frozen=True)
@@ -144,7 +149,8 @@ class Minibatches:
         else:
             found = prior_terms(self._data, self._prior, index.flatten(), at=self._concentration)
             terms = _each(found, lambda part: part.unflatten(1, (n_chains, size)).movedim(1, 0))
-        features = self._data.features[index].to(device)
+        features = self._data.features
+        features = features[_on(features, index)].to(device)
         return Batch(features, self._data.labels[index], terms)
 
     def _shared(self, rows: slice) -> Batch:
