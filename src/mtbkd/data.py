@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mtbkd.types import Family, InputError
 
 _COLUMN = {"classification": "class", "multilabel": "label", "regression": "target"}
 _COLUMNS = {"classification": "classes", "multilabel": "labels", "regression": "targets"}
+_ROWS = 2**16  # rows that are checked at once
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,7 @@ def make_dataset(
 
     Args:
         inputs: Shape (example, ...), finite numbers; stored as float32 unless a tensor of floats.
+            An array of float32 is not copied, so one that is mapped from a file stays there.
         classes: Names of the classes, labels or targets.
         labels: Classification: class indices or names, -1, None or "" where missing. Multi-label:
             0, 1 or missing, shape (example, label). Regression: numbers, shape (example, target)
@@ -91,7 +95,7 @@ def make_dataset(
     Raises:
         InputError: With one message for each fault.
     """
-    tensor = inputs if isinstance(inputs, Tensor) else torch.as_tensor(np.asarray(inputs)).float()
+    tensor = inputs if isinstance(inputs, Tensor) else _shared(np.asarray(inputs)).float()
     tensor = tensor if tensor.is_floating_point() else tensor.float()
     names = tuple(str(c) for c in classes)
     keys = tuple(str(i) for i in (range(len(tensor)) if ids is None else ids))
@@ -115,11 +119,8 @@ def make_dataset(
             f"Expected {len(tensor)} ids, one for each row of the {name}, but got "
             f"{len(keys)}. Give each example one id."
         )
-    finite = (
-        torch.isfinite(tensor).reshape(len(tensor), -1).all(1) if len(tensor) else torch.ones(0)
-    )
-    if not finite.all():
-        row = int((~finite).nonzero()[0])
+    row = _first_not_finite(tensor)
+    if row is not None:
         faults.append(
             f"Expected finite inputs in the {name}, but got NaN or infinity for id "
             f"{_pick(keys, row)}. Remove or impute it."
@@ -162,12 +163,19 @@ def _label_indices(
     n_rows: int,
     name: str,
 ) -> tuple[Tensor, list[str]]:
-    values = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)  # type: ignore[arg-type]
+    if isinstance(labels, Tensor):
+        labels = labels.tolist() if labels.is_floating_point() else labels.numpy(force=True)
+    values = labels if isinstance(labels, np.ndarray) else list(labels)  # type: ignore[arg-type]
     if len(values) != n_rows:
         return torch.empty(0), [
             f"Expected {n_rows} labels in the {name}, but got {len(values)}. Give one for each "
             "example, -1 where it is missing."
         ]
+    if isinstance(values, np.ndarray):
+        if values.ndim == 1 and values.dtype.kind in "iu" and len(values):
+            if -1 <= values.min() and values.max() < len(classes):
+                return torch.from_numpy(values.astype(np.int64)), []
+        values = values.tolist()
     position = {c: i for i, c in enumerate(classes)}
     found: list[int] = []
     outside: list[tuple[int, object]] = []
@@ -241,10 +249,27 @@ def _first_word(labels: object) -> object:
     return next((value for value in values if isinstance(value, str)), labels)
 
 
+def _shared(array: NDArray[Any]) -> Tensor:
+    """The array as a tensor without a copy, also one that must not be written to."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.as_tensor(array)
+
+
+def _first_not_finite(tensor: Tensor) -> int | None:
+    """The first row with NaN or infinity, looked for some rows at a time."""
+    for start in range(0, len(tensor), _ROWS):
+        part = tensor[start : start + _ROWS]
+        wrong = ~torch.isfinite(part).reshape(len(part), -1).all(1)
+        if wrong.any():
+            return start + int(wrong.nonzero()[0])
+    return None
+
+
 def _duplicates(names: tuple[str, ...], what: str) -> list[str]:
-    repeated = [n for n, count in Counter(names).items() if count > 1]
-    if not repeated:
+    if len(set(names)) == len(names):
         return []
+    repeated = [n for n, count in Counter(names).items() if count > 1]
     return [
         f"Expected every {what} once, but got {repeated[0]!r} more than once "
         f"({len(repeated)} such). Make them unique."

@@ -33,12 +33,11 @@ from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Answer, predict
 from mtbkd.prior import Strength
 from mtbkd.samples import PosteriorSamples, load_samples, save_json, save_manifest, save_tensors
+from mtbkd.store import hash_tensor
 from mtbkd.student import Student, make_student
 from mtbkd.types import Family, InputError, check_positive
 from mtbkd.units import Units
 from mtbkd.weights import Weighting
-
-_HASHED = 2**22
 
 
 @dataclass(frozen=True)
@@ -328,8 +327,7 @@ def _claim(
     tensors = [*student.fixed().values(), teachers.values, teachers.mask]
     tensors += [t for t in (teachers.blocks, teachers.kept) if t is not None]
     for tensor in tensors + [t for part in data for t in (part.inputs, part.labels)]:
-        for rows in tensor.detach().flatten().split(_HASHED):
-            digest.update(rows.cpu().numpy().data)
+        hash_tensor(digest, tensor)
     path, asked = out / "request.json", {"sha256": digest.hexdigest()}
     if not path.exists():
         save_json(path, asked)

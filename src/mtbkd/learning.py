@@ -22,6 +22,7 @@ from mtbkd.observation import BINARY, GAUSSIAN, Observation, categorical, top
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.prior import Spaces, Strength, find_spaces
 from mtbkd.samples import save_json, save_tensors
+from mtbkd.store import hash_tensor, save_rows
 from mtbkd.student import Student
 from mtbkd.types import InputError, check_positive
 from mtbkd.units import Units, find_units
@@ -35,6 +36,7 @@ Report = Callable[[str, int, int], None]
 _FEWEST_LABELS = 20
 _TRIAL_CHAINS = 2
 _BATCH = 1024
+_FEATURES = 2**13  # examples whose features are held while they are written
 _MOVED = 2**26  # numbers that are moved to the device as a whole
 _CANDIDATES = {
     "concentration": (1.0, 5.0, 20.0, 50.0),
@@ -136,12 +138,15 @@ def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tenso
     """
     if student.frozen is None or out is None:
         return student.features(inputs)
-    digest = hashlib.sha256(inputs.contiguous().numpy().tobytes())
+    digest = hashlib.sha256()
+    hash_tensor(digest, inputs)
     for name, value in student.fixed().items():
-        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode())
+        hash_tensor(digest, value)
     path = out / "features" / f"frozen-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
-        save_tensors(path, {"features": student.features(inputs)})
+        parts = (student.features(part) for part in inputs.split(_FEATURES))
+        save_rows(path, "features", len(inputs), parts)
     return load_file(str(path))["features"].to(student.prior_mean.device)
 
 

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -30,7 +28,7 @@ _CODES = {
     torch.bool: "BOOL",
 }
 _PIECE = 2**20  # bytes that are hashed at once
-_ROWS = 2**22  # numbers that are written at once
+_ROWS = 2**22  # numbers that are written or hashed at once
 
 
 def save_outputs(folder: Path, outputs: TeacherOutputs, dtype: Precision = "float32") -> None:
@@ -76,6 +74,9 @@ def load_outputs(folder: Path) -> TeacherOutputs:
     Raises:
         InputError: If the store is incomplete or was changed.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     try:
         manifest = _read_manifest(folder)
         for name in (_SHARD, _IDS):
@@ -109,6 +110,49 @@ def load_outputs(folder: Path) -> TeacherOutputs:
     return outputs
 
 
+def save_rows(path: Path, name: str, n_rows: int, parts: Iterable[Tensor]) -> None:
+    """Write a tensor to a safetensors file some rows at a time, beside it first, then renamed.
+
+    Args:
+        path: Its folder is made if there is none.
+        name: Of the tensor.
+        n_rows: Of all parts together.
+        parts: At least one, of single or half precision; only one is held at a time.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            for number, part in enumerate(parts):
+                if not number:
+                    shape = (n_rows, *part.shape[1:])
+                    size = n_rows * part[:1].numel() * part.element_size()
+                    entry = {"dtype": _CODES[part.dtype], "shape": shape, "data_offsets": (0, size)}
+                    file.write(_header({name: entry}))
+                file.write(part.detach().cpu().contiguous().numpy().data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def hash_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
+    """Add a tensor's bytes to a hash, some at a time, whether it is contiguous or not."""
+    if tensor.numel() <= _ROWS:
+        flat = tensor.detach().cpu().contiguous().view(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+        return
+    step = max(1, _ROWS // tensor[:1].numel())
+    for part in tensor.split(step):
+        hash_tensor(digest, part if len(tensor) > 1 else part[0])
+
+
+def _header(entries: dict[str, Any]) -> bytes:
+    """What a safetensors file begins with."""
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
 def _pieces(outputs: TeacherOutputs) -> Iterator[Piece]:
     kept = outputs.kept
     step = max(1, _ROWS // max(1, outputs.values[0, :1].numel()))
@@ -121,6 +165,9 @@ def _pieces(outputs: TeacherOutputs) -> Iterator[Piece]:
 
 def _write(folder: Path, layout: TeacherOutputs, pieces: Iterable[Piece], dtype: Precision) -> None:
     """Write a store of outputs of which only shapes, names and blocks are read from ``layout``."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     if dtype not in _DTYPES:
         raise InputError(
             f"Expected dtype among {', '.join(_DTYPES)}, but got {dtype!r}. Choose one of them."
@@ -175,11 +222,10 @@ def _write_shard(
         }
         start_of[name] = offset
         offset += size
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    data = 8 + len(text)
+    start = _header(header)
+    data = len(start)
     with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
+        file.write(start)
 
         def put(name: str, teacher: int, start: int, tensor: Tensor) -> None:
             shape, kind = wanted[name]

@@ -14,7 +14,7 @@ from mtbkd.prior import Strength
 from mtbkd.types import Batch, Examples, Generators, Gradient
 
 _ROWS = 2**16
-_PREPARED = 2**24  # floats of teachers' outputs whose terms are prepared once, not batch by batch
+_PREPARED = 2**28  # bytes of the mixture's terms that are prepared once, not batch by batch
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class TrainingSet:
     def said(self, rows: Tensor | slice) -> Said:
         """What the teachers say on some examples, on the device, in single precision or better."""
         where = self.log_weights.device
-        values = self.values[:, rows].to(where)
+        values = self.values[:, _on(self.values, rows)].to(where)
         return Said(
             values.float() if values.dtype == torch.float16 else values,
             self.log_weights[:, rows],
-            None if self.kept is None else self.kept[:, rows].to(where),
+            None if self.kept is None else self.kept[:, _on(self.kept, rows)].to(where),
             None if self.inside is None else self.inside[:, rows],
             None if self.nobody is None else self.nobody[rows],
         )
@@ -67,14 +67,19 @@ class TrainingSet:
         said = self.said(rows)
         return replace(
             self,
-            features=self.features[rows],
+            features=self.features[_on(self.features, rows)],
             labels=self.labels[rows],
-            values=self.values[:, rows],
+            values=self.values[:, _on(self.values, rows)],
             log_weights=said.log_weights,
             kept=said.kept,
             inside=said.inside,
             nobody=said.nobody,
         )
+
+
+def _on(tensor: Tensor, rows: Tensor | slice) -> Tensor | slice:
+    """Positions where the tensor is, so that it can be indexed with them."""
+    return rows.to(tensor.device) if isinstance(rows, Tensor) else rows
 
 
 @dataclass(frozen=True)
@@ -120,13 +125,16 @@ class Minibatches:
         self._data, self._prior, self._generators = data, prior, generators
         self._concentration = prior.concentration
         self._terms: Any = None
+        self._fit = _size(prior_terms(data, prior, slice(0, 1))) * len(data) <= _PREPARED
         self.set_concentration(prior.concentration)
 
     def set_concentration(self, concentration: float) -> None:
         """Prepare the mixture's terms for this concentration, once if they fit into memory."""
+        known = self._terms is not None and concentration == self._concentration
         self._concentration = concentration
-        if self._data.values.numel() <= _PREPARED:
-            self._terms = prior_terms(self._data, self._prior, at=concentration)
+        if self._fit and not known:
+            self._terms = None  # makes room for the new ones
+            self._terms = _prepared(self._data, self._prior, concentration)
 
     def __call__(self, size: int) -> Examples:
         """A batch with a leading chain axis; all examples, shared, if ``size`` covers them."""
@@ -143,7 +151,8 @@ class Minibatches:
         else:
             found = prior_terms(self._data, self._prior, index.flatten(), at=self._concentration)
             terms = _each(found, lambda part: part.unflatten(1, (n_chains, size)).movedim(1, 0))
-        features = self._data.features[index].to(device)
+        features = self._data.features
+        features = features[_on(features, index)].to(device)
         return Batch(features, self._data.labels[index], terms)
 
     def _shared(self, rows: slice) -> Batch:
@@ -163,6 +172,27 @@ class _Mapped(NamedTuple):
 
     n_examples: int
     rows: Callable[[slice], Batch]
+
+
+def _prepared(data: TrainingSet, prior: Prior, concentration: float) -> Any:
+    """The terms of all examples, worked out over some of them at a time."""
+    n = len(data)
+    if n <= _ROWS:
+        return prior_terms(data, prior, at=concentration)
+    found: Any = None
+    for start in range(0, n, _ROWS):
+        rows = slice(start, start + _ROWS)
+        terms = prior_terms(data, prior, rows, at=concentration)
+        if found is None:
+            found = _each(terms, lambda part: part.new_empty(len(part), n, *part.shape[2:]))
+        for whole, part in zip(found, terms, strict=True):
+            whole[:, rows] = part
+    return found
+
+
+def _size(terms: Any) -> int:
+    """Bytes of these terms."""
+    return sum(part.numel() * part.element_size() for part in terms)
 
 
 def _each(terms: Any, change: Callable[[Tensor], Tensor]) -> Any:

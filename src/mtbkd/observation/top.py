@@ -151,34 +151,53 @@ def _value(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
     return log_likelihood(outputs, batch.labels) + strength.power * mixture
 
 
-def _value_and_slope(outputs: Tensor, batch: Batch, strength: Strength) -> tuple[Tensor, Tensor]:
-    """One pass over all classes, for the softmax; the teachers touch only what they kept.
+def pulls(
+    terms: TopTerms, log_q: Tensor, power: float | Tensor = 1.0, soft: float = 1.0
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The mixture and its gradient in the logits: ``all * q``, and more at the kept classes.
 
     ``log q(tail) = log(1 - sum q_j)`` pulls every class by ``q_c / q(tail) - q_c``, and a kept one
-    by ``q_c / q(tail)`` less.
+    by ``q_c / q(tail)`` less. The cost grows with the classes that were kept, not with all.
+
+    Args:
+        terms: Prepared by `top_terms`.
+        log_q: The student's, softened, shape (..., example, class).
+        power: Of the mixture; one number, or one for each chain.
+        soft: What divided the student's logits.
+
+    Returns:
+        The mixture's log density times the power, (..., example); what multiplies q, (..., example,
+        1); classes and what is added to each, (..., example, teacher and kept).
     """
+    parts, q, tail = components(terms, log_q)
+    mixture = torch.logsumexp(parts, -2)
+    pull = (parts - mixture.unsqueeze(-2)).exp().unsqueeze(-1) * terms.pseudo_counts
+    if isinstance(power, Tensor):
+        mixture, pull = mixture * power[:, None], pull * power[:, None, None, None]
+    else:
+        mixture, pull = mixture * power, pull * power
+    by_tail = pull[..., -1:] / tail.unsqueeze(-1)
+    sparse = (pull[..., :-1] - by_tail * q).movedim(-3, -2).flatten(-2) / soft
+    dense = (by_tail.squeeze(-1) - pull.sum(-1)).sum(-2).unsqueeze(-1) / soft
+    return mixture, dense, terms.kept.movedim(-3, -2).flatten(-2), sparse
+
+
+def _value_and_slope(outputs: Tensor, batch: Batch, strength: Strength) -> tuple[Tensor, Tensor]:
+    """One pass over all classes, for the softmax; the teachers touch only what they kept."""
     log_q = log_softmax(outputs)
     labelled = (batch.labels >= 0).to(outputs.dtype).unsqueeze(-1)
     index = batch.labels.clamp_min(0).unsqueeze(-1)
     values = (log_q.gather(-1, index) * labelled).squeeze(-1)
-    soft, power = strength.student_softening, strength.power
+    soft = strength.student_softening
     softened = log_q if soft == 1.0 else log_softmax(outputs / soft)
-    terms: TopTerms = batch.terms
-    parts, q, tail = components(terms, softened)
-    mixture = torch.logsumexp(parts, -2)
-    pull = (parts - mixture.unsqueeze(-2)).exp().unsqueeze(-1) * terms.pseudo_counts
-    if isinstance(power, Tensor):
-        mixture, pull, power = mixture * power[:, None], pull * power[:, None, None, None], 1.0
-    by_tail = pull[..., -1:] / tail.unsqueeze(-1)
-    sparse = (pull[..., :-1] - by_tail * q).movedim(-3, -2).flatten(-2) * (power / soft)
-    dense = (by_tail.squeeze(-1) - pull.sum(-1)).sum(-2).unsqueeze(-1) * (power / soft)
+    mixture, dense, kept, sparse = pulls(batch.terms, softened, strength.power, soft)
     if soft == 1.0:
         slopes = log_q.exp().mul_(dense - labelled)
     else:
         slopes = log_q.exp().mul_(-labelled).addcmul_(softened.exp(), dense)
     slopes.scatter_add_(-1, index, labelled)
-    slopes.scatter_add_(-1, terms.kept.movedim(-3, -2).flatten(-2), sparse)
-    return values.add_(mixture, alpha=power), slopes
+    slopes.scatter_add_(-1, kept, sparse)
+    return values.add_(mixture), slopes
 
 
 def _roots(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
