@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -167,11 +167,15 @@ class Minibatches:
         return batch.each(lambda part: part.expand(n_chains, *part.shape))
 
 
-class _Mapped(NamedTuple):
+@dataclass(frozen=True)
+class _Mapped:
     """All examples, of which rows are read when they are asked for."""
 
     n_examples: int
-    rows: Callable[[slice], Batch]
+    read: Callable[[slice], Batch]
+
+    def rows(self, rows: slice, /) -> Batch:
+        return self.read(rows)
 
 
 def _prepared(data: TrainingSet, prior: Prior, concentration: float) -> Any:
