@@ -205,6 +205,8 @@ def _label_numbers(
     n_rows: int,
     name: str,
 ) -> tuple[Tensor, list[str]]:
+    if isinstance(labels, Tensor):
+        labels = labels.numpy(force=True)
     try:
         numbers = torch.as_tensor(np.array(labels, dtype=np.float32))
     except (TypeError, ValueError):

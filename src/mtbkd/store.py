@@ -138,7 +138,7 @@ def save_rows(path: Path, name: str, n_rows: int, parts: Iterable[Tensor]) -> No
 def hash_tensor(digest: hashlib._Hash, tensor: Tensor) -> None:
     """Add a tensor's bytes to a hash, some at a time, whether it is contiguous or not."""
     if tensor.numel() <= _ROWS:
-        flat = tensor.detach().cpu().contiguous().view(-1)
+        flat = tensor.detach().cpu().flatten().clone(memory_format=torch.contiguous_format)
         digest.update(flat.view(torch.uint8).numpy().data)
         return
     step = max(1, _ROWS // tensor[:1].numel())

@@ -14,6 +14,7 @@ from mtbkd.prior import Strength
 from mtbkd.types import Batch, Examples, Generators, Gradient
 
 _ROWS = 2**16
+_PIECE = 2**22  # numbers of teachers' outputs whose terms are worked out at once
 _PREPARED = 2**28  # bytes of the mixture's terms that are prepared once, not batch by batch
 
 
@@ -180,12 +181,12 @@ class _Mapped:
 
 def _prepared(data: TrainingSet, prior: Prior, concentration: float) -> Any:
     """The terms of all examples, worked out over some of them at a time."""
-    n = len(data)
-    if n <= _ROWS:
+    n, step = len(data), max(1, _PIECE // data.values[:, 0].numel())
+    if n <= step:
         return prior_terms(data, prior, at=concentration)
     found: Any = None
-    for start in range(0, n, _ROWS):
-        rows = slice(start, start + _ROWS)
+    for start in range(0, n, step):
+        rows = slice(start, start + step)
         terms = prior_terms(data, prior, rows, at=concentration)
         if found is None:
             found = _each(terms, lambda part: part.new_empty(len(part), n, *part.shape[2:]))
