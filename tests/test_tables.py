@@ -1,7 +1,6 @@
 """Predictions of every family as tables, and the table that the terminal shows."""
 
 import json
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow.csv as pa_csv
@@ -9,54 +8,27 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtbkd.console import metrics_table
-from mtbkd.predictive import Predictive
+from mtbkd.predictive import LabelPredictive, NumberPredictive, Predictive
 from mtbkd.tables import prediction_table, write_table
 from mtbkd.types import InputError
 
-
-@dataclass(frozen=True)
-class Labels:
-    """The fields of a predictive of labels."""
-
-    probs: np.ndarray
-    total: np.ndarray
-    aleatoric: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-
-    @property
-    def epistemic(self):
-        return self.total - self.aleatoric
-
-
-@dataclass(frozen=True)
-class Numbers:
-    """The fields of a predictive of numbers."""
-
-    mean: np.ndarray
-    aleatoric: np.ndarray
-    epistemic: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-
-    @property
-    def total(self):
-        return self.aleatoric + self.epistemic
-
-
-LABELS = Labels(
+LABELS = LabelPredictive(
     probs=np.array([[0.9, 0.5], [0.2, 0.1]]),
     total=np.array([[0.4, 0.7], [0.5, 0.3]]),
     aleatoric=np.array([[0.3, 0.6], [0.5, 0.2]]),
     lower=np.array([[0.8, 0.4], [0.1, 0.0]]),
     upper=np.array([[1.0, 0.6], [0.3, 0.2]]),
+    level=0.9,
 )
-NUMBERS = Numbers(
+NUMBERS = NumberPredictive(
     mean=np.array([[1.0, 50.0], [2.0, 60.0]]),
     aleatoric=np.array([[9.0, 64.0], [1.0, 4.0]]),
     epistemic=np.array([[16.0, 36.0], [0.0, 0.0]]),
     lower=np.array([[-7.0, 34.0], [0.4, 57.0]]),
     upper=np.array([[9.0, 66.0], [3.6, 63.0]]),
+    mean_lower=np.zeros((2, 2)),
+    mean_upper=np.zeros((2, 2)),
+    level=0.9,
 )
 
 
@@ -97,7 +69,7 @@ def test_classes_keep_their_columns():
 
 
 def test_lists_are_joined_in_csv_and_kept_elsewhere(tmp_path):
-    silent = Labels(*(np.full((2, 2), 0.1) for _ in range(5)))
+    silent = LabelPredictive(*(np.full((2, 2), 0.1) for _ in range(5)), level=0.9)
     for name, predictive, said in (("some", LABELS, "a; b"), ("none", silent, "")):
         table = prediction_table(("x", "y"), ("a", "b"), predictive)
         for suffix in (".csv", ".parquet", ".jsonl"):

@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mtbkd.predictive import Answer, LabelPredictive, Predictive
+from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
 from mtbkd.types import InputError
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
@@ -75,7 +75,7 @@ def _classes(names: tuple[str, ...], predictive: Predictive) -> Columns:
     return columns | _probabilities(names, predictive)
 
 
-def _labels(names: tuple[str, ...], predictive: Any) -> Columns:
+def _labels(names: tuple[str, ...], predictive: LabelPredictive) -> Columns:
     said = [
         [n for n, yes in zip(names, row, strict=True) if yes] for row in predictive.probs >= 0.5
     ]
@@ -88,7 +88,7 @@ def _labels(names: tuple[str, ...], predictive: Any) -> Columns:
     return columns | _probabilities(names, predictive)
 
 
-def _numbers(names: tuple[str, ...], predictive: Any) -> Columns:
+def _numbers(names: tuple[str, ...], predictive: NumberPredictive) -> Columns:
     parts = {
         "mean": predictive.mean,
         "sd": np.sqrt(predictive.total),
@@ -104,7 +104,7 @@ def _numbers(names: tuple[str, ...], predictive: Any) -> Columns:
     }
 
 
-def _probabilities(names: tuple[str, ...], predictive: Any) -> Columns:
+def _probabilities(names: tuple[str, ...], predictive: Predictive | LabelPredictive) -> Columns:
     parts = {"prob": predictive.probs, "lower": predictive.lower, "upper": predictive.upper}
     return {
         f"{part}.{name}": values[:, i]
