@@ -6,7 +6,8 @@
 
 ``specialists``: experts that declare to know 0-4 and 5-9 only, against the same experts whose
 other classes are given no probability, and against the recipe's, which have seen a few images of
-the others. ``missing``: half of all teachers' answers removed at random. ``labels``: 20, 50 and 100
+the others. ``missing``: half of all teachers' answers removed at random, and what is left
+discounted where it is unsure (``prior.discount=6``). ``labels``: 20, 50 and 100
 labels beside 500 and more unlabelled images, against labels only and against pseudo-labels, the
 most probable class of the teachers' stacked pool.
 """
@@ -71,6 +72,7 @@ def pseudo(config: RunConfig, task, teachers, posterior) -> dict[str, float]:
 def measure(scenario: str | None, seed: int, rivals: bool) -> dict[str, dict[str, float]]:
     """Scores of the student, and of what it is compared with, on one seed."""
     asked = [f"seed={seed}"] + ([f"scenario={scenario}"] if scenario else [])
+    asked += ["prior.discount=6"] if scenario == "half" else []
     config = build_config(digits.RECIPE.defaults, asked)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)

@@ -209,7 +209,7 @@ RECIPE = Recipe(
     needs="nothing (embedded in scikit-learn)",
     defaults={
         "recipe": "digits",
-        "prior": {"concentration": 1.0, "power": 30.0, "discount": 6.0},
+        "prior": {"concentration": 1.0, "power": 30.0, "discount": 0.0},
         "student": {"hidden": [32], "weight_scale": 3.0},
         "map": {"epochs": 100},
         "sampler": {"burn_in": 2000, "draws": 50, "thinning": 200, "batch_size": 600},
