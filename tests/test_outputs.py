@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd.outputs import LOG_FLOOR, align, load_outputs, make_table, save_outputs
+from mtbkd.outputs import LOG_FLOOR, align, make_table, make_top_table
 from mtbkd.types import InputError
 
 IDS, CLASSES = ("p", "q", "r", "s"), ("cat", "dog", "cow")
@@ -170,7 +170,8 @@ ALIGNMENT_FAULTS = {
         [{"classes": ("cat", "dog", "hen")}],
         "error",
         "Expected teacher 'ann' to know the classes cat, dog, cow, but it lacks ['cow'] and adds "
-        "['hen']. Rename its columns to the data's class names.",
+        "['hen']. Rename its columns to the data's class names, map them with class_map, or pass "
+        "partial=True if it knows only some.",
     ),
     "fewer classes": (
         [{"values": [[0.5, 0.5]] * 4, "classes": ("cat", "dog")}],
@@ -225,42 +226,157 @@ def test_outputs_are_picked_by_id():
         outputs.at(("s", "x", "y"))
 
 
-@pytest.fixture
-def stored(tmp_path):
-    short = table("bob", values=PROBS[:2], ids=IDS[:2], held_out=False)
-    outputs = align([table(), short], IDS, CLASSES, missing="mask")
-    save_outputs(tmp_path / "store", outputs)
-    return tmp_path / "store", outputs
+def test_examples_that_follow_each_other_are_not_copied():
+    outputs = align([table(), table("bob")], IDS, CLASSES, top=2)
+    assert outputs.at(list(IDS)) is outputs
+    run = outputs.at(("q", "r"))
+    assert outputs.kept is not None
+    assert run.kept is not None
+    for part, whole in ((run.values, outputs.values), (run.mask, outputs.mask)):
+        assert part.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+    assert torch.equal(run.values, outputs.values[:, 1:3])
+    assert torch.equal(run.kept, outputs.kept[:, 1:3])
+    assert outputs.at(()).values.shape == (2, 0, 3)
+    picked = outputs.at(("r", "q")).kept
+    assert picked is not None
+    assert torch.equal(picked, outputs.kept[:, [2, 1]])
 
 
-def test_store_round_trip(stored):
-    folder, outputs = stored
-    loaded = load_outputs(folder)
-    for name in ("names", "ids", "classes", "held_out"):
-        assert getattr(loaded, name) == getattr(outputs, name)
-    assert torch.equal(loaded.values, outputs.values)
-    assert torch.equal(loaded.mask, outputs.mask)
-    assert sorted(p.name for p in folder.iterdir()) == ["manifest.json", "outputs.safetensors"]
+def both(values, family="multilabel", kind="logits", **changes):
+    settings = {"ids": IDS, "classes": CLASSES} | changes
+    return make_table("ann", values, kind=kind, family=family, **settings)
 
 
-def test_changed_store_is_refused(stored):
-    shard = stored[0] / "outputs.safetensors"
-    content = bytearray(shard.read_bytes())
-    content[-1] ^= 1
-    shard.write_bytes(content)
-    with pytest.raises(InputError, match="but its bytes were changed .* and label again"):
-        load_outputs(stored[0])
+@pytest.mark.parametrize("kind", ["logits", "probs"])
+def test_labels_become_log_probabilities_of_no_and_yes(kind):
+    yes = 1 / (1 + np.exp(-LOGITS))
+    ours = both(yes if kind == "probs" else LOGITS, kind=kind).values
+    expected = torch.from_numpy(np.stack([1 - yes, yes], -1)).float()
+    torch.testing.assert_close(ours.exp(), expected)
+    certain = both([[0.0, 1.0]], kind="probs", ids=("p",), classes=("a", "b")).values[0]
+    sure, never = pytest.approx(0.0, abs=1e-6), pytest.approx(LOG_FLOOR, abs=1e-4)
+    assert certain.tolist() == [[sure, never], [never, sure]]
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "outputs.safetensors"])
-def test_incomplete_store_is_refused(stored, name):
-    (stored[0] / name).unlink()
-    with pytest.raises(InputError, match="but it is incomplete .*Delete it and label again"):
-        load_outputs(stored[0])
+@pytest.mark.parametrize(
+    ("variance", "expected"),
+    [
+        (0.25, [0.25] * 3),
+        ([1.0, 4.0, 0.5], [1.0, 4.0, 0.5]),
+        (np.tile([1.0, 4.0, 0.5], (4, 1)), [1.0, 4.0, 0.5]),
+        (None, [np.nan] * 3),
+    ],
+)
+def test_targets_become_means_and_log_variances(variance, expected):
+    ours = both(LOGITS, "regression", "mean", variance=variance).values
+    torch.testing.assert_close(ours[..., 0], torch.from_numpy(LOGITS).float())
+    wanted = torch.tensor([expected] * 4).log()
+    torch.testing.assert_close(ours[..., 1], wanted, equal_nan=True)
 
 
-@pytest.mark.parametrize("content", ["", "{}", '{"sha256": '])
-def test_broken_manifest_is_refused(stored, content):
-    (stored[0] / "manifest.json").write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match="Expected a store of teacher outputs in .* incomplete"):
-        load_outputs(stored[0])
+def test_one_target_may_be_given_as_a_list():
+    ours = both([1, 2, 3, 4], "regression", "mean", classes=("y",), variance=[1, 2, 3, 4]).values
+    torch.testing.assert_close(ours[:, 0, 0], torch.tensor([1.0, 2, 3, 4]))
+    torch.testing.assert_close(ours[:, 0, 1].exp(), torch.tensor([1.0, 2, 3, 4]))
+
+
+@pytest.mark.parametrize(("family", "kind"), [("multilabel", "logits"), ("regression", "mean")])
+def test_labels_that_a_teacher_does_not_know_are_masked(family, kind):
+    short = both(LOGITS[:2, :2], family, kind, ids=("s", "q"), classes=("cow", "cat"), partial=True)
+    outputs = align([short], IDS, CLASSES, missing="mask")
+    assert outputs.family == family
+    assert outputs.blocks is None
+    assert outputs.mask[0].tolist() == [[row in "qs", False, row in "qs"] for row in IDS]
+    said = outputs.values[0][[3, 1]][:, [2, 0]]
+    torch.testing.assert_close(said, short.values, equal_nan=True)
+    unsaid = outputs.values[~outputs.mask]
+    flat = -np.log(2) if family == "multilabel" else 0.0
+    torch.testing.assert_close(unsaid, torch.full_like(unsaid, flat))
+
+
+def test_a_partial_teacher_has_blocks_and_is_flat_over_them_where_masked():
+    values = PROBS[:2, :2] / PROBS[:2, :2].sum(1, keepdims=True)
+    known = table("bob", values=values, ids=IDS[:2], classes=("cow", "cat"), partial=True)
+    outputs = align([table(), known], IDS, CLASSES, missing="mask")
+    assert outputs.blocks is not None
+    assert outputs.blocks.dtype == torch.int16
+    assert outputs.blocks.tolist() == [[0, 1, 2], [0, -1, 2]]
+    torch.testing.assert_close(outputs.values[1, :2][:, [2, 0]], known.values)
+    assert (outputs.values[1, :, 1] == LOG_FLOOR).all()
+    assert outputs.values[1, 2:][:, [0, 2]].exp().flatten().tolist() == pytest.approx([0.5] * 4)
+
+
+def test_a_partial_teacher_that_knows_all_is_like_any_other():
+    outputs = align([table(), table("bob", partial=True)], IDS, CLASSES)
+    assert outputs.blocks is None
+    assert torch.equal(outputs.values[0], outputs.values[1])
+
+
+@pytest.mark.parametrize("top", [None, 2, 3])
+def test_the_order_of_rows_and_columns_does_not_matter(top):
+    generator = np.random.default_rng(0)
+    rows, columns = generator.permutation(4), generator.permutation(3)
+    ids, names = [IDS[i] for i in rows], [CLASSES[i] for i in columns]
+    shuffled = table(values=PROBS[rows][:, columns], ids=ids, classes=names)
+    first, second = (align([t], IDS, CLASSES, top=top) for t in (table(), shuffled))
+    assert torch.equal(first.values, second.values)
+    assert top is None or torch.equal(first.kept, second.kept)
+
+
+def topped(name="ann", **changes):
+    settings = {
+        "values": [[0.6, 0.3], [0.5, 0.5], [0.2, 0.7], [0.9, 0.4]],
+        "kept": [[0, 2], [1, 2], [1, 0], [2, -1]],
+        "tail": [0.1, 0.0, 0.1, 0.1],
+        "kind": "probs",
+        "ids": IDS,
+        "classes": CLASSES,
+    } | changes
+    return make_top_table(
+        name, settings.pop("values"), settings.pop("kept"), settings.pop("tail"), **settings
+    )
+
+
+def test_kept_classes_come_from_the_most_probable_on():
+    outputs = align([topped()], IDS, CLASSES)
+    assert outputs.kept is not None
+    assert outputs.kept.tolist() == [[[0, 2], [1, 2], [0, 1], [2, -1]]]
+    wanted = [[0.6, 0.3, 0.1], [0.5, 0.5, 0.0], [0.7, 0.2, 0.1], [0.9, 0.0, 0.1]]
+    torch.testing.assert_close(outputs.values[0].exp(), torch.tensor(wanted), atol=1e-6, rtol=0)
+    assert outputs.values[0, 3, 1] == LOG_FLOOR
+    named = topped(
+        kept=[["cow", "dog"], ["cat", "dog"], ["cat", "cow"], ["dog", ""]],
+        classes=("cow", "cat", "dog"),
+    )
+    again = align([named], IDS, ("cow", "cat", "dog"))
+    assert again.kept is not None
+    assert torch.equal(again.kept, outputs.kept)
+    moved = align([named], IDS, CLASSES).kept
+    assert moved is not None
+    assert moved.tolist() == [[[2, 1], [0, 1], [2, 0], [1, -1]]]
+
+
+def test_other_teachers_are_cut_to_the_largest_number_kept():
+    outputs = align([topped(), table("bob")], IDS, CLASSES)
+    assert outputs.kept is not None
+    ranked = np.argsort(-PROBS[[0, 2, 3]], 1)
+    assert outputs.kept[1, [0, 2, 3]].tolist() == ranked[:, :2].tolist()
+    ordered = np.take_along_axis(PROBS[[0, 2, 3]], ranked, 1)
+    torch.testing.assert_close(
+        outputs.values[1, [0, 2, 3]].exp(), torch.from_numpy(ordered).float()
+    )
+    narrower = align([topped(), table("bob")], IDS, CLASSES, top=1)
+    assert torch.equal(narrower.values, outputs.values)
+    wider = align([topped(), table("bob")], IDS, CLASSES, top=3)
+    assert wider.kept is not None
+    assert wider.kept[0].tolist() == [[0, 2, -1], [1, 2, -1], [0, 1, -1], [2, -1, -1]]
+    torch.testing.assert_close(wider.values[0, :, [0, 1, 3]], outputs.values[0])
+    assert (wider.values[1, :, 3] == LOG_FLOOR).all()
+
+
+def test_a_masked_row_keeps_nothing():
+    one = table("bob", values=PROBS[:1], ids=("q",))
+    outputs = align([one], IDS, CLASSES, missing="mask", top=2)
+    assert outputs.kept is not None
+    assert (outputs.kept[0, [0, 2, 3]] == -1).all()
+    assert outputs.values[0, [0, 2, 3]].tolist() == [[LOG_FLOOR, LOG_FLOOR, 0.0]] * 3

@@ -1,57 +1,28 @@
-"""What the teachers said: log-probabilities aligned by id and by class name, and their store."""
+"""What the teachers said: their values aligned by id and by class name, whatever the gaps."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
 from torch import Tensor
 
+from mtbkd.class_map import COLUMN, COLUMNS, match_classes
+from mtbkd.declared import LOG_FLOOR as LOG_FLOOR
+from mtbkd.declared import Kind as Kind
+from mtbkd.declared import in_order, most_probable
+from mtbkd.teacher_table import TeacherTable as TeacherTable
+from mtbkd.teacher_table import make_table as make_table
+from mtbkd.teacher_table import make_top_table as make_top_table
 from mtbkd.types import Family, InputError
 
-Kind = Literal["logits", "probs", "log_probs"]
-
-LOG_FLOOR = -16.0
-"""Smallest log-probability kept, in nats: 1e-7, what float32 tells from zero beside one."""
-
-_SUM_TOLERANCE = 1e-3
-
-
-@dataclass(frozen=True)
-class TeacherTable:
-    """One teacher's outputs, checked, in its own order of examples and classes.
-
-    Attributes:
-        name: Of the teacher.
-        values: As in `TeacherOutputs`, without the teacher axis, in the teacher's own columns.
-        ids: One for each row.
-        classes: Its own classes, labels or targets.
-        held_out: False if the teacher was trained on these examples.
-        family: What it predicts.
-        kept: Its most probable classes, by position in ``classes``, shape (example, kept), for
-            outputs that were cut to these; the last column of ``values`` is then the rest's.
-        partial: Whether it is declared to know fewer classes than the data.
-        covers: Own class to the classes of the data that it stands for, where that is several.
-    """
-
-    name: str
-    values: Tensor
-    ids: tuple[str, ...]
-    classes: tuple[str, ...]
-    held_out: bool = True
-    family: Family = "classification"
-    kept: Tensor | None = None
-    partial: bool = False
-    covers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+_PIECE = 2**22  # numbers that are worked on at once: 16 MB in single precision
 
 
 @dataclass(frozen=True)
@@ -62,9 +33,10 @@ class TeacherOutputs:
         names: Of the teachers.
         values: Classification: log-probabilities in nats, shape (teacher, example, class).
             Multi-label: log-probabilities of no and of yes, shape (teacher, example, label, 2).
-            Regression: mean and log variance, shape (teacher, example, target, 2). Finite
-            everywhere; where a teacher says nothing they mean nothing. The tensor may be mapped
-            from a file and of half precision.
+            Regression: mean and log variance, shape (teacher, example, target, 2); the log
+            variance is NaN where the teacher gives no variance, which is then estimated from
+            labels. Finite everywhere else; where a teacher says nothing they mean nothing. The
+            tensor may be mapped from a file and of half precision.
         mask: False where a teacher says nothing, shape (teacher, example) for classification, else
             (teacher, example, label or target).
         ids: Of the examples.
@@ -76,8 +48,12 @@ class TeacherOutputs:
             (teacher, class). The values of a block stand in the column of its first class; all
             other columns hold the floor. None if every teacher knows every class.
         kept: For outputs cut to the most probable classes: which, shape (teacher, example, kept),
-            -1 where fewer were kept. ``values`` then has shape (teacher, example, kept + 1), the
-            last column for all other classes together.
+            -1 where fewer were kept, the most probable first. ``values`` then has shape (teacher,
+            example, kept + 1), the last column for all other classes together. Where nothing was
+            kept the column holds the floor.
+
+    ``blocks`` and ``kept`` are of the smallest integers that hold the number of classes, so that
+    they may stay mapped too: call ``.long()`` on the part that is used as an index.
     """
 
     names: tuple[str, ...]
@@ -93,121 +69,72 @@ class TeacherOutputs:
     def at(self, ids: Sequence[str]) -> TeacherOutputs:
         """The outputs on the examples with these ids, in this order.
 
+        Nothing is copied if these are all ids, or follow each other in the outputs.
+
         Raises:
             InputError: If an id is not known.
         """
-        row_of = {key: row for row, key in enumerate(self.ids)}
-        unknown = [key for key in ids if key not in row_of]
-        if unknown:
+        wanted = tuple(ids)
+        if wanted == self.ids:
+            return self
+        rows = _positions(self.ids, wanted)
+        if len(rows) and rows.min() < 0:
+            unknown = np.flatnonzero(rows < 0)
             raise InputError(
                 f"Expected teacher outputs for every example, but got none for id "
-                f"{unknown[0]!r} ({len(unknown)} such). Label it first."
+                f"{wanted[unknown[0]]!r} ({len(unknown)} such). Label it first."
             )
-        rows = torch.tensor([row_of[key] for key in ids])
         return replace(
             self,
-            values=self.values[:, rows],
-            mask=self.mask[:, rows],
-            ids=tuple(ids),
-            kept=None if self.kept is None else self.kept[:, rows],
+            values=_rows(self.values, rows, 1),
+            mask=_rows(self.mask, rows, 1),
+            ids=wanted,
+            kept=None if self.kept is None else _rows(self.kept, rows, 1),
         )
 
 
-def make_table(
-    name: str,
-    values: ArrayLike | Tensor,
-    *,
-    kind: Kind,
-    ids: Sequence[object],
-    classes: Sequence[object],
-    held_out: bool = True,
-) -> TeacherTable:
-    """Check one teacher's outputs and turn them into log-probabilities.
+def _positions(known: tuple[str, ...], wanted: tuple[str, ...]) -> NDArray[np.int64]:
+    """Where each wanted id stands among the known ones, -1 if nowhere."""
+    if known == wanted:
+        return np.arange(len(known))
+    row_of = dict(zip(known, range(len(known)), strict=True))
+    return np.fromiter(map(row_of.get, wanted, repeat(-1)), np.int64, len(wanted))
 
-    Args:
-        name: Of the teacher.
-        values: Shape (example, class).
-        kind: What the numbers are. It is declared, never guessed, but refused when impossible.
-        ids: One for each row.
-        classes: One for each column.
-        held_out: False if the teacher was trained on these examples.
 
-    Raises:
-        InputError: With one message for each fault.
+def _rows(tensor: Tensor, rows: NDArray[np.int64], axis: int) -> Tensor:
+    """These rows, as a view if they follow each other."""
+    if not len(rows):
+        return tensor.narrow(axis, 0, 0)
+    if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+        return tensor.narrow(axis, int(rows[0]), len(rows))
+    return tensor.index_select(axis, torch.from_numpy(rows).to(tensor.device))
+
+
+class Piece(NamedTuple):
+    """Some rows of one teacher's aligned outputs, as in `TeacherOutputs`."""
+
+    teacher: int
+    start: int
+    values: Tensor
+    mask: Tensor
+    kept: Tensor | None
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Teachers matched to examples and classes, before any value is read.
+
+    Attributes:
+        layout: What the outputs will be; all tensors but ``blocks`` are of the device ``meta``.
+        tables: The teachers.
+        rows: For each teacher the row of each example, -1 where it has none.
+        columns: For each teacher the column of each class, -1 where it has none.
     """
-    numbers = np.asarray(values, dtype=np.float64)
-    keys, columns = tuple(map(str, ids)), tuple(map(str, classes))
-    if numbers.ndim != 2:
-        raise InputError(
-            f"Expected outputs of teacher {name!r} as (example, class), but got "
-            f"{numbers.ndim} axes. Give a table."
-        )
-    faults = []
-    if kind not in get_args(Kind):
-        faults.append(
-            f"Expected the kind of teacher {name!r}'s outputs among {', '.join(get_args(Kind))}, "
-            f"but got {kind!r}. Declare one of them."
-        )
-    if numbers.size == 0:
-        faults.append(f"Expected outputs from teacher {name!r}, but got none. Check the file.")
-    if numbers.shape != (len(keys), len(columns)):
-        faults.append(
-            f"Expected {len(keys)} rows and {len(columns)} columns from teacher "
-            f"{name!r}, one for each id and class, but got {numbers.shape[0]} and "
-            f"{numbers.shape[1]}. Check the file's header and rows."
-        )
-    for what, labels in (("id", keys), ("class", columns)):
-        repeated = [n for n, count in Counter(labels).items() if count > 1]
-        if repeated:
-            faults.append(
-                f"Expected every {what} once from teacher {name!r}, but got "
-                f"{repeated[0]!r} more than once. Remove the duplicate."
-            )
-    if not faults:
-        faults += _value_faults(name, numbers, kind, keys)
-    if faults:
-        raise InputError(*faults)
-    if kind == "probs":
-        with np.errstate(divide="ignore"):
-            numbers = np.log(numbers)
-    log_probs = torch.log_softmax(torch.from_numpy(numbers).clamp_min(-1e4), -1)
-    floored = torch.log_softmax(log_probs.clamp_min(LOG_FLOOR), -1).float()
-    return TeacherTable(name, floored, keys, columns, held_out)
 
-
-def _value_faults(
-    name: str, numbers: NDArray[np.float64], kind: Kind, ids: tuple[str, ...]
-) -> list[str]:
-    """What is impossible about these numbers, given what they are declared to be."""
-    bad = np.isnan(numbers).any(1) | np.isposinf(numbers).any(1)
-    if kind != "log_probs":
-        bad |= np.isinf(numbers).any(1)
-    if bad.any():
-        row = int(bad.argmax())
-        return [
-            f"Expected finite outputs from teacher {name!r}, but got NaN or infinity for id "
-            f"{ids[row]!r} ({bad.sum()} such rows). Leave the example out or mend it."
-        ]
-    probs = np.exp(numbers) if kind == "log_probs" else numbers
-    sums = probs.sum(1)
-    wrong = (np.abs(sums - 1) > _SUM_TOLERANCE) | (probs < 0).any(1)
-    if kind == "logits":
-        if (numbers >= 0).all() and (np.abs(sums - 1) < 1e-4).all():
-            return [
-                f"Expected logits from teacher {name!r}, but got rows that are all "
-                "probabilities (>= 0, sum 1). Declare kind='probs'."
-            ]
-        return []
-    if wrong.any():
-        row = int(wrong.argmax())
-        hint = "kind='logits'" if kind == "probs" else "kind='logits' or kind='probs'"
-        low = f" and smallest value {probs[row].min():.4g}" if (probs[row] < 0).any() else ""
-        return [
-            f"Expected {kind} of teacher {name!r} to be distributions, but got sum "
-            f"{sums[row]:.4g}{low} for id {ids[row]!r} ({wrong.sum()} such rows). Normalise "
-            f"them, or declare {hint} if that is what they are."
-        ]
-    return []
+    layout: TeacherOutputs
+    tables: tuple[TeacherTable, ...]
+    rows: tuple[NDArray[np.int64], ...]
+    columns: tuple[Tensor, ...]
 
 
 def align(
@@ -216,125 +143,255 @@ def align(
     classes: tuple[str, ...],
     *,
     missing: Literal["error", "mask"] = "error",
+    top: int | None = None,
 ) -> TeacherOutputs:
     """Match teachers to examples by id and to classes by name.
 
     Args:
-        tables: At least one.
+        tables: At least one, all of one family.
         ids: Of the examples, in the order wanted.
         classes: In the order wanted.
         missing: Whether an example that a teacher does not know is an error or masked.
+        top: Cut classification teachers to so many of their most probable classes and the rest's
+            mass. They are cut without it too if one of them gives no more: all are cut to the
+            largest number that any of them, or this argument, asks for.
 
     Raises:
         InputError: With one message for each fault of each teacher.
     """
-    if not tables:
-        raise InputError("Expected one teacher or more, but got none. Name a teacher.")
-    faults = [f for table in tables for f in _alignment_faults(table, ids, classes, missing)]
-    repeated = [n for n, count in Counter(t.name for t in tables).items() if count > 1]
-    if repeated:
-        faults.append(
-            f"Expected teachers with different names, but got {repeated[0]!r} more "
-            "than once. Rename one."
-        )
-    if faults:
-        raise InputError(*faults)
-    log_probs, mask = [], []
-    for table in tables:
-        row_of = {key: row for row, key in enumerate(table.ids)}
-        column_of = {c: i for i, c in enumerate(table.classes)}
-        rows = torch.tensor([row_of.get(key, -1) for key in ids])
-        columns = torch.tensor([column_of[c] for c in classes])
-        known = rows >= 0
-        picked = table.values[rows.clamp_min(0)][:, columns]
-        flat = torch.full_like(picked, -float(np.log(len(classes))))
-        log_probs.append(torch.where(known[:, None], picked, flat))
-        mask.append(known)
-    names = tuple(t.name for t in tables)
-    held_out = all(t.held_out for t in tables)
-    return TeacherOutputs(names, torch.stack(log_probs), torch.stack(mask), ids, classes, held_out)
+    alignment = plan_alignment(tables, ids, classes, missing=missing, top=top)
+    layout = alignment.layout
+    values, mask = (torch.empty_like(t, device="cpu") for t in (layout.values, layout.mask))
+    kept = None if layout.kept is None else torch.empty_like(layout.kept, device="cpu")
+    for piece in aligned_pieces(alignment):
+        stop = piece.start + len(piece.mask)
+        values[piece.teacher, piece.start : stop] = piece.values
+        mask[piece.teacher, piece.start : stop] = piece.mask
+        if kept is not None and piece.kept is not None:
+            kept[piece.teacher, piece.start : stop] = piece.kept
+    return replace(layout, values=values, mask=mask, kept=kept)
 
 
-def _alignment_faults(
-    table: TeacherTable, ids: tuple[str, ...], classes: tuple[str, ...], missing: str
-) -> list[str]:
-    faults = []
-    if set(table.classes) != set(classes):
-        extra = sorted(set(table.classes) - set(classes))
-        lacking = sorted(set(classes) - set(table.classes))
-        faults.append(
-            f"Expected teacher {table.name!r} to know the classes {', '.join(classes)}, "
-            f"but it lacks {lacking or 'none'} and adds {extra or 'none'}. Rename its "
-            "columns to the data's class names."
-        )
-    wanted, given = set(ids), set(table.ids)
-    unknown = [key for key in table.ids if key not in wanted]
-    absent = [key for key in ids if key not in given]
-    if len(table.ids) != len(ids) and missing == "error":
-        faults.append(
-            f"Expected {len(ids)} rows from teacher {table.name!r}, one for each "
-            f"example, but got {len(table.ids)}. Give all of them, or pass "
-            "missing='mask' if it does not know some."
-        )
-    elif absent and missing == "error":
-        faults.append(
-            f"Expected every example from teacher {table.name!r}, but id {absent[0]!r} "
-            f"is missing ({len(absent)} such). Give it, or pass missing='mask'."
-        )
-    if unknown:
-        faults.append(
-            f"Expected only ids of the data from teacher {table.name!r}, but got "
-            f"{unknown[0]!r} ({len(unknown)} such). Remove them or check the ids."
-        )
-    return faults
-
-
-def save_outputs(folder: Path, outputs: TeacherOutputs) -> None:
-    """Write one shard and a manifest with its hash; the manifest comes last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    shard = folder / "outputs.safetensors"
-    partial = folder / ".outputs.safetensors"
-    save_file({"values": outputs.values.contiguous(), "mask": outputs.mask}, str(partial))
-    partial.rename(shard)
-    manifest = {
-        "teachers": outputs.names,
-        "classes": outputs.classes,
-        "ids": outputs.ids,
-        "held_out": outputs.held_out,
-        "sha256": hashlib.sha256(shard.read_bytes()).hexdigest(),
-    }
-    partial = folder / ".manifest.json"
-    partial.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    partial.rename(folder / "manifest.json")
-
-
-def load_outputs(folder: Path) -> TeacherOutputs:
-    """Read a store and check that its bytes are those that were written.
+def plan_alignment(
+    tables: Sequence[TeacherTable],
+    ids: tuple[str, ...],
+    classes: tuple[str, ...],
+    *,
+    missing: Literal["error", "mask"] = "error",
+    top: int | None = None,
+) -> Alignment:
+    """Find every fault of an alignment, and where its values come from; see `align`.
 
     Raises:
-        InputError: If the store is incomplete or was changed.
+        InputError: With one message for each fault of each teacher.
     """
-    shard = folder / "outputs.safetensors"
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        digest = hashlib.sha256(shard.read_bytes()).hexdigest()
-        expected = manifest["sha256"]
-    except (OSError, ValueError, KeyError) as error:
+    ids, classes = tuple(ids), tuple(classes)
+    if not tables:
+        raise InputError("Expected one teacher or more, but got none. Name a teacher.")
+    family = tables[0].family
+    other = next((t for t in tables if t.family != family), None)
+    if other is not None:
         raise InputError(
-            f"Expected a store of teacher outputs in {folder}, but it is incomplete "
-            f"({error}). Delete it and label again."
-        ) from None
-    if digest != expected:
-        raise InputError(
-            f"Expected {shard} as it was written (sha256 {expected[:12]}…), but its "
-            f"bytes were changed ({digest[:12]}…). Delete {folder} and label again."
+            f"Expected teachers of one family, but got {family} of teacher {tables[0].name!r} and "
+            f"{other.family} of teacher {other.name!r}. Distil them apart."
         )
-    tensors = load_file(str(shard))
-    return TeacherOutputs(
-        tuple(manifest["teachers"]),
-        tensors["values"],
-        tensors["mask"],
-        tuple(manifest["ids"]),
-        tuple(manifest["classes"]),
-        manifest["held_out"],
+    names = tuple(t.name for t in tables)
+    faults = []
+    if missing not in ("error", "mask"):
+        faults.append(
+            f"Expected missing to be 'error' or 'mask', but got {missing!r}. Choose one of them."
+        )
+    row_of = dict(zip(ids, range(len(ids)), strict=True))
+    for what, labels, distinct in (
+        ("id", ids, row_of),
+        (COLUMN[family], classes, set(classes)),
+    ):
+        if len(distinct) < len(labels):
+            first = next(n for n, count in Counter(labels).items() if count > 1)
+            faults.append(
+                f"Expected every {what} of the data once, but got {first!r} more than once. "
+                "Remove the duplicate."
+            )
+    all_rows, all_blocks, all_columns = [], [], []
+    for table in tables:
+        blocks, columns, unknown = match_classes(table.classes, table.covers, classes)
+        rows, wrong = _match_rows(table, ids, row_of, missing)
+        faults += [*_class_faults(table, classes, blocks, unknown), *wrong]
+        all_rows.append(rows)
+        all_blocks.append(blocks)
+        all_columns.append(columns)
+    twice = [n for n, count in Counter(names).items() if count > 1]
+    if twice:
+        faults.append(
+            f"Expected teachers with different names, but got {twice[0]!r} more "
+            "than once. Rename one."
+        )
+    gaps = [bool((c < 0).any()) for c in all_columns]
+    width, wrong = _kept_width(tables, gaps, top, len(classes))
+    if faults or wrong:
+        raise InputError(*faults, *wrong)
+    small = torch.int16 if len(classes) < 2**15 else torch.int32
+    shape = (len(tables), len(ids))
+    flat = family == "classification"
+    n_values = (len(classes) if width is None else width + 1,) if flat else (len(classes), 2)
+    layout = TeacherOutputs(
+        names,
+        torch.empty(*shape, *n_values, device="meta"),
+        torch.empty(*shape, *(() if flat else n_values[:1]), dtype=torch.bool, device="meta"),
+        ids,
+        classes,
+        all(t.held_out for t in tables),
+        family,
+        torch.stack(all_blocks).to(small) if flat and any(gaps) else None,
+        None if width is None else torch.empty(*shape, width, dtype=small, device="meta"),
     )
+    return Alignment(layout, tuple(tables), tuple(all_rows), tuple(all_columns))
+
+
+def aligned_pieces(alignment: Alignment) -> Iterator[Piece]:
+    """Every teacher's aligned outputs, some rows at a time; only these are held in memory."""
+    layout = alignment.layout
+    for k, table in enumerate(alignment.tables):
+        place = torch.full((len(table.classes) + 1,), -1)
+        if table.kept is not None:
+            place[alignment.columns[k]] = torch.arange(len(layout.classes))
+        step = max(1, _PIECE // max(1, table.values[:1].numel()))
+        for start in range(0, len(layout.ids), step):
+            rows = alignment.rows[k][start : start + step]
+            values, mask, kept = _piece(table, rows, alignment.columns[k], place, layout)
+            yield Piece(k, start, values, mask, kept)
+
+
+def _match_rows(
+    table: TeacherTable, ids: tuple[str, ...], row_of: Mapping[str, int], missing: str
+) -> tuple[NDArray[np.int64], list[str]]:
+    """The table's row of each example, -1 where it has none, and what is wrong with its ids."""
+    if table.ids == ids:
+        return np.arange(len(ids)), []
+    n_given = len(table.ids)
+    places = np.fromiter(map(row_of.get, table.ids, repeat(-1)), np.int64, n_given)
+    inside = places >= 0
+    rows = np.full(len(ids), -1)
+    rows[places[inside]] = np.flatnonzero(inside)
+    unknown, absent = np.flatnonzero(~inside), np.flatnonzero(rows < 0)
+    faults = []
+    if n_given != len(ids) and missing == "error":
+        faults.append(
+            f"Expected {len(ids)} rows from teacher {table.name!r}, one for each "
+            f"example, but got {n_given}. Give all of them, or pass "
+            "missing='mask' if it does not know some."
+        )
+    elif len(absent) and missing == "error":
+        faults.append(
+            f"Expected every example from teacher {table.name!r}, but id {ids[absent[0]]!r} "
+            f"is missing ({len(absent)} such). Give it, or pass missing='mask'."
+        )
+    if len(unknown):
+        faults.append(
+            f"Expected only ids of the data from teacher {table.name!r}, but got "
+            f"{table.ids[unknown[0]]!r} ({len(unknown)} such). Remove them or check the ids."
+        )
+    return rows, faults
+
+
+def _class_faults(
+    table: TeacherTable, classes: tuple[str, ...], blocks: Tensor, unknown: list[str]
+) -> list[str]:
+    lacking = [classes[i] for i in (blocks < 0).nonzero()[:, 0].tolist()]
+    lacking = [] if table.partial else lacking
+    if not unknown and not lacking:
+        return []
+    several = COLUMNS[table.family]
+    return [
+        f"Expected teacher {table.name!r} to know the {several} {_few(classes)}, but it lacks "
+        f"{_few(lacking, quoted=True)} and adds {_few(unknown, quoted=True)}. Rename its columns "
+        f"to the data's {COLUMN[table.family]} names, map them with class_map, or pass "
+        "partial=True if it knows only some."
+    ]
+
+
+def _few(names: Sequence[str], quoted: bool = False) -> str:
+    shown = ", ".join(map(repr, names[:5]) if quoted else names[:5])
+    shown = f"[{shown}]" if quoted and names else shown or "none"
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"
+
+
+def _kept_width(
+    tables: Sequence[TeacherTable], gaps: list[bool], top: int | None, n_classes: int
+) -> tuple[int | None, list[str]]:
+    """How many classes to keep, None for all."""
+    widths = [t.kept.shape[1] for t in tables if t.kept is not None]
+    if top is None and not widths:
+        return None, []
+    if tables[0].family != "classification":
+        return None, [
+            f"Expected top of classification teachers only, but got {top} for {tables[0].family}. "
+            "Leave it out."
+        ]
+    if top is not None and not (type(top) is int and 1 <= top <= n_classes):
+        return None, [
+            f"Expected top from 1 to {n_classes}, the number of classes, but got {top!r}. Choose "
+            "another, or None for all."
+        ]
+    return max([*widths, top or 1]), [
+        f"Expected teachers that tell all classes apart where only the most probable are kept, but "
+        f"got teacher {t.name!r}, which knows only some or has several as one. Give all classes of "
+        "the other teachers and leave top out, or leave this one out."
+        for t, gap in zip(tables, gaps, strict=True)
+        if gap and (t.partial or t.covers)
+    ]
+
+
+def _piece(
+    table: TeacherTable,
+    rows: NDArray[np.int64],
+    columns: Tensor,
+    place: Tensor,
+    layout: TeacherOutputs,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Values, mask and kept classes of some examples.
+
+    Args:
+        table: Of the teacher.
+        rows: Of the table, one for each example, -1 where it has none.
+        columns: Of the table, one for each class of the data, -1 where it has none.
+        place: The class of the data of each of its own, -1 behind them for padding.
+        layout: What the outputs will be.
+    """
+    speaks = torch.from_numpy(rows >= 0)
+    found = rows[rows >= 0]
+    has = columns >= 0
+    given = _rows(table.values, found, 0).float()
+    if table.kept is not None and layout.kept is not None:
+        which, tail = place[_rows(table.kept, found, 0).long()], given[:, -1:]
+        given = given[:, :-1]
+    else:
+        if not has.all() or not torch.equal(columns, torch.arange(len(columns))):
+            placed = given.new_full((len(given), len(columns), *given.shape[2:]), LOG_FLOOR)
+            placed[:, has] = given[:, columns[has]]
+            given = placed
+        if layout.family != "classification":
+            unsaid = torch.zeros(len(columns), 2)
+            if layout.family == "multilabel":
+                unsaid -= float(np.log(2))
+            if not has.all():
+                given[:, ~has] = unsaid[~has]
+            return _filled(given, speaks, unsaid), speaks[:, None] & has, None
+        if layout.kept is None:
+            unsaid = torch.where(has, -float(np.log(int(has.sum()))), LOG_FLOOR)
+            return _filled(given, speaks, unsaid), speaks, None
+        which, given, tail = most_probable(given, layout.kept.shape[-1])
+    which, given = in_order(which, given, layout.kept.shape[-1])
+    none = torch.full(layout.kept.shape[2:], -1)
+    unsaid = torch.cat([torch.full(none.shape, LOG_FLOOR), torch.zeros(1)])
+    values = _filled(torch.cat([given, tail], 1), speaks, unsaid)
+    return values, speaks, _filled(which, speaks, none).to(layout.kept.dtype)
+
+
+def _filled(given: Tensor, speaks: Tensor, unsaid: Tensor) -> Tensor:
+    """The given rows where the teacher speaks, else what stands for saying nothing."""
+    if len(given) == len(speaks):
+        return given
+    filled = unsaid.expand(len(speaks), *unsaid.shape).clone()
+    filled[speaks] = given
+    return filled

@@ -20,11 +20,12 @@ from mtbkd.learning import (
     starting_modes,
     training_set,
 )
-from mtbkd.outputs import TeacherOutputs, load_outputs, save_outputs
+from mtbkd.outputs import TeacherOutputs
 from mtbkd.posterior import Strength
 from mtbkd.recipes.base import Recipe, Task
 from mtbkd.recipes.folder import read_json
 from mtbkd.samples import save_json
+from mtbkd.store import load_outputs, save_outputs
 from mtbkd.student import widened
 from mtbkd.types import InputError
 from mtbkd.weights import entropy_weights, pool_log_probs, uniform_weights
