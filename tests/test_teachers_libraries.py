@@ -172,7 +172,7 @@ def test_images_without_torchvision(transformers, tmp_path):
 
 
 def test_faults_of_folders_and_ids(transformers, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match="at 'no/such-model' for teacher 't', but got"):
         from_hugging_face("t", "no/such-model")
     with pytest.raises(InputError, match="Expected a text classifier .*absent"):
@@ -185,7 +185,8 @@ def test_faults_of_folders_and_ids(transformers, tmp_path, monkeypatch):
     model.bert.save_pretrained(tmp_path / "bert")
     with pytest.raises(InputError, match=r"but 'classifier.bias' is missing \(2 such\)"):
         from_hugging_face("t", tmp_path / "bert")
-    weights = tmp_path / "bert" / "model.safetensors"
-    weights.rename(tmp_path / "bert" / "pytorch_model.bin")  # may hold a pickle
+    (tmp_path / "bert" / "model.safetensors").unlink()
+    model.config.save_pretrained(tmp_path / "bert")
+    torch.save(model.state_dict(), tmp_path / "bert" / "pytorch_model.bin")  # a pickle
     with pytest.raises(InputError, match="Expected a text classifier with safetensors weights"):
         from_hugging_face("t", tmp_path / "bert")
