@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtbkd.outputs import Kind
 from mtbkd.types import Family, InputError
 
 Numbers = tuple[Tensor, Tensor | None]
@@ -45,7 +46,7 @@ class Teacher:
 
     name: str
     classes: tuple[str, ...]
-    kind: str
+    kind: Kind
     predict: Callable[[Any], Any]
     family: Family = "classification"
     variance: bool = False
@@ -179,7 +180,7 @@ def from_callable(
     name: str,
     function: Callable[[Any], Any],
     *,
-    kind: str,
+    kind: Kind,
     classes: Sequence[object],
     **declared: Any,
 ) -> Teacher:

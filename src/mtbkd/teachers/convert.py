@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.outputs import LOG_FLOOR, TeacherTable
+from mtbkd.outputs import LOG_FLOOR, TeacherTable, make_table
 from mtbkd.teachers.base import Numbers, Teacher
-from mtbkd.teachers.tables import make_table
 from mtbkd.types import InputError
 
 

@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from mtbkd.outputs import TeacherTable
-from mtbkd.teachers.tables import make_table, make_top_table
+from mtbkd.outputs import Kind, TeacherTable, make_table, make_top_table
 from mtbkd.types import Family, InputError
 
 SUFFIXES = (".csv", ".parquet", ".npz", ".safetensors")
@@ -50,7 +49,7 @@ def from_table(
     name: str,
     path: str | Path,
     *,
-    kind: str,
+    kind: Kind,
     family: Family = "classification",
     id_column: str = "id",
     held_out: bool = True,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mtbkd.outputs import Kind
 from mtbkd.teachers.base import Teacher, fingerprint_of
 from mtbkd.types import InputError
 
@@ -22,7 +23,7 @@ def from_torch(
     module: nn.Module,
     *,
     classes: Sequence[object],
-    kind: str = "logits",
+    kind: Kind = "logits",
     device: str = "auto",
     precision: Precision = "float32",
     batch_size: int | None = None,
