@@ -42,6 +42,7 @@ class Teacher:
         top: Keep only this many classes, the most probable ones, and the mass of the rest.
         fingerprint: Of its parameters, where they can be hashed, so that labelling is not resumed
             with a teacher that was trained again.
+        parameters: How many it has, where they can be counted; for reports only.
     """
 
     name: str
@@ -56,9 +57,10 @@ class Teacher:
     merge: bool = False
     top: int | None = None
     fingerprint: str = ""
+    parameters: int | None = None
 
     def declaration(self) -> dict[str, Any]:
-        """All of it but the function, as JSON can hold it."""
+        """All that says what its numbers mean, as JSON can hold it."""
         return {
             "name": self.name,
             "classes": list(self.classes),

@@ -70,6 +70,7 @@ def from_hugging_face(
         return torch.cat(outputs)
 
     declared.setdefault("fingerprint", fingerprint_of(model.state_dict()))
+    declared.setdefault("parameters", sum(p.numel() for p in model.parameters()))
     declared.setdefault("family", family)
     return Teacher(name, own, kind, predict, top=top, **declared)
 

@@ -61,6 +61,7 @@ def from_torch(
         return torch.cat(outputs)
 
     declared.setdefault("fingerprint", fingerprint_of(module.state_dict()))
+    declared.setdefault("parameters", sum(p.numel() for p in module.parameters()))
     return Teacher(name, tuple(map(str, classes)), kind, predict, **declared)
 
 
