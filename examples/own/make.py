@@ -19,6 +19,7 @@ COLUMNS = ["sepal length", "sepal width", "petal length", "petal width"]
 
 
 def main() -> None:
+    """Write both files."""
     flowers, species = load_iris(return_X_y=True)
     rows = np.arange(len(flowers))
     taught = rows % 5 == 0

@@ -287,8 +287,8 @@ def _check_labelling(given: dict[str, Any], labels: bool, recipe: str) -> None:
     named = [key for key, value in given.items() if value is not None]
     if named and not labels:
         raise InputError(
-            f"Expected {', '.join(named)} with the recipe own only, but got it with {recipe}, whose "
-            "teachers are built in. Leave it out."
+            f"Expected {', '.join(named)} with the recipe own only, but got it with {recipe}, "
+            "whose teachers are built in. Leave it out."
         )
     counts = {key: given[key] for key in ("--shard-rows", "--batch-size") if key in named}
     check_positive(**counts)

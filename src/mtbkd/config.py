@@ -348,7 +348,8 @@ def read_config(text: str, source: str) -> dict[str, Any]:
     try:
         value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise InputError(f"Expected YAML in {source}, but got {error}. Mend the file.") from None
+        told = " ".join(str(error).split())
+        raise InputError(f"Expected YAML in {source}, but got {told}. Mend the file.") from None
     if not isinstance(value, dict):
         raise InputError(
             f"Expected a YAML mapping in {source}, but got {type(value).__name__}. "

@@ -274,12 +274,16 @@ def _alignment_faults(
     samples: Sequence[TeacherTable],
     ids: tuple[str, ...],
     classes: tuple[str, ...],
-    missing: Any,
+    missing: str,
 ) -> list[str]:
     """What is wrong with tables and with what models will say, each once."""
     found: dict[str, None] = {}
     tables = list(tables)
-    for several, how in (([*tables, *samples], "mask"), (tables, missing)):
+    pairs: list[tuple[list[TeacherTable], Any]] = [
+        ([*tables, *samples], "mask"),
+        (tables, missing),
+    ]
+    for several, how in pairs:
         if several:
             try:
                 plan_alignment(several, ids, classes, missing=how)

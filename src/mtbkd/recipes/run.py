@@ -13,7 +13,7 @@ from mtbkd.config import RunConfig
 from mtbkd.distill import Posterior
 from mtbkd.learning import Report
 from mtbkd.outputs import TeacherOutputs
-from mtbkd.predictive import Predictive
+from mtbkd.predictive import Answer
 from mtbkd.recipes import find_recipe, stages
 from mtbkd.recipes.base import Labelling
 from mtbkd.recipes.evaluate import evaluate
@@ -134,7 +134,7 @@ def report_run(out: Path) -> Path:
     return out / "report.html"
 
 
-def predict_run(out: Path, source: Path) -> tuple[tuple[str, ...], tuple[str, ...], Predictive]:
+def predict_run(out: Path, source: Path) -> tuple[tuple[str, ...], tuple[str, ...], Answer]:
     """Predict new inputs with a distilled run.
 
     Returns:
