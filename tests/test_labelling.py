@@ -283,3 +283,16 @@ def test_killed_at_any_moment_and_resumed_ends_in_the_same_bytes(tmp_path):
     # a batch that raises is asked again row by row, so a shard of 20 rows takes 36 at most
     asked = sum(int(line) for line in log.read_text().split())
     assert sum(rows) <= asked <= sum(rows) + kills * 36
+
+
+def test_a_class_map_is_applied_before_it_is_stored(tmp_path):
+    pets = linear(class_map={"a": "pet", "b": "pet", "c": ["emu", "ostrich"]}, merge=True)
+    table = label(pets, SOURCE, tmp_path, **SETTINGS)
+    assert table.classes == ("pet", "c")
+    assert dict(table.covers) == {"c": ("emu", "ostrich")}
+    pet = probs(INPUTS)[:, :2].sum(1)
+    assert torch.allclose(table.values[:, 0].double().exp(), pet, atol=1e-5)
+    assert load_table(tmp_path).covers == table.covers
+    other = replace(pets, merge=False, class_map={"b": None})
+    with pytest.raises(InputError, match="with class_map"):
+        label(other, SOURCE, tmp_path, **SETTINGS)

@@ -26,7 +26,7 @@ _NO_VERDICT = 3
 
 Target = Annotated[str, typer.Argument(help="A recipe's name, a config file, or a run directory.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
-Out = Annotated[Path | None, typer.Option(help="The run directory; runs/RECIPE-SEED by default.")]
+Out = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME-SEED by default.")]
 Sets = Annotated[
     list[str] | None, typer.Option("--set", help="Override: prior.concentration=5, prior=paper.")
 ]
@@ -48,10 +48,17 @@ def run(
     """
     from mtbkd.console import Progress, metrics_table
     from mtbkd.recipes import run as recipe_run
+    from mtbkd.recipes.base import Labelling
 
-    config, folder = _asked(target, out, overrides, seed)
+    config, folder, may_run_code = _asked(target, out, overrides, seed)
     with Progress() as progress:
-        metrics = recipe_run.run(config, folder, say=progress.say, report=progress.report)
+        metrics = recipe_run.run(
+            config,
+            folder,
+            say=progress.say,
+            report=progress.report,
+            labelling=Labelling(may_run_code, report=progress.report),
+        )
     if as_json:
         print(json.dumps(metrics))
         return
@@ -60,12 +67,50 @@ def run(
 
 
 @app.command()
-def teach(target: Target, out: Out = None, overrides: Sets = None, seed: Seed = None) -> None:
-    """Train or read the teachers and store what they say."""
-    from mtbkd.recipes import run as recipe_run
+def teach(
+    target: Target,
+    out: Out = None,
+    overrides: Sets = None,
+    seed: Seed = None,
+    shard_rows: Annotated[int | None, typer.Option(help="Rows of a file of labels.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Rows of one call of a teacher.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32 or float16, of labels.")] = None,
+    most_failures: Annotated[
+        float | None, typer.Option(help="Share of rows that may fail.")
+    ] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Label with Ray.")] = False,
+) -> None:
+    """Train, read or ask the teachers and store what they say.
 
-    config, folder = _asked(target, out, overrides, seed)
-    outputs = recipe_run.teach(config, folder)
+    The options of labelling are for the recipe own. The same command again goes on where a killed
+    one stopped.
+    """
+    from mtbkd.console import Progress
+    from mtbkd.recipes import find_recipe
+    from mtbkd.recipes import run as recipe_run
+    from mtbkd.recipes.base import Labelling
+
+    config, folder, may_run_code = _asked(target, out, overrides, seed)
+    given = {
+        "--shard-rows": shard_rows,
+        "--batch-size": batch_size,
+        "--dtype": dtype,
+        "--most-failures": most_failures,
+        "--ray": ray or None,
+    }
+    _check_labelling(given, find_recipe(config.recipe).label is not None, config.recipe)
+    with Progress() as progress:
+        labelling = Labelling(
+            may_run_code,
+            shard_rows,
+            batch_size or 256,
+            dtype,  # type: ignore[arg-type]
+            0.01 if most_failures is None else most_failures,
+            ray,
+            progress.report,
+            progress.line,
+        )
+        outputs = recipe_run.teach(config, folder, labelling)
     print(f"{len(outputs.names)} teachers on {len(outputs.ids)} examples: {folder / 'teachers'}")
 
 
@@ -74,10 +119,12 @@ def distill(target: Target, out: Out = None, overrides: Sets = None, seed: Seed 
     """Teach if need be, then sample the student's posterior."""
     from mtbkd.console import Progress
     from mtbkd.recipes import run as recipe_run
+    from mtbkd.recipes.base import Labelling
 
-    config, folder = _asked(target, out, overrides, seed)
+    config, folder, may_run_code = _asked(target, out, overrides, seed)
     with Progress() as progress:
-        posterior = recipe_run.distill(config, folder, progress.report)
+        labelling = Labelling(may_run_code, report=progress.report)
+        posterior = recipe_run.distill(config, folder, progress.report, labelling)
     n = posterior.samples.n_chains * posterior.samples.n_draws
     print(f"{n} draws of {posterior.student.n_parameters} parameters: {folder / 'samples'}")
 
@@ -170,7 +217,8 @@ def copy(
     from mtbkd.recipes import find_recipe
 
     path = to or Path(f"{name}.yaml")
-    text = build_config(find_recipe(name).defaults).to_yaml()
+    recipe = find_recipe(name)
+    text = recipe.template or build_config(recipe.defaults).to_yaml()
     if path.exists():
         raise InputError(f"Expected a new file, but {path} exists. Choose another name.")
     try:
@@ -202,8 +250,8 @@ def main() -> None:
 
 def _asked(
     target: str, out: Path | None, overrides: list[str] | None, seed: int | None
-) -> tuple[Any, Path]:
-    """The configuration and folder that a command means."""
+) -> tuple[Any, Path, bool]:
+    """The configuration and folder that a command means, and whether code it names may be run."""
     from mtbkd.config import build_config, load_config
     from mtbkd.recipes import find_recipe
     from mtbkd.recipes.folder import read_run
@@ -217,13 +265,42 @@ def _asked(
                 "Expected a run directory alone, to go on with it, but got changes "
                 "too. Start a new run from the recipe or a config file."
             )
-        return read_run(path), path
+        return read_run(path), path, False
     if path.suffix in (".yaml", ".yml"):
         config = load_config(path, changes)
         find_recipe(config.recipe)
     else:
         config = build_config(find_recipe(target).defaults, changes)
-    return config, out or Path("runs") / f"{config.recipe}-{config.seed}"
+    folder = out or Path("runs") / f"{path.stem if config.own else config.recipe}-{config.seed}"
+    return config, folder, not _is_stored(path)
+
+
+def _is_stored(path: Path) -> bool:
+    """Whether this file is the configuration that a run directory holds."""
+    beside = ("teachers", "samples", "manifest.json", "examples.json")
+    return path.name == "config.yaml" and any((path.parent / name).exists() for name in beside)
+
+
+def _check_labelling(given: dict[str, Any], labels: bool, recipe: str) -> None:
+    from mtbkd.types import check_positive
+
+    named = [key for key, value in given.items() if value is not None]
+    if named and not labels:
+        raise InputError(
+            f"Expected {', '.join(named)} with the recipe own only, but got it with {recipe}, "
+            "whose teachers are built in. Leave it out."
+        )
+    counts = {key: given[key] for key in ("--shard-rows", "--batch-size") if key in named}
+    check_positive(**counts)
+    if given["--dtype"] not in (None, "float32", "float16"):
+        raise InputError(
+            f"Expected --dtype float32 or float16, but got {given['--dtype']!r}. Choose one."
+        )
+    share = given["--most-failures"]
+    if share is not None and not 0 <= share <= 1:
+        raise InputError(
+            f"Expected --most-failures from 0 to 1, but got {share}. Give a share of the rows."
+        )
 
 
 def _one_thread() -> None:

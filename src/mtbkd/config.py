@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.run import MapSettings
 from mtbkd.learning import PAPER, PriorSettings
-from mtbkd.types import InputError
+from mtbkd.types import Family, InputError
 
 PRESETS: dict[str, PriorSettings] = {"paper": PAPER}
 
@@ -46,6 +56,216 @@ class PredictConfig(BaseModel):
     level: float = Field(gt=0, lt=1, default=0.9)
 
 
+def _text(value: Any) -> Any:
+    """Whole numbers as text; YAML reads a bare ``yes`` or ``off`` as true or false."""
+    if isinstance(value, bool):
+        raise ValueError(f"text; write '{'yes' if value else 'no'}' in quotes if that is its name")
+    return str(value) if isinstance(value, int) else value
+
+
+Name = Annotated[str, BeforeValidator(_text)]
+
+_SHARED = {"held_out", "partial", "class_map", "merge"}
+_MODEL = _SHARED | {"reads", "top"}
+_KEYS: dict[str, set[str]] = {
+    "factory": _MODEL | {"options", "kind", "classes", "variance"},
+    "hugging_face": _MODEL | {"task", "device", "precision", "batch_size"},
+    "onnx": _MODEL | {"kind", "classes", "output"},
+    "table": _SHARED | {"kind", "id", "variance"},
+}
+_NEEDS = {"hugging_face": ("reads",), "onnx": ("kind", "classes"), "table": ("kind",)}
+
+
+class TeacherConfig(BaseModel):
+    """One of your own teachers: exactly one of the first four keys says what it is.
+
+    Attributes:
+        factory: ``module:function`` of your own code, beside the configuration file.
+        hugging_face: A folder, or an id on the hub.
+        onnx: An ONNX file.
+        table: A file of its outputs: CSV, Parquet, NPZ or safetensors.
+        reads: What it is asked with: the name of a column of text or of paths (relative to the
+            folder of the configuration), or a list of numeric columns. The features if not given.
+        task: Of a Hugging Face model; ``image`` reads paths.
+        kind: What its numbers are.
+        classes: Its own classes, labels or targets, one for each column.
+        class_map: Own class to the class or classes of the data that it means, or to none.
+        merge: Whether several own classes may mean the same.
+        partial: Whether it knows only some classes of the data.
+        held_out: False if it was trained on these examples.
+        top: Keep only this many most probable classes.
+        variance: Of a table's targets: a number or one of each. Of a factory's function: true if
+            it gives variances.
+        options: Passed to the factory by name.
+        id: Which column of a table holds the ids.
+        output: Which output of an ONNX model to take.
+        device: As PyTorch names it.
+        precision: Below ``float32`` a model runs under autocast.
+        batch_size: Most examples in one call of a Hugging Face model.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    factory: str | None = None
+    hugging_face: str | None = None
+    onnx: str | None = None
+    table: str | None = None
+    reads: str | list[str] | None = None
+    task: Literal["text", "image"] = "text"
+    kind: Literal["logits", "probs", "log_probs", "mean"] | None = None
+    classes: list[Name] | None = None
+    class_map: dict[Name, Name | list[Name] | None] | None = None
+    merge: bool = False
+    partial: bool = False
+    held_out: bool = True
+    top: int | None = Field(ge=1, default=None)
+    variance: bool | float | list[float] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    id: str = "id"
+    output: str | None = None
+    device: str = "auto"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    batch_size: int = Field(ge=1, default=32)
+
+    @property
+    def source(self) -> str:
+        """Which of the four keys is given."""
+        return next(key for key in _KEYS if getattr(self, key) is not None)
+
+    @property
+    def given(self) -> set[str]:
+        """Keys that differ from their defaults."""
+        return {
+            key
+            for key, field in type(self).model_fields.items()
+            if getattr(self, key) != field.get_default(call_default_factory=True)
+        }
+
+    @model_serializer(mode="wrap")
+    def _own_keys(self, render: Any) -> dict[str, Any]:
+        """Only the keys that this kind of teacher has."""
+        wanted = _KEYS[self.source] | {self.source}
+        return {key: value for key, value in render(self).items() if key in wanted}
+
+    @model_validator(mode="after")
+    def _one_source(self) -> TeacherConfig:
+        given = [key for key in _KEYS if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"Expected one of the keys {', '.join(_KEYS)}, but got "
+                f"{' and '.join(given) or 'none'}. Say once what the teacher is."
+            )
+        source = given[0]
+        # a stored configuration names defaults too, so what counts is what differs from them
+        foreign = sorted(self.given - _KEYS[source] - {source})
+        lacking = [key for key in _NEEDS.get(source, ()) if getattr(self, key) is None]
+        if foreign:
+            raise ValueError(
+                f"Expected beside {source} only the keys {', '.join(sorted(_KEYS[source]))}, but "
+                f"got {', '.join(foreign)}. Remove them."
+            )
+        if lacking:
+            raise ValueError(
+                f"Expected {' and '.join(lacking)} beside {source}, but got none. Add "
+                f"{'it' if len(lacking) == 1 else 'them'}."
+            )
+        numeric = isinstance(self.variance, float | list)
+        if self.variance is not None and numeric != (source == "table"):
+            raise ValueError(
+                f"Expected variance of a table as numbers, and of a factory as true or false, but "
+                f"got {self.variance!r} beside {source}. Correct it."
+            )
+        return self
+
+
+class OwnConfig(BaseModel):
+    """Your own examples and teachers.
+
+    Attributes:
+        family: What is predicted.
+        examples: A file of one row for each example: CSV, Parquet or NPZ.
+        labels: The column of labels, or several of them; an empty cell is a missing label.
+        teachers: By name.
+        id: The column of ids.
+        features: Numeric columns that the student reads; all that are not named otherwise if not
+            given.
+        split: The column that says ``train``, ``calibration`` or ``test``; if not given, labelled
+            examples are split by seed (60, 20 and 20 %) and all others are trained on.
+        classes: The data's classes, in order; the labels found, sorted, if not given.
+        missing: Whether teachers may lack examples: ``error`` or ``mask``.
+        folder: What paths are relative to; the folder of the configuration file.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    family: Family = "classification"
+    examples: str
+    labels: str | list[str]
+    teachers: dict[Name, TeacherConfig]
+    id: str = "id"
+    features: list[str] | None = None
+    split: str | None = None
+    classes: list[Name] | None = None
+    missing: Literal["error", "mask"] = "error"
+    folder: str = "."
+
+    @property
+    def targets(self) -> list[str]:
+        """The columns of labels."""
+        return [self.labels] if isinstance(self.labels, str) else self.labels
+
+    @field_validator("teachers")
+    @classmethod
+    def _teachers(cls, value: dict[str, TeacherConfig]) -> dict[str, TeacherConfig]:
+        if not value:
+            raise ValueError("Expected one teacher or more, but got none. Name one.")
+        seen: dict[str, str] = {}
+        for name in value:
+            other = seen.setdefault(slug(name), name)
+            if other != name:
+                raise ValueError(
+                    f"Expected names of teachers that differ in more than signs and capitals, but "
+                    f"got {other!r} and {name!r}. Rename one."
+                )
+            if not slug(name):
+                raise ValueError(
+                    f"Expected a name of letters and digits, but got {name!r}. Rename the teacher."
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _columns(self) -> OwnConfig:
+        if self.family == "classification" and not isinstance(self.labels, str):
+            raise ValueError(
+                "Expected one column of labels for classification, but got a list. Name one "
+                "column, or set family to multilabel."
+            )
+        if self.family != "classification" and self.classes is not None:
+            raise ValueError(
+                f"Expected classes of classification only, but got them for {self.family}, whose "
+                f"columns of labels are named. Remove them."
+            )
+        columns = [self.id, *self.targets, *([self.split] if self.split else [])]
+        for name in self.features or []:
+            if name in columns:
+                raise ValueError(
+                    f"Expected features that are not ids, labels or splits, but got {name!r}. "
+                    "Remove it from one of them."
+                )
+        several = [*columns, *(self.features or [])]
+        twice = next((c for c in several if several.count(c) > 1), None)
+        if twice is not None:
+            raise ValueError(
+                f"Expected every column in one place, but got {twice!r} twice. Remove one."
+            )
+        return self
+
+
+def slug(name: str) -> str:
+    """A name as a folder may have it."""
+    return re.sub(r"[^\w]+", "-", name).strip("-").lower()
+
+
 class RunConfig(BaseModel):
     """A whole run.
 
@@ -62,6 +282,7 @@ class RunConfig(BaseModel):
         predict: How predictions are made.
         baselines: Whether to train the baselines as well.
         device: ``auto``, ``cpu`` or ``cuda``.
+        own: Your examples and teachers, for the recipe ``own`` only.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -78,6 +299,17 @@ class RunConfig(BaseModel):
     predict: PredictConfig = PredictConfig()
     baselines: bool = True
     device: str = "auto"
+    own: OwnConfig | None = None
+
+    @model_validator(mode="after")
+    def _own(self) -> RunConfig:
+        if (self.recipe == "own") != (self.own is not None):
+            raise ValueError(
+                "Expected the section `own` with the recipe own, and with no other, but got "
+                f"recipe {self.recipe!r} {'with' if self.own else 'without'} it. Start from "
+                "`mtbkd recipes copy own my.yaml`."
+            )
+        return self
 
     @field_validator("prior", mode="before")
     @classmethod
@@ -90,7 +322,21 @@ class RunConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """The complete configuration."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        values = self.model_dump(mode="json", exclude=None if self.own else {"own"})
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """As YAML says, a key comes once; the library takes the last of several."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((k for i, k in enumerate(keys) if k in keys[:i] and k != "<<"), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {twice!r} twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
 
 
 def read_config(text: str, source: str) -> dict[str, Any]:
@@ -100,9 +346,10 @@ def read_config(text: str, source: str) -> dict[str, Any]:
         InputError: If it is not one.
     """
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise InputError(f"Expected YAML in {source}, but got {error}. Mend the file.") from None
+        told = " ".join(str(error).split())
+        raise InputError(f"Expected YAML in {source}, but got {told}. Mend the file.") from None
     if not isinstance(value, dict):
         raise InputError(
             f"Expected a YAML mapping in {source}, but got {type(value).__name__}. "
@@ -150,7 +397,12 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
             f"Expected a configuration file at {path}, but got: {error.strerror}. "
             "Name a file or a recipe."
         ) from None
-    return build_config(read_config(text, str(path)), overrides)
+    values = read_config(text, str(path))
+    own = values.get("own")
+    if isinstance(own, dict) and isinstance(own.get("folder", "."), str):
+        folder = str((path.parent / own.get("folder", ".")).resolve())
+        values = values | {"own": own | {"folder": folder}}
+    return build_config(values, overrides)
 
 
 def _set(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
@@ -166,12 +418,13 @@ def _set(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
 
 def _message(error: dict[str, Any]) -> str:
     """One fault in the house's form."""
-    key = ".".join(str(part) for part in error["loc"] if part not in ("float", "literal['auto']"))
+    unions = ("float", "bool", "str", "literal['auto']", "list[str]", "list[float]")
+    key = ".".join(str(part) for part in error["loc"] if part not in unions)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"Expected only known keys, but got `{key}`. Remove it or correct its spelling."
     if error["type"] in ("missing", "missing_argument"):
         return f"Expected a value for `{key}`, but got none. Add it."
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if reason.startswith("Expected"):
-        return f"`{key}`: {reason}"
+        return f"`{key}`: {reason}" if key else reason
     return f"Expected `{key}` to be {reason}, but got {error['input']!r}. Correct it."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,11 +46,13 @@ class Progress:
             TextColumn("{task.description:>22}"),
             BarColumn(),
             MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             console=console,
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, Any] = {}
+        self._begun: dict[str, tuple[float, int]] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -71,8 +74,19 @@ class Progress:
     def report(self, stage: str, done: int, total: int) -> None:
         """Move the bar of a stage."""
         if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total)
-        self._bars.update(self._tasks[stage], completed=done)
+            self._tasks[stage] = self._bars.add_task(stage, total=total, rate="")
+            self._begun[stage] = perf_counter(), done
+        start, before = self._begun[stage]
+        seconds = perf_counter() - start
+        rate = f"{(done - before) / seconds:,.0f}/s" if done > before and seconds > 0 else ""
+        self._bars.update(self._tasks[stage], completed=done, rate=rate)
+
+    def line(self, text: str) -> None:
+        """Print a result above the bars."""
+        if self._bars.disable:
+            print(text)
+        else:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def metrics_table(metrics: dict[str, Any]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mtbkd.recipes import deeploc, diabetes, digits, overlay, synthetic
+from mtbkd.recipes import deeploc, diabetes, digits, overlay, own, synthetic
 from mtbkd.recipes.base import Recipe
 from mtbkd.types import InputError
 
 RECIPES: dict[str, Recipe] = {
-    part.RECIPE.name: part.RECIPE for part in (digits, overlay, diabetes, deeploc, synthetic)
+    part.RECIPE.name: part.RECIPE for part in (digits, overlay, diabetes, deeploc, synthetic, own)
 }
 
 

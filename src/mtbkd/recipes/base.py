@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -41,6 +41,32 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Labelling:
+    """How the teachers of a recipe that labels are asked.
+
+    Attributes:
+        may_run_code: Whether the configuration was written by the user, who named its file, so
+            that the code it names may be run. Never so for one that a run directory holds.
+        shard_rows: Rows of a file; as the folder has it, or 4096, if not given.
+        batch_size: Rows of one call of a teacher.
+        dtype: Of the values stored; as the folder has it, or float32, if not given.
+        most_failures: Largest share of rows that may fail.
+        ray: Whether Ray labels.
+        report: Told teacher, rows labelled and rows in all.
+        say: Told one line for each teacher.
+    """
+
+    may_run_code: bool = False
+    shard_rows: int | None = None
+    batch_size: int = 256
+    dtype: Literal["float32", "float16"] | None = None
+    most_failures: float = 0.01
+    ray: bool = False
+    report: Callable[[str, int, int], None] | None = None
+    say: Callable[[str], None] = lambda _: None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """One built-in task.
 
@@ -56,6 +82,10 @@ class Recipe:
             number of outputs.
         read: Reads new inputs without labels: ids and inputs.
         scenarios: What ``scenario`` may be; empty if the recipe has none.
+        read_as: Instead of `read`, for recipes whose inputs depend on the run: takes the
+            configuration, the folder that `load` was given, and the file.
+        label: Instead of `teach`, labels into a folder and writes a store of outputs there.
+        template: A configuration with comments, for users to start from.
     """
 
     name: str
@@ -67,6 +97,9 @@ class Recipe:
     network: Callable[[RunConfig, Tensor, int], nn.Module]
     read: Callable[[Path], tuple[tuple[str, ...], Tensor]]
     scenarios: tuple[str, ...] = ()
+    read_as: Callable[[RunConfig, Path, Path], tuple[tuple[str, ...], Tensor]] | None = None
+    label: Callable[[RunConfig, Task, Path, Labelling], dict[str, dict[str, float]]] | None = None
+    template: str | None = None
 
 
 def mlp(widths: list[int]) -> nn.Sequential:

@@ -21,20 +21,23 @@ _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
 def open_run(out: Path, config: RunConfig) -> None:
     """Make the folder of a run, or check that it holds an unfinished run of the same config.
 
+    A configuration of which nothing was made yet may be replaced.
+
     Raises:
         InputError: If it cannot be written to, or holds something else.
     """
     path = out / _CONFIG
     try:
         if path.exists():
-            if path.read_text(encoding="utf-8") != config.to_yaml():
+            if path.read_text(encoding="utf-8") == config.to_yaml():
+                return
+            if any(p.is_file() and p != path for p in out.rglob("*") if _is_foreign(p)):
                 raise InputError(
                     f"Expected {out} to be new or a run of the same configuration, "
                     "but its config.yaml differs. Choose another --out or delete "
                     "it."
                 )
-            return
-        if out.exists() and (not out.is_dir() or any(map(_is_foreign, out.iterdir()))):
+        elif out.exists() and (not out.is_dir() or any(map(_is_foreign, out.iterdir()))):
             raise InputError(
                 f"Expected {out} to be new or a run, but it holds something else. "
                 "Choose another --out."

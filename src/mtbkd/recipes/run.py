@@ -15,6 +15,7 @@ from mtbkd.learning import Report
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Answer
 from mtbkd.recipes import find_recipe, stages
+from mtbkd.recipes.base import Labelling
 from mtbkd.recipes.evaluate import evaluate
 from mtbkd.recipes.folder import close_run, open_run, read_json, read_run
 from mtbkd.recipes.show import write_report
@@ -39,7 +40,12 @@ class _Clock:
 
 
 def run(
-    config: RunConfig, out: Path, *, say: Say = lambda _: None, report: Report | None = None
+    config: RunConfig,
+    out: Path,
+    *,
+    say: Say = lambda _: None,
+    report: Report | None = None,
+    labelling: Labelling = Labelling(),
 ) -> dict[str, Any]:
     """Teach, distil, evaluate and report; goes on from where a killed run stopped.
 
@@ -48,6 +54,7 @@ def run(
         out: The run directory.
         say: Called with each stage.
         report: Called with the progress of long stages.
+        labelling: How teachers are asked, where the recipe asks them.
 
     Returns:
         The content of ``metrics.json``.
@@ -64,7 +71,7 @@ def run(
     with clock.stage("data"):
         task = stages.load(recipe, config, out)
     with clock.stage("teachers"):
-        teachers, costs = stages.teach(recipe, config, task, out)
+        teachers, costs = stages.teach(recipe, config, task, out, labelling)
     with clock.stage("student"):
         posterior = stages.learn(recipe, config, task, teachers, out, report)
         speed = stages.milliseconds(posterior, task.test.inputs)
@@ -81,21 +88,26 @@ def run(
     return metrics
 
 
-def teach(config: RunConfig, out: Path) -> TeacherOutputs:
+def teach(config: RunConfig, out: Path, labelling: Labelling = Labelling()) -> TeacherOutputs:
     """The first stage alone: the teachers' outputs on the recipe's examples."""
     recipe = find_recipe(config.recipe)
     stages.check_scenario(recipe, config)
     open_run(out, config)
-    return stages.teach(recipe, config, stages.load(recipe, config, out), out)[0]
+    return stages.teach(recipe, config, stages.load(recipe, config, out), out, labelling)[0]
 
 
-def distill(config: RunConfig, out: Path, report: Report | None = None) -> Posterior:
+def distill(
+    config: RunConfig,
+    out: Path,
+    report: Report | None = None,
+    labelling: Labelling = Labelling(),
+) -> Posterior:
     """The stages up to the posterior."""
     recipe = find_recipe(config.recipe)
     stages.check_scenario(recipe, config)
     open_run(out, config)
     task = stages.load(recipe, config, out)
-    teachers, _ = stages.teach(recipe, config, task, out)
+    teachers, _ = stages.teach(recipe, config, task, out, labelling)
     return stages.learn(recipe, config, task, teachers, out, report)
 
 
@@ -131,7 +143,10 @@ def predict_run(out: Path, source: Path) -> tuple[tuple[str, ...], tuple[str, ..
     config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
     recipe = find_recipe(config.recipe)
     classes = tuple(read_json(out / "teachers" / "manifest.json")["classes"])
-    ids, inputs = recipe.read(source)
+    if recipe.read_as is not None:
+        ids, inputs = recipe.read_as(config, out / "features", source)
+    else:
+        ids, inputs = recipe.read(source)
     posterior = stages.recall(recipe, config, inputs[:1], classes, out)
     predictive = posterior.predict(inputs, level=config.predict.level, point=config.predict.point)
     return ids, classes, predictive

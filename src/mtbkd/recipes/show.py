@@ -204,6 +204,8 @@ def _with_costs(metrics: dict[str, Any]) -> dict[str, Any]:
 
 def _command(config: RunConfig) -> str:
     """The command that makes the run again: the recipe and what differs from its defaults."""
+    if config.own is not None:
+        return "mtbkd run my.yaml  # your configuration, which holds all that is listed here"
     usual = _flat(build_config(find_recipe(config.recipe).defaults).model_dump(mode="json"))
     asked = _flat(config.model_dump(mode="json"))
     changes = [

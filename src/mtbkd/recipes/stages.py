@@ -24,7 +24,7 @@ from mtbkd.learning import (
 from mtbkd.observation import OBSERVATIONS
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.prior import Strength
-from mtbkd.recipes.base import Recipe, Task
+from mtbkd.recipes.base import Labelling, Recipe, Task
 from mtbkd.recipes.folder import read_json
 from mtbkd.samples import PosteriorSamples, save_json
 from mtbkd.store import load_outputs, save_outputs
@@ -67,12 +67,21 @@ def load(recipe: Recipe, config: RunConfig, out: Path) -> Task:
     return task
 
 
-def teach(recipe: Recipe, config: RunConfig, task: Task, out: Path) -> tuple[TeacherOutputs, Costs]:
-    """Train or read the teachers, or take what the folder holds already."""
+def teach(
+    recipe: Recipe,
+    config: RunConfig,
+    task: Task,
+    out: Path,
+    labelling: Labelling = Labelling(),
+) -> tuple[TeacherOutputs, Costs]:
+    """Train, read or ask the teachers, or take what the folder holds already."""
     folder, costs = out / "teachers", out / "teachers" / "costs.json"
     if not costs.exists():
-        outputs, spent = recipe.teach(config, task)
-        save_outputs(folder, outputs)
+        if recipe.label is not None:
+            spent = recipe.label(config, task, folder, labelling)
+        else:
+            outputs, spent = recipe.teach(config, task)
+            save_outputs(folder, outputs)
         save_json(costs, spent)
     return load_outputs(folder), read_json(costs)
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mtbkd.outputs import Kind
 from mtbkd.types import Family, InputError
 
 Numbers = tuple[Tensor, Tensor | None]
@@ -41,11 +42,12 @@ class Teacher:
         top: Keep only this many classes, the most probable ones, and the mass of the rest.
         fingerprint: Of its parameters, where they can be hashed, so that labelling is not resumed
             with a teacher that was trained again.
+        parameters: How many it has, where they can be counted; for reports only.
     """
 
     name: str
     classes: tuple[str, ...]
-    kind: str
+    kind: Kind
     predict: Callable[[Any], Any]
     family: Family = "classification"
     variance: bool = False
@@ -55,9 +57,10 @@ class Teacher:
     merge: bool = False
     top: int | None = None
     fingerprint: str = ""
+    parameters: int | None = None
 
     def declaration(self) -> dict[str, Any]:
-        """All of it but the function, as JSON can hold it."""
+        """All that says what its numbers mean, as JSON can hold it."""
         return {
             "name": self.name,
             "classes": list(self.classes),
@@ -179,7 +182,7 @@ def from_callable(
     name: str,
     function: Callable[[Any], Any],
     *,
-    kind: str,
+    kind: Kind,
     classes: Sequence[object],
     **declared: Any,
 ) -> Teacher:

@@ -9,9 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.outputs import LOG_FLOOR, TeacherTable
+from mtbkd.outputs import LOG_FLOOR, TeacherTable, make_table
 from mtbkd.teachers.base import Numbers, Teacher
-from mtbkd.teachers.tables import make_table
 from mtbkd.types import InputError
 
 
@@ -21,7 +20,7 @@ def as_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherT
     Raises:
         InputError: If they are not what they are declared to be.
     """
-    values, variance = numbers
+    values, _ = numbers
     if _is_plain(teacher) and float(values.min()) < 0:
         table = TeacherTable(
             teacher.name,
@@ -32,6 +31,20 @@ def as_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherT
             partial=teacher.partial,
         )
         return table if teacher.top is None else cut(table, teacher.top)
+    return _checked(teacher, numbers, ids)
+
+
+def sample_table(teacher: Teacher, key: str) -> TeacherTable:
+    """What a teacher's table looks like, with numbers that mean nothing, for one example.
+
+    Raises:
+        InputError: If the declaration holds faults.
+    """
+    return _checked(teacher, neutral(teacher, 1), [key])
+
+
+def _checked(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherTable:
+    values, variance = numbers
     table = make_table(
         teacher.name,
         values,

@@ -52,7 +52,7 @@ def from_factory(
             factory: Any = importlib.import_module(module_name)
             for part in attribute.split("."):
                 factory = getattr(factory, part)
-        except Exception as error:  # whatever the user's module raises
+        except (Exception, SystemExit) as error:  # whatever the user's module raises
             raise InputError(
                 f"Expected to import the factory {target!r}, but got "
                 f"{type(error).__name__}: {error}. Correct its name or the module."
@@ -61,7 +61,7 @@ def from_factory(
             made = factory(**(options or {}))
         except InputError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(
                 f"Expected the factory {target!r} to return a teacher, but got "
                 f"{type(error).__name__}: {error}. Mend it, or correct its options."

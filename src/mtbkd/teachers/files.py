@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from mtbkd.outputs import TeacherTable
-from mtbkd.teachers.tables import make_table, make_top_table
+from mtbkd.outputs import Kind, TeacherTable, make_table, make_top_table
 from mtbkd.types import Family, InputError
 
 SUFFIXES = (".csv", ".parquet", ".npz", ".safetensors")
@@ -50,13 +49,14 @@ def from_table(
     name: str,
     path: str | Path,
     *,
-    kind: str,
+    kind: Kind,
     family: Family = "classification",
     id_column: str = "id",
     held_out: bool = True,
     partial: bool = False,
     class_map: Mapping[str, str | Sequence[str] | None] | None = None,
     merge: bool = False,
+    variance: float | Sequence[float] | None = None,
 ) -> TeacherTable:
     """A teacher's outputs from a file, checked.
 
@@ -70,14 +70,26 @@ def from_table(
         partial: Whether it knows fewer classes than the data.
         class_map: Own class to the class or classes of the data that it means, or to None.
         merge: Whether several own classes may mean the same.
+        variance: Of a regression teacher whose file gives none: one number, or one of each target.
 
     Raises:
         InputError: With one message for each fault, naming the file.
     """
     path = Path(path)
     read = read_table(path, id_column=id_column)
+    if variance is not None and read.variance is not None:
+        raise InputError(
+            f"Expected variances of teacher {name!r} in one place, but got them in {path} and as "
+            "variance too. Leave one of them out."
+        )
     try:
         if read.kept is not None:
+            if family != "classification" or partial or class_map or merge or variance is not None:
+                raise InputError(
+                    f"Expected teacher {name!r}, which gives its most probable classes only, to "
+                    "know all classes by the data's names, but got a family, partial, class_map, "
+                    "merge or variance. Leave them out, or give all of its classes."
+                )
             return make_top_table(
                 name,
                 read.values,
@@ -96,7 +108,7 @@ def from_table(
             classes=read.classes,
             held_out=held_out,
             family=family,
-            variance=read.variance,
+            variance=read.variance if variance is None else variance,
             partial=partial,
             class_map=class_map,
             merge=merge,

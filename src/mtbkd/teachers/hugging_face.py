@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from mtbkd.outputs import Kind
 from mtbkd.teachers.base import Teacher, fingerprint_of, need
 from mtbkd.teachers.torch_module import Precision, evaluator, find_device
 from mtbkd.types import Family, InputError
@@ -69,6 +70,7 @@ def from_hugging_face(
         return torch.cat(outputs)
 
     declared.setdefault("fingerprint", fingerprint_of(model.state_dict()))
+    declared.setdefault("parameters", sum(p.numel() for p in model.parameters()))
     declared.setdefault("family", family)
     return Teacher(name, own, kind, predict, top=top, **declared)
 
@@ -100,7 +102,7 @@ def _load(name: str, source: str, task: str) -> tuple[Any, Any]:
     return model, reader
 
 
-def _family(config: Any) -> tuple[Family, str]:
+def _family(config: Any) -> tuple[Family, Kind]:
     if config.problem_type == "multi_label_classification":
         return "multilabel", "logits"
     if config.problem_type == "regression" or len(config.id2label) == 1:

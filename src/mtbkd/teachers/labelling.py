@@ -11,7 +11,7 @@ from typing import Any, Literal
 from mtbkd.outputs import TeacherTable
 from mtbkd.teachers.asking import Examples, label_shard
 from mtbkd.teachers.base import Teacher
-from mtbkd.teachers.convert import as_table, neutral
+from mtbkd.teachers.convert import sample_table
 from mtbkd.teachers.loading import load_table as load_table
 from mtbkd.teachers.loading import table_of
 from mtbkd.teachers.shards import (
@@ -119,7 +119,7 @@ def open_journal(
             f"Expected dtype float32, float16 or bfloat16, but got {dtype!r}. Choose one."
         )
     data = source.stored_ids
-    sample = as_table(teacher, neutral(teacher, 1), ["0"])
+    sample = sample_table(teacher, "0")
     header = {
         "teacher": teacher.declaration(),
         "columns": {

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtbkd.outputs import Kind
 from mtbkd.teachers.base import Teacher, need
 from mtbkd.types import InputError
 
@@ -32,7 +33,7 @@ def from_onnx(
     path: str | Path,
     *,
     classes: Sequence[object],
-    kind: str,
+    kind: Kind,
     output: str | None = None,
     providers: Sequence[str] = ("CPUExecutionProvider",),
     **declared: Any,

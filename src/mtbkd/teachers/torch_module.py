@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mtbkd.outputs import Kind
 from mtbkd.teachers.base import Teacher, fingerprint_of
 from mtbkd.types import InputError
 
@@ -22,7 +23,7 @@ def from_torch(
     module: nn.Module,
     *,
     classes: Sequence[object],
-    kind: str = "logits",
+    kind: Kind = "logits",
     device: str = "auto",
     precision: Precision = "float32",
     batch_size: int | None = None,
@@ -60,6 +61,7 @@ def from_torch(
         return torch.cat(outputs)
 
     declared.setdefault("fingerprint", fingerprint_of(module.state_dict()))
+    declared.setdefault("parameters", sum(p.numel() for p in module.parameters()))
     return Teacher(name, tuple(map(str, classes)), kind, predict, **declared)
 
 

@@ -1,0 +1,52 @@
+"""The configuration that `mtbkd recipes copy own` writes."""
+
+TEMPLATE = """\
+# Your examples, your teachers. Paths are relative to this file.
+# As it stands it works in the folder examples/own of the project.
+recipe: own
+seed: 0
+
+own:
+  family: classification     # or multilabel, or regression
+  examples: examples.csv     # .csv, .parquet or .npz; a row for each example
+  id: id                     # the column of ids
+  labels: species            # a list of columns for multilabel and regression;
+                             # an empty cell is a missing label
+  # features: [sepal length, sepal width]   # what the student reads; all other numeric columns
+  # split: split             # a column of train, calibration and test; if not given, labelled
+                             # examples are split by seed, 60 : 20 : 20, all others are for training
+  # classes: [setosa, versicolor, virginica]   # the labels found, sorted
+  # missing: mask            # teachers may lack examples
+
+  teachers:
+    # a function in my_teachers.py, beside this file; it returns a model, a function or a Teacher
+    forest:
+      factory: "my_teachers:forest"
+
+    # numbers that a teacher wrote down long ago; it has its own names for two classes of three
+    old:
+      table: old.csv         # .csv, .parquet, .npz or .safetensors
+      kind: probs            # logits, probs, log_probs; mean for regression
+      partial: true          # it does not know every class
+      class_map: {Iris-versicolor: versicolor, Iris-virginica: virginica}
+
+    # a classifier of texts or images, a folder or an id on the hub: pip install 'mtbkd[hf]'
+    # bert: {hugging_face: ./model, task: text, reads: text}
+    # vit: {hugging_face: owner/name, task: image, reads: path}
+
+    # an ONNX file: pip install 'mtbkd[onnx]'
+    # scorer: {onnx: model.onnx, kind: logits, classes: [setosa, versicolor, virginica]}
+
+# what the teachers are worth: mtbkd finds out from the labels
+prior:
+  concentration: 1.0         # or auto
+  power: 10.0
+
+student:
+  hidden: [16]               # widths of hidden layers; [] is a linear student
+  weight_scale: 2.0
+
+map: {epochs: 60}
+sampler: {burn_in: 500, draws: 50, thinning: 20, batch_size: 500}
+chains: 4
+"""
