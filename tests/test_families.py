@@ -214,8 +214,8 @@ class TestUnits:
 @pytest.mark.parametrize(("recipe", "key"), [("overlay", "f1_macro"), ("diabetes", "crps")])
 def test_recipes_run_predict_and_report(recipe, key, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    code, printed, _ = call(monkeypatch, capsys, "run", recipe, "--out", out, *TINY)
-    assert code == 0
+    code, printed, error = call(monkeypatch, capsys, "run", recipe, "--out", out, *TINY)
+    assert code == 0, error
     assert "Bayesian student" in printed
     metrics = json.loads((out / "metrics.json").read_text())
     everyone = [metrics["student"], metrics["teacher_pool"], *metrics["teachers"].values()]

@@ -101,7 +101,7 @@ def metrics_table(metrics: dict[str, Any]) -> None:
         f"them labelled; {metrics['n_test']} test examples"
     )
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for _, name in columns:
         table.add_column(name, justify="right")
     rows = [
