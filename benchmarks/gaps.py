@@ -6,8 +6,8 @@
 
 ``specialists``: experts that declare to know 0-4 and 5-9 only, against the same experts whose
 other classes are given no probability, and against the recipe's, which have seen a few images of
-the others. ``missing``: half of all teachers' answers removed at random, and what is left
-discounted where it is unsure (``prior.discount=6``). ``labels``: 20, 50 and 100
+the others. ``missing``: half of all teachers' answers removed at random, without and
+with ``prior.discount``. ``labels``: 20, 50 and 100
 labels beside 500 and more unlabelled images, against labels only and against pseudo-labels, the
 most probable class of the teachers' stacked pool.
 """
@@ -34,10 +34,13 @@ from mtbkd.recipes import digits, stages  # noqa: E402
 from mtbkd.recipes.scoring import draw_scores, pool_of  # noqa: E402
 from mtbkd.student import widened  # noqa: E402
 
-STUDIES = {
-    "specialists": ("padded", "declared", None),
-    "missing": (None, "half"),
-    "labels": ("20 labels", "50 labels", None),
+Case = tuple[str | None, tuple[str, ...]]
+"""A scenario of the recipe and what else is set."""
+
+STUDIES: dict[str, tuple[Case, ...]] = {
+    "specialists": (("padded", ()), ("declared", ()), (None, ())),
+    "missing": ((None, ()), ("half", ()), ("half", ("prior.discount=6",))),
+    "labels": (("20 labels", ()), ("50 labels", ()), (None, ())),
 }
 KEYS = ("accuracy", "nll", "ece")
 
@@ -69,10 +72,10 @@ def pseudo(config: RunConfig, task, teachers, posterior) -> dict[str, float]:
     return best[1]
 
 
-def measure(scenario: str | None, seed: int, rivals: bool) -> dict[str, dict[str, float]]:
+def measure(case: Case, seed: int, rivals: bool) -> dict[str, dict[str, float]]:
     """Scores of the student, and of what it is compared with, on one seed."""
-    asked = [f"seed={seed}"] + ([f"scenario={scenario}"] if scenario else [])
-    asked += ["prior.discount=6"] if scenario == "half" else []
+    scenario, settings = case
+    asked = [f"seed={seed}", *settings] + ([f"scenario={scenario}"] if scenario else [])
     config = build_config(digits.RECIPE.defaults, asked)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
@@ -94,13 +97,14 @@ def main() -> None:
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     asked = parser.parse_args()
-    for scenario in STUDIES[asked.study]:
-        runs = [measure(scenario, seed, asked.study == "labels") for seed in asked.seeds]
+    for case in STUDIES[asked.study]:
+        title = " ".join([case[0] or "recipe", *case[1]])
+        runs = [measure(case, seed, asked.study == "labels") for seed in asked.seeds]
         for name in runs[0]:
             values = np.array([[run[name][key] for key in KEYS] for run in runs])
             mean = ", ".join(f"{k} {v:.3f}" for k, v in zip(KEYS, values.mean(0), strict=True))
             each = " ".join(f"{v:.3f}" for v in values[:, 0])
-            print(f"{scenario or 'recipe':10} {name:14} {mean}   accuracies {each}", flush=True)
+            print(f"{title:24} {name:14} {mean}   accuracies {each}", flush=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from mtbkd.learning import PriorSettings as PriorSettings
 from mtbkd.outputs import TeacherOutputs as TeacherOutputs
 from mtbkd.outputs import align as align
 from mtbkd.outputs import make_table as make_table
+from mtbkd.outputs import make_top_table as make_top_table
+from mtbkd.predictive import LabelPredictive as LabelPredictive
+from mtbkd.predictive import NumberPredictive as NumberPredictive
 from mtbkd.predictive import Predictive as Predictive
 from mtbkd.types import InputError as InputError
 
