@@ -65,7 +65,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         calibration_fraction: That share, from 0 up to, but not including, 1.
         engine: Which sampler explores the posterior; ``auto`` is ``hmc`` or ``sghmc``.
         chains: How many, side by side, each from a mode of its own.
-        mode_steps: Steps that look for the modes.
+        mode_steps: Steps that look for the modes, but one pass over the examples or more.
         burn_in: Steps of the sampler that are dropped.
         draws: Kept of each chain.
         thinning: Steps for each draw.
@@ -93,7 +93,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         self,
         hidden: Sequence[int] = (64,),
         *,
-        weight_scale: float = 3.0,
+        weight_scale: float = 4.0,
         weights: Weights = "auto",
         concentration: float | Literal["auto"] = 1.0,
         power: float | Literal["auto"] = "auto",
@@ -465,7 +465,7 @@ def _values(posterior: Posterior, teachers: TeacherOutputs) -> torch.Tensor:
     return posterior.units.to(torch.device("cpu")).values(teachers.values)
 
 
-def _mlp(widths: list[int]) -> nn.Sequential:
+def _mlp(widths: list[int]) -> nn.Module:
     """Linear layers, all zero, with ReLU in between; the global random state is not touched."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
@@ -473,7 +473,7 @@ def _mlp(widths: list[int]) -> nn.Sequential:
         for parameter in linear.parameters():
             nn.init.zeros_(parameter)
         layers += [linear, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
+    return layers[0] if len(widths) == 2 else nn.Sequential(*layers[:-1])
 
 
 def _answer(estimator: Any, X: Any, level: float, point: Literal["mean", "mode"]) -> Answer:
