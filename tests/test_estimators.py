@@ -16,7 +16,7 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
@@ -55,22 +55,41 @@ def few_labels(y, n):
     return labels
 
 
-def test_unlabelled_rows_and_partial_teachers_help(blobs):
+def test_unlabelled_rows_help_where_a_teacher_speaks(blobs):
     (tx, ty), (x, y), (vx, vy) = blobs.teach, blobs.train, blobs.test
-    first = np.isin(ty, ["north", "east"])
-    teachers = {
-        "first": LogisticRegression().fit(tx[first], ty[first]),
-        "rest": LogisticRegression().fit(tx[~first], ty[~first]),
-    }
     labels = few_labels(y, 20)
     alone = DistilledClassifier(**QUICK).fit(x, labels)
-    taught = DistilledClassifier(**QUICK).fit(x, labels, teachers=teachers)
+    teacher = LogisticRegression().fit(tx, ty)
+    taught = DistilledClassifier(**QUICK).fit(x, labels, teachers=[teacher])
+    labelled = DistilledClassifier(**QUICK).fit(x[:20], labels[:20], teachers=[teacher])
+    losses = [log_loss(vy, s.predict_proba(vx)) for s in (taught, labelled, alone)]
+    assert losses[0] < losses[1] - 0.05
+    assert losses[0] < losses[2] - 0.1
+    assert taught.score(vx, vy) > 0.92
+
+
+def test_classifiers_that_know_some_classes_teach_these(blobs):
+    (tx, ty), (x, y), (vx, vy) = blobs.teach, blobs.train, blobs.test
+    known = np.isin(ty, ["north", "east"])
+    partial = LogisticRegression().fit(tx[known], ty[known])
+    labels = few_labels(y, 60)
+    labels[np.isin(y, ["north", "east"])] = None
+    labels[:8] = y[:8]
+    alone = DistilledClassifier(**QUICK).fit(x, labels)
+    taught = DistilledClassifier(**QUICK).fit(x, labels, teachers={"partial": partial})
     assert taught.classes_.tolist() == ["east", "north", "south", "west"]
-    losses = [log_loss(vy, s.predict_proba(vx)) for s in (alone, taught)]
-    assert losses[1] < losses[0] - 0.05
-    assert taught.score(vx, vy) > 0.9
-    assert set(taught.teacher_weights_) == {"first", "rest"}
-    assert min(taught.teacher_weights_.values()) > 0.1
+    between = np.isin(vy, ["north", "east"])
+
+    def right(student):
+        probs = student.predict_proba(vx[between])[:, :2]
+        return (student.classes_[:2][probs.argmax(1)] == vy[between]).mean()
+
+    assert right(taught) >= right(alone)
+    assert right(taught) > 0.95
+    unseen = few_labels(y, 60)
+    unseen[y == "north"] = None
+    student = DistilledClassifier(**QUICK).fit(x, unseen, teachers=[partial])
+    assert "north" in student.classes_
 
 
 def test_the_power_is_chosen_by_labels_and_the_better_teacher_weighs_more(blobs):
@@ -140,6 +159,8 @@ def test_minus_one_is_a_class_and_labels_with_nan_match_whole_numbers(blobs):
     labels[20:] = np.nan
     student = DistilledClassifier(**QUICK).fit(x, labels, teachers=[teacher])
     assert student.classes_.tolist() == [-1, 1, 2, 3]
+    words = [*y[:20], *[float("nan")] * 280]
+    assert DistilledClassifier(**QUICK).fit(x, words).classes_.tolist() == sorted(number)
     assert student.score(vx, to_numbers(vy)) > 0.9
 
 
@@ -223,12 +244,10 @@ def test_a_teacher_of_numbers_helps_where_labels_are_missing(curve):
     errors = {"alone": np.square(alone.predict(x) - truth).mean()}
     calls = {
         "estimator": process,
-        "pipeline": make_pipeline(StandardScaler(with_std=False, with_mean=False), process),
+        "pipeline": make_pipeline(FunctionTransformer(), process),
         "function": lambda z: (process.predict(z), process.predict(z, return_std=True)[1] ** 2),
         "array": (process.predict(x[:150]), process.predict(x[:150], return_std=True)[1] ** 2),
     }
-    fix = {"pipeline": calls["pipeline"][0].fit(x)}
-    assert fix
     answers = {}
     for name, teacher in calls.items():
         taught = DistilledRegressor(**settings).fit(x[:150], labels, teachers=[teacher])
@@ -245,7 +264,7 @@ def test_a_teacher_of_numbers_helps_where_labels_are_missing(curve):
 
 
 def test_numbers_have_deviations_and_intervals(curve):
-    student = DistilledRegressor(**QUICK | {"mode_steps": 500, "chains": 2})
+    student = DistilledRegressor(**QUICK | {"mode_steps": 500, "weight_scale": 3.0})
     student.fit(curve.x, curve.y[:, 0])
     mean, deviation = student.predict(curve.x, return_std=True)
     assert mean.shape == deviation.shape == (300,)
@@ -319,7 +338,7 @@ def broken(inputs):
         ({"classes": ["north"]}, "two classes or more, but got 1 class, 'north'"),
         ({"classes": ["north", "east"]}, r"among the 2 classes, but got '(south|west)'"),
         ({"y": np.full(300, "north")}, "two classes or more, but got 1 class, 'north'"),
-        ({"y": ["north", 1] * 150}, "Unknown label|class labels of one kind, but got 'north' and"),
+        ({"y": ["north", 1] * 150}, "class labels of one kind, but got 'north' and 1"),
         ({"y": np.array(["a", 1] * 150, dtype=object)}, "one kind, but got 'a' and 1"),
         ({"y": np.full(300, None), "classes": ["a", "b"]}, "a label in y, or teachers, but got n"),
         ({"y": np.where(np.arange(300) < 9, np.inf, 1)}, "of classes, but got infinity"),

@@ -60,9 +60,9 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
             or ``auto``: stacked where 20 labels or more are held out from them, else entropy.
         concentration: Pseudo-observations that the teachers are worth on an example, or ``auto``.
         power: How often each of these counts. A number that is ``auto`` is chosen on a share of
-            the labels, and the student is then trained on all of them; with fewer than ten such
-            labels, and with teachers that are not held out, power is 5 and concentration 1.
-        calibration_fraction: That share, from 0 up to, but not including, 1.
+            the labels, and the student is then trained on all of them; with fewer than 20 labels,
+            and with teachers that are not held out, power is 5 and concentration 1.
+        calibration_fraction: That share, but ten labels or more; 0 chooses nothing.
         engine: Which sampler explores the posterior; ``auto`` is ``hmc`` or ``sghmc``.
         chains: How many, side by side, each from a mode of its own.
         mode_steps: Steps that look for the modes, but one pass over the examples or more.
@@ -206,7 +206,8 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         return answer.lower, answer.upper
 
     def _answer(self, X: Any, level: float = 0.9) -> Predictive:
-        answer = _answer(self, X, level, self.point)
+        point: Any = self.point
+        answer = _answer(self, X, level, point)
         assert isinstance(answer, Predictive)
         return answer
 
@@ -433,9 +434,11 @@ def _prior(
     """The settings with what is ``auto`` chosen on some of the labels, if these can tell."""
     asked = PriorSettings(estimator.weights, estimator.concentration, 1.0, estimator.power)
     known = data.known.nonzero()[:, 0].numpy()
-    n_chosen = round(estimator.calibration_fraction * len(known))
-    settled = "auto" not in (asked.power, asked.concentration)
-    if settled or teachers is None or not teachers.held_out or n_chosen < _FEWEST:
+    share = estimator.calibration_fraction
+    n_chosen = max(round(share * len(known)), _FEWEST)
+    settled = "auto" not in (asked.power, asked.concentration) or share == 0
+    few = n_chosen > max(share, 0.5) * len(known)
+    if settled or few or teachers is None or not teachers.held_out:
         return asked
     aside = np.sort(np.random.default_rng(seed).permutation(known)[:n_chosen])
     rest = data.subset(np.setdiff1d(np.arange(len(data)), aside))
@@ -569,7 +572,9 @@ def _is_missing(value: object) -> bool:
 def _class_labels(y: Any, n_rows: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """The labels that are known, and which rows have them."""
     _refuse_none(y)
-    labels = column_or_1d(y, warn=True, dtype=None)
+    if isinstance(y, list | tuple):  # NumPy would write NaN among strings as "nan"
+        y = np.array(y, dtype=object)
+    labels = column_or_1d(y, warn=True)
     check_consistent_length(np.empty(n_rows), labels)
     if labels.dtype.kind not in "fO":
         check_classification_targets(labels)
@@ -628,14 +633,8 @@ def _classes(labels: NDArray[Any], given: Any, classes: ArrayLike | None) -> NDA
 def _target_numbers(y: Any, n_rows: int) -> Floats:
     """Targets, shape (example,) or (example, target), NaN where missing."""
     _refuse_none(y)
-    numbers = check_array(
-        y,
-        dtype=np.float64,
-        ensure_2d=False,
-        ensure_all_finite="allow-nan",
-        input_name="y",
-        ensure_min_samples=0,
-    )
+    options: Any = {"dtype": np.float64, "ensure_all_finite": "allow-nan", "input_name": "y"}
+    numbers = check_array(y, ensure_2d=False, **options)
     check_consistent_length(np.empty(n_rows), numbers)
     return numbers
 
@@ -715,8 +714,9 @@ def _table(name: str, teacher: Any, rows: _Rows) -> TeacherTable:
             if hasattr(teacher, part)
         }
         declared = {"held_out": rows.held_out} | optional
-        pair = said if getattr(teacher, "variance", False) else (said, None)
-        return _made(name, *pair, rows, teacher.kind, tuple(teacher.classes), **declared)
+        mean, variance = said if getattr(teacher, "variance", False) else (said, None)
+        columns = tuple(map(_class_name, teacher.classes))
+        return _made(name, mean, variance, rows, teacher.kind, columns, **declared)
     if rows.family == "regression":
         return _regression_table(name, teacher, rows)
     if hasattr(teacher, "predict_proba"):
@@ -750,13 +750,14 @@ def _regression_table(name: str, teacher: Any, rows: _Rows) -> TeacherTable:
             said = (said[0], np.square(said[1]))
     else:
         said = _ask(name, teacher, rows) if callable(teacher) else teacher
-    pair = said if isinstance(said, tuple) else (said, None)
-    if len(pair) != 2:
+    parts = said if isinstance(said, tuple) else (said, None)
+    if len(parts) != 2:
         raise InputError(
             f"Expected means, or a tuple (mean, variance), from teacher {name!r}, but got "
-            f"{len(pair)} parts. Return one of these."
+            f"{len(parts)} parts. Return one of these."
         )
-    return _made(name, *pair, rows, "mean", rows.columns, held_out=rows.held_out)
+    mean, variance = parts
+    return _made(name, mean, variance, rows, "mean", rows.columns, held_out=rows.held_out)
 
 
 def _knows_its_deviation(teacher: Any) -> bool:
