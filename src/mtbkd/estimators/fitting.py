@@ -1,0 +1,213 @@
+"""What both estimators do: settings, inputs, distillation, answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from numbers import Integral, Real
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from mtbkd.data import Dataset, make_dataset
+from mtbkd.distill import Posterior, distill, pick_device
+from mtbkd.estimators.asking import Rows, ask_all
+from mtbkd.inference.engines import METHODS, SamplerSettings
+from mtbkd.inference.run import MapSettings
+from mtbkd.learning import (
+    PriorSettings,
+    Rule,
+    choose_prior,
+    choose_units,
+    choose_weighting,
+    observation_of,
+    training_set,
+)
+from mtbkd.outputs import TeacherOutputs
+from mtbkd.predictive import Answer
+from mtbkd.student import make_student
+from mtbkd.types import InputError
+
+Floats = NDArray[np.float64]
+EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"]
+
+_MODE_BATCH, _BATCH = 64, 256
+_FEWEST = 10  # labels that can choose the power
+
+
+def fit_student(
+    estimator: Any,
+    inputs: Floats,
+    labels: NDArray[Any],
+    rows: Rows,
+    given: Mapping[str, Any] | TeacherOutputs | None,
+) -> None:
+    """Standardise, ask the teachers, distil, and leave the fitted attributes behind."""
+    teachers = None if given is None else ask_all(given, rows)
+    estimator.input_mean_ = inputs.mean(0)
+    spread = inputs.std(0)
+    tiny = spread <= 1e-12 * np.abs(inputs).max(0)
+    estimator.input_scale_ = np.where(tiny, 1.0, spread)
+    scaled = torch.from_numpy(_standardised(estimator, inputs)).float()
+    data = make_dataset(
+        scaled, labels=labels, classes=rows.columns, ids=rows.ids, family=rows.family, name="X"
+    )
+    if teachers is None:
+        if not data.n_labelled:
+            raise InputError(
+                "Expected a label in y, or teachers, but got neither. Label examples or give "
+                "teachers."
+            )
+        data = data.subset(data.known.nonzero()[:, 0])
+    chance = check_random_state(estimator.random_state)
+    seed = int(chance.randint(2**31 - 1))
+    widths = [inputs.shape[1], *map(int, estimator.hidden)]
+    n_outputs = len(rows.columns) * (2 if rows.family == "regression" else 1)
+    modes = MapSettings(
+        epochs=math.ceil(estimator.mode_steps / math.ceil(len(data) / _MODE_BATCH)),
+        batch_size=_MODE_BATCH,
+    )
+    prior = _prior(estimator, [*widths, n_outputs], data, teachers, modes, seed)
+    estimator.posterior_ = distill(
+        _mlp([*widths, n_outputs]),
+        data,
+        teachers,
+        prior=prior,
+        modes=modes,
+        sampler=SamplerSettings(
+            estimator.engine, estimator.burn_in, estimator.draws, estimator.thinning, _BATCH
+        ),
+        chains=int(estimator.chains),
+        weight_scale=float(estimator.weight_scale),
+        seed=seed,
+        device=estimator.device,
+    )
+    estimator.teacher_weights_ = (
+        {} if teachers is None else _mean_weights(estimator.posterior_, teachers)
+    )
+
+
+def _prior(
+    estimator: Any,
+    widths: list[int],
+    data: Dataset,
+    teachers: TeacherOutputs | None,
+    modes: MapSettings,
+    seed: int,
+) -> PriorSettings:
+    """The settings with what is ``auto`` chosen on some of the labels, if these can tell."""
+    asked = PriorSettings(estimator.weights, estimator.concentration, 1.0, estimator.power)
+    known = data.known.nonzero()[:, 0].numpy()
+    share = estimator.calibration_fraction
+    n_chosen = max(round(share * len(known)), _FEWEST)
+    settled = "auto" not in (asked.power, asked.concentration) or share == 0
+    few = n_chosen > max(share, 0.5) * len(known)
+    if settled or few or teachers is None or not teachers.held_out:
+        return asked
+    aside = np.sort(np.random.default_rng(seed).permutation(known)[:n_chosen])
+    rest = data.subset(np.setdiff1d(np.arange(len(data)), aside))
+    calibration = data.subset(aside)
+    student = make_student(_mlp(widths), weight_scale=float(estimator.weight_scale))
+    student = student.to(pick_device(estimator.device))
+    units = choose_units(rest, teachers, calibration, None)
+    weighting = choose_weighting(asked.weights, rest, teachers, calibration, None, units)
+    training = training_set(student, rest, teachers, weighting, None, units)
+    found = choose_prior(
+        asked, student, training, modes, calibration, seed=seed, out=None, report=None, units=units
+    )
+    return replace(asked, concentration=found.concentration, power=float(found.strength.power))
+
+
+def _mean_weights(posterior: Posterior, teachers: TeacherOutputs) -> dict[str, float]:
+    observation, _ = observation_of(teachers)
+    values = teachers.values if posterior.units is None else _values(posterior, teachers)
+    said = posterior.weighting.apply(values, teachers.mask, teachers.kept, observation)
+    weights = torch.where(teachers.mask, said.log_weights.exp(), 0.0).flatten(1).double().sum(1)
+    counts = teachers.mask.flatten(1).sum(1).clamp_min(1)
+    return dict(zip(teachers.names, (weights / counts).tolist(), strict=True))
+
+
+def _values(posterior: Posterior, teachers: TeacherOutputs) -> torch.Tensor:
+    assert posterior.units is not None
+    return posterior.units.to(torch.device("cpu")).values(teachers.values)
+
+
+def _mlp(widths: list[int]) -> nn.Module:
+    """Linear layers, all zero, with ReLU in between; the global random state is not touched."""
+    layers: list[nn.Module] = []
+    for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
+        linear = nn.utils.skip_init(nn.Linear, n_in, n_out)
+        for parameter in linear.parameters():
+            nn.init.zeros_(parameter)
+        layers += [linear, nn.ReLU()]
+    return layers[0] if len(widths) == 2 else nn.Sequential(*layers[:-1])
+
+
+def predict_rows(estimator: Any, X: Any, level: float, point: Literal["mean", "mode"]) -> Answer:
+    """Predict in double precision, so that a row does not depend on those beside it."""
+    check_is_fitted(estimator)
+    if not 0 < level < 1:
+        raise InputError(f"Expected level between 0 and 1, but got {level}. Give 0.9, say.")
+    inputs = validate_data(estimator, X, reset=False, dtype=np.float64)
+    scaled = torch.from_numpy(_standardised(estimator, np.asarray(inputs)))
+    posterior: Posterior = estimator.posterior_
+    exact = tuple(segment.double() for segment in posterior.samples.segments)
+    samples = replace(posterior.samples, segments=exact)
+    return replace(posterior, samples=samples).predict(scaled, level=level, point=point)
+
+
+def _standardised(estimator: Any, inputs: Floats) -> Floats:
+    return (inputs - estimator.input_mean_) / estimator.input_scale_
+
+
+def fitted_inputs(estimator: Any, X: Any) -> Floats:
+    """Inputs of `fit`, checked; the estimator remembers their number of columns and names."""
+    return np.asarray(validate_data(estimator, X, dtype=np.float64, ensure_min_samples=2))
+
+
+def check_settings(estimator: Any) -> None:
+    """Refuse settings that are none.
+
+    Raises:
+        InputError: With one message for each.
+    """
+    faults = []
+
+    def check(name: str, good: bool, what: str, remedy: str) -> None:
+        if not good:
+            value = getattr(estimator, name)
+            faults.append(f"Expected {name} to be {what}, but got {value!r}. {remedy}")
+
+    def is_number(value: Any, kind: type, above: float = 0) -> bool:
+        return isinstance(value, kind) and not isinstance(value, bool) and value > above
+
+    hidden = estimator.hidden
+    sizes = isinstance(hidden, Sequence) and all(is_number(n, Integral) for n in hidden)
+    check("hidden", sizes, "a tuple of layer sizes above 0", "Give (64,), or () for none.")
+    for name in ("chains", "mode_steps", "burn_in", "draws", "thinning"):
+        good = is_number(getattr(estimator, name), Integral)
+        check(name, good, "a whole number above 0", "Raise it.")
+    good = is_number(estimator.weight_scale, Real)
+    check("weight_scale", good, "a number above 0", "Raise it.")
+    for name in ("concentration", "power"):
+        value = getattr(estimator, name)
+        good = is_number(value, Real) or (isinstance(value, str) and value == "auto")
+        check(name, good, "'auto' or a number above 0", "Give one of these.")
+    share = estimator.calibration_fraction
+    good = is_number(share, Real, -1) and 0 <= share < 1
+    check("calibration_fraction", good, "from 0 up to, but not including, 1", "Give 0.2, say.")
+    for name, choices in {
+        "weights": get_args(Rule),
+        "engine": ("auto", *METHODS),
+        "point": ("mean", "mode"),
+    }.items():
+        good = getattr(estimator, name, choices[0]) in choices
+        check(name, good, f"one of {', '.join(choices)}", "Choose one of them.")
+    if faults:
+        raise InputError(*faults)

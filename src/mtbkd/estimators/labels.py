@@ -1,0 +1,116 @@
+"""Class labels and targets as scikit-learn is given them, some of them missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import check_array, check_consistent_length, column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
+
+from mtbkd.types import InputError
+
+
+def _refuse_none(y: Any) -> None:
+    if y is None:
+        raise InputError(
+            "Expected labels, since fit requires y to be passed, but the target y is None. Give "
+            "labels, NaN where they are missing."
+        )
+
+
+def _is_missing(value: object) -> bool:
+    absent = value is None or type(value).__name__ in ("NAType", "NaTType")
+    return absent or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
+
+
+def class_labels(y: Any, n_rows: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The labels that are known, and which rows have them."""
+    _refuse_none(y)
+    if isinstance(y, list | tuple):  # NumPy would write NaN among strings as "nan"
+        y = np.array(y, dtype=object)
+    labels = column_or_1d(y, warn=True)
+    check_consistent_length(np.empty(n_rows), labels)
+    if labels.dtype.kind not in "fO":
+        check_classification_targets(labels)
+        return labels, np.ones(n_rows, dtype=bool)
+    known = np.array([not _is_missing(value) for value in labels.tolist()])
+    labels = labels[known]
+    if labels.dtype.kind == "O":
+        labels = _one_kind(labels.tolist())
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise InputError(
+            "Expected labels of classes, but got infinity. Correct it, or give NaN where missing."
+        )
+    if len(labels):
+        check_classification_targets(labels)
+    return labels, known
+
+
+def _one_kind(values: Sequence[object]) -> NDArray[Any]:
+    """Class labels as an array, unless some are strings and some are not."""
+    words = [isinstance(value, str) for value in values]
+    if any(words) and not all(words):
+        word, other = values[words.index(True)], values[words.index(False)]
+        raise InputError(
+            f"Expected class labels of one kind, but got {word!r} and {other!r}. Make all of them "
+            "strings, or none."
+        )
+    return np.asarray(values)
+
+
+def class_name(label: object) -> str:
+    """The same name for 1 and 1.0, since labels with NaN among them are floats."""
+    whole = isinstance(label, float | np.floating) and float(label).is_integer()
+    return str(int(label)) if whole else str(label)  # type: ignore[call-overload]
+
+
+def all_classes(labels: NDArray[Any], given: Any, classes: ArrayLike | None) -> NDArray[Any]:
+    """All classes, sorted: those that were given, or those of labels and of classifiers."""
+    if classes is not None:
+        every = np.asarray(classes).ravel().tolist()
+    else:
+        every = labels.tolist()
+        asked = given.values() if isinstance(given, Mapping) else ()
+        for teacher in asked:
+            own = getattr(teacher, "classes_", ())
+            every += [] if isinstance(own, list) else np.asarray(own).tolist()
+    found = np.unique(_one_kind(every)) if len(every) else np.empty(0)
+    if len(found) < 2:
+        raise InputError(
+            f"Expected two classes or more, but got {len(found)} class"
+            f"{''.join(f', {c!r}' for c in found.tolist())}. Label an example of another class, or "
+            "name them all in classes."
+        )
+    return found
+
+
+def target_numbers(y: Any, n_rows: int) -> NDArray[np.float64]:
+    """Targets, shape (example,) or (example, target), NaN where missing."""
+    _refuse_none(y)
+    options: Any = {"dtype": np.float64, "ensure_all_finite": "allow-nan", "input_name": "y"}
+    numbers = check_array(y, ensure_2d=False, **options)
+    check_consistent_length(np.empty(n_rows), numbers)
+    return numbers
+
+
+def target_names(
+    y: Any, numbers: NDArray[np.float64], targets: Sequence[object] | None
+) -> tuple[str, ...]:
+    """Names given, or those of ``y``, or numbered ones."""
+    n_targets = 1 if numbers.ndim == 1 else numbers.shape[1]
+    if targets is not None:
+        names = (targets,) if isinstance(targets, str) else tuple(targets)
+        if len(names) != n_targets:
+            raise InputError(
+                f"Expected {n_targets} names of targets, but got {len(names)}. Name each column "
+                "of y."
+            )
+        return tuple(map(str, names))
+    if hasattr(y, "columns"):
+        return tuple(map(str, y.columns))
+    if getattr(y, "name", None) is not None:
+        return (str(y.name),)
+    return ("y",) if n_targets == 1 else tuple(f"y{t}" for t in range(n_targets))
