@@ -46,10 +46,10 @@ from mtbkd.inference.chains import chain_generators  # noqa: E402
 from mtbkd.inference.engines import make_plan  # noqa: E402
 from mtbkd.inference.run import find_modes, sample  # noqa: E402
 from mtbkd.inference.step_size import largest_curvature, start_direction  # noqa: E402
-from mtbkd.learning import choose_weighting, training_set  # noqa: E402
 from mtbkd.posterior import posterior_gradient  # noqa: E402
 from mtbkd.recipes import find_recipe  # noqa: E402
 from mtbkd.student import Student, make_student  # noqa: E402
+from mtbkd.weighing import choose_weighting, training_set  # noqa: E402
 
 CHAINS, THINNING, IMAGES, CHUNK = 8, 20, 100, 5
 

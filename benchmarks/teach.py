@@ -2,11 +2,11 @@
 
     python benchmarks/teach.py
 
-The teachers are MLPs 64-256-10 and 64-1024-10 on one thread, the first the fastest that anyone would
-label with, so what the shards, hashes and checks cost shows; it is printed in microseconds for each row too, since it
-does not grow with the teacher. Times are CPU time. The ids are checked once, before, with the
-data. Rounds of both alternate in one run; the figure that counts is the median of the ratios of
-their throughputs.
+The teachers are MLPs 64-256-10 and 64-1024-10 on one thread, the first the fastest that anyone
+would label with, so what the shards, hashes and checks cost shows; it is printed in microseconds
+for each row too, since it does not grow with the teacher. Times are CPU time. The ids are checked
+once, before, with the data. Rounds of both alternate in one run; the figure that counts is the
+median of the ratios of their throughputs.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import torch
 import mtbkd
 from mtbkd.distill import load_posterior
 from mtbkd.influence import by_class, responsibilities
-from mtbkd.learning import training_set
+from mtbkd.weighing import training_set
 
 CLASSES = ("left", "right")
 QUICK = {

@@ -10,9 +10,10 @@ from torch import nn
 from mtbkd.evidence import disagreement_evidence, power_of
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.run import MapSettings, find_modes
-from mtbkd.learning import PriorSettings, choose_prior
+from mtbkd.learning import choose_prior
 from mtbkd.recipes.base import mlp
 from mtbkd.recipes.synthetic import SCENARIOS, make_world
+from mtbkd.settings import PriorSettings
 from mtbkd.student import make_student
 from mtbkd.types import InputError
 from mtbkd.weights import uniform_weights

@@ -20,19 +20,19 @@ from mtbkd.inference.batches import Minibatches, Prior, in_parts
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.run import MapSettings, find_modes, sample
-from mtbkd.learning import (
-    PriorSettings,
+from mtbkd.outputs import align, make_table
+from mtbkd.posterior import posterior_gradient
+from mtbkd.prior import Strength
+from mtbkd.settings import PriorSettings
+from mtbkd.store import hash_tensor, load_outputs, save_outputs, save_rows
+from mtbkd.student import make_student
+from mtbkd.weighing import (
     cached_features,
     choose_units,
     choose_weighting,
     observation_of,
     training_set,
 )
-from mtbkd.outputs import align, make_table
-from mtbkd.posterior import posterior_gradient
-from mtbkd.prior import Strength
-from mtbkd.store import hash_tensor, load_outputs, save_outputs, save_rows
-from mtbkd.student import make_student
 
 N, INPUTS, CHAINS = 150, 5, 2
 IDS = tuple(f"x{i}" for i in range(N))
@@ -333,7 +333,7 @@ def test_a_tensor_is_hashed_in_pieces_whatever_its_strides(shape, monkeypatch):
 
 
 def test_frozen_features_are_written_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("mtbkd.learning._FEATURES", 64)
+    monkeypatch.setattr("mtbkd.weighing._FEATURES", 64)
     data, _ = material("classes")
     student = make_student(network("classes"), sampled="2.*", example=data.inputs[:2])
     assert student.frozen is not None

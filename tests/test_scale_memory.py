@@ -27,7 +27,7 @@ from mtbkd.distill import distill
 from mtbkd.inference import batches
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.run import MapSettings
-from mtbkd.learning import PriorSettings
+from mtbkd.settings import PriorSettings
 from mtbkd.store import load_outputs
 
 def own():

@@ -7,8 +7,6 @@ from mtbkd.distill import distill as distill
 from mtbkd.distill import load_posterior as load_posterior
 from mtbkd.inference.engines import SamplerSettings as SamplerSettings
 from mtbkd.inference.run import MapSettings as MapSettings
-from mtbkd.learning import PAPER as PAPER
-from mtbkd.learning import PriorSettings as PriorSettings
 from mtbkd.outputs import TeacherOutputs as TeacherOutputs
 from mtbkd.outputs import align as align
 from mtbkd.outputs import make_table as make_table
@@ -16,6 +14,17 @@ from mtbkd.outputs import make_top_table as make_top_table
 from mtbkd.predictive import LabelPredictive as LabelPredictive
 from mtbkd.predictive import NumberPredictive as NumberPredictive
 from mtbkd.predictive import Predictive as Predictive
+from mtbkd.settings import PAPER as PAPER
+from mtbkd.settings import PriorSettings as PriorSettings
 from mtbkd.types import InputError as InputError
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """The estimators, which need scikit-learn, only when they are asked for."""
+    if name in ("DistilledClassifier", "DistilledRegressor"):
+        from mtbkd import estimators
+
+        return getattr(estimators, name)
+    raise AttributeError(f"module 'mtbkd' has no attribute {name!r}")

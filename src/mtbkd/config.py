@@ -22,7 +22,7 @@ from pydantic import (
 
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.run import MapSettings
-from mtbkd.learning import PAPER, PriorSettings
+from mtbkd.settings import PAPER, PriorSettings
 from mtbkd.types import Family, InputError
 
 PRESETS: dict[str, PriorSettings] = {"paper": PAPER}

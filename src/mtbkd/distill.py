@@ -17,26 +17,17 @@ from mtbkd.data import Dataset, check_splits
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.engines import Plan, SamplerSettings
 from mtbkd.inference.run import MapSettings, sample
-from mtbkd.learning import (
-    PriorSettings,
-    Report,
-    choose_prior,
-    choose_units,
-    choose_weighting,
-    nobody,
-    progress_of,
-    read_weighting,
-    starting_modes,
-    training_set,
-)
+from mtbkd.learning import Report, choose_prior, progress_of, starting_modes
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Answer, predict
 from mtbkd.prior import Strength
 from mtbkd.samples import PosteriorSamples, load_samples, save_json, save_manifest, save_tensors
+from mtbkd.settings import PriorSettings
 from mtbkd.store import hash_tensor
 from mtbkd.student import Student, make_student
 from mtbkd.types import Family, InputError, check_positive
 from mtbkd.units import Units
+from mtbkd.weighing import choose_units, choose_weighting, nobody, read_weighting, training_set
 from mtbkd.weights import Weighting
 
 

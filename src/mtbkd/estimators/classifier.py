@@ -19,8 +19,8 @@ from mtbkd.estimators.fitting import (
     predict_rows,
 )
 from mtbkd.estimators.labels import all_classes, class_labels, class_name
-from mtbkd.learning import Rule
 from mtbkd.predictive import Predictive
+from mtbkd.settings import Rule
 from mtbkd.types import InputError
 
 

@@ -20,19 +20,13 @@ from mtbkd.distill import Posterior, distill, pick_device
 from mtbkd.estimators.asking import Rows, ask_all
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.run import MapSettings
-from mtbkd.learning import (
-    PriorSettings,
-    Rule,
-    choose_prior,
-    choose_units,
-    choose_weighting,
-    observation_of,
-    training_set,
-)
+from mtbkd.learning import choose_prior
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Answer
+from mtbkd.settings import PriorSettings, Rule
 from mtbkd.student import make_student
 from mtbkd.types import InputError
+from mtbkd.weighing import choose_units, choose_weighting, observation_of, training_set
 
 Floats = NDArray[np.float64]
 EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"]

@@ -18,8 +18,8 @@ from mtbkd.estimators.fitting import (
     predict_rows,
 )
 from mtbkd.estimators.labels import target_names, target_numbers
-from mtbkd.learning import Rule
 from mtbkd.predictive import NumberPredictive
+from mtbkd.settings import Rule
 
 
 class DistilledRegressor(RegressorMixin, BaseEstimator):

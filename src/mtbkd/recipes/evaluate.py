@@ -18,7 +18,6 @@ from mtbkd.diagnostics import Diagnostics, diagnose
 from mtbkd.distill import Posterior
 from mtbkd.inference.engines import METHODS
 from mtbkd.influence import by_class, responsibilities
-from mtbkd.learning import training_set
 from mtbkd.metrics import (
     coverage,
     error_auroc,
@@ -44,6 +43,7 @@ from mtbkd.recipes.stages import Rival
 from mtbkd.samples import save_json, save_tensors
 from mtbkd.tables import prediction_table, write_table
 from mtbkd.types import Family
+from mtbkd.weighing import training_set
 
 _PROBES = 50  # test examples whose log-probabilities are the functions of R-hat and ESS
 

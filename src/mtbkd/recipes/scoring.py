@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtbkd.influence import disagreement, spread_of_means
-from mtbkd.learning import observation_of
 from mtbkd.metrics import label_scores, number_scores, scores
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import draw_outputs, mixture
@@ -16,6 +15,7 @@ from mtbkd.samples import PosteriorSamples
 from mtbkd.student import Student
 from mtbkd.types import Family
 from mtbkd.units import Units
+from mtbkd.weighing import observation_of
 from mtbkd.weights import Weighting, pool_log_probs
 
 Floats = NDArray[np.float64]

@@ -14,13 +14,7 @@ from mtbkd.config import RunConfig
 from mtbkd.data import check_splits
 from mtbkd.distill import Posterior, distill, load_posterior
 from mtbkd.inference.batches import Prior, TrainingSet
-from mtbkd.learning import (
-    Report,
-    cached_features,
-    mode_score,
-    starting_modes,
-    training_set,
-)
+from mtbkd.learning import Report, mode_score, starting_modes
 from mtbkd.observation import OBSERVATIONS
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.prior import Strength
@@ -30,6 +24,7 @@ from mtbkd.samples import PosteriorSamples, save_json
 from mtbkd.store import load_outputs, save_outputs
 from mtbkd.student import Student, widened
 from mtbkd.types import Family, InputError
+from mtbkd.weighing import cached_features, training_set
 from mtbkd.weights import Weighting, pool_log_probs
 
 _WIDENINGS = (1.0, 4.0)
