@@ -232,3 +232,6 @@ def test_recipes_run_predict_and_report(recipe, key, tmp_path, monkeypatch, caps
     assert (code, error) == (0, "")
     assert len((tmp_path / "new.csv").read_text().splitlines()) == 4
     assert call(monkeypatch, capsys, "evaluate", out)[0] == 0
+    code, _, error = call(monkeypatch, capsys, "diagnose", out)
+    assert code == 2
+    assert "Expected a run of classification to diagnose" in error

@@ -93,13 +93,19 @@ def diagnose_run(
         the run's modes, ``rhat_99``, ``rhat_median``, ``ess``, ``ess_median`` and costs.
 
     Raises:
-        InputError: If the run is unfinished, or the reference cannot be made.
+        InputError: If the run is unfinished, or not of classification, or the reference cannot
+            be made.
     """
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
     seed = config.seed + _SEED_SHIFT if seed is None else seed
     _check(engine, factor, seed, config.seed)
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
+    if task.test.family != "classification":
+        raise InputError(
+            f"Expected a run of classification to diagnose, but {out} is one of "
+            f"{task.test.family}. Look at R-hat and the effective sample size in its report."
+        )
     teachers, _ = stages.teach(recipe, config, task, out)
     posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
     training = training_set(
