@@ -216,10 +216,8 @@ def test_cross_validation_asks_estimators_and_tables_with_ids_but_refuses_arrays
         {"teachers": [table], "ids": ids},
     ):
         assert cross_val_score(student, x, y, cv=2, params=params).min() > 0.9
-    with pytest.raises(
-        mtbkd.InputError,
-        match=r"Expected 150 rows from teacher '0: ndarray', one for each row of X, but got 300\.",
-    ):
+    message = r"Expected 150 rows from teacher '0: ndarray', one for each row of X, but got 300\."
+    with pytest.raises(mtbkd.InputError, match=message):
         cross_val_score(student, x, y, cv=2, params={"teachers": [probs]}, error_score="raise")
 
 
