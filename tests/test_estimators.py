@@ -116,6 +116,30 @@ def test_the_power_is_chosen_by_labels_and_the_better_teacher_weighs_more(blobs)
     assert len(chosen) == 2
 
 
+def test_every_sort_of_teacher_is_held_out_only_if_it_says_so(blobs):
+    (tx, ty), (x, y), _ = blobs.teach, blobs.train, blobs.test
+    model = LogisticRegression().fit(tx, ty)
+    said = {"name": "t", "kind": "probs", "classes": model.classes_, "predict": model.predict_proba}
+    for teacher in (model, model.predict_proba, model.predict_proba(x), SimpleNamespace(**said)):
+        for held_out, rule in ((True, "stacked"), (False, "entropy")):
+            student = DistilledClassifier(**QUICK).fit(x, y, teachers=[teacher], held_out=held_out)
+            assert student.posterior_.weighting.rule == rule
+    own = SimpleNamespace(**said, held_out=False)
+    student = DistilledClassifier(**QUICK).fit(x, y, teachers=[own])
+    assert student.posterior_.weighting.rule == "entropy"
+
+
+def test_units_and_zeros_of_inputs_do_not_matter(blobs):
+    (x, y), (vx, _) = blobs.train, blobs.test
+    wide = [np.column_stack([1e6 + 1e3 * part, np.full(len(part), 7.0)]) for part in (x, vx)]
+    plain = [np.column_stack([part, np.zeros(len(part))]) for part in (x, vx)]
+    student = DistilledClassifier(**QUICK).fit(wide[0], y)
+    np.testing.assert_allclose(student.input_mean_, [*(1e6 + 1e3 * x.mean(0)), 7.0])
+    np.testing.assert_allclose(student.input_scale_, [*(1e3 * x.std(0)), 1.0])
+    other = DistilledClassifier(**QUICK).fit(plain[0], y).predict_proba(plain[1])
+    np.testing.assert_allclose(student.predict_proba(wide[1]), other, atol=1e-2)
+
+
 def test_all_sorts_of_teachers_say_the_same(blobs):
     (tx, ty), (x, _), (vx, _) = blobs.teach, blobs.train, blobs.test
     model = LogisticRegression().fit(tx, ty)
@@ -192,10 +216,8 @@ def test_cross_validation_asks_estimators_and_tables_with_ids_but_refuses_arrays
         {"teachers": [table], "ids": ids},
     ):
         assert cross_val_score(student, x, y, cv=2, params=params).min() > 0.9
-    with pytest.raises(
-        mtbkd.InputError,
-        match=r"Expected 150 rows from teacher '0: ndarray', one for each row of X, but got 300\.",
-    ):
+    message = r"Expected 150 rows from teacher '0: ndarray', one for each row of X, but got 300\."
+    with pytest.raises(mtbkd.InputError, match=message):
         cross_val_score(student, x, y, cv=2, params={"teachers": [probs]}, error_score="raise")
 
 
@@ -317,6 +339,9 @@ def test_settings_are_refused_all_at_once(blobs):
     )
 
 
+NINE = np.where(np.arange(300) < 9, np.arange(300.0), np.nan)
+
+
 def broken(inputs):
     raise RuntimeError("out of order")
 
@@ -358,19 +383,13 @@ def test_faults_of_classifiers(blobs, change, message):
         ({"teachers": [(np.ones(300), np.zeros(300))]}, "Expected variances of teacher '0: tuple'"),
         ({"y": np.full(300, np.nan)}, "a label in y, or teachers, but got neither"),
         ({"y": np.full(300, 2.0)}, "labels of the target 'y' that differ"),
+        ({"teachers": [lambda x: x], "y": NINE}, "10 labels or more to estimate the variance of"),
         ({"targets": ["a", "b"]}, "Expected 1 names of targets, but got 2"),
     ],
 )
 def test_faults_of_regressors(curve, change, message):
     with pytest.raises(mtbkd.InputError, match=message):
         DistilledRegressor(**QUICK).fit(curve.x, **{"y": curve.y[:, 0]} | change)
-
-
-def test_a_teacher_without_variance_needs_ten_labels(curve):
-    labels = np.where(np.arange(300) < 9, curve.y[:, 0], np.nan)
-    teacher = LinearRegression().fit(curve.x, curve.y[:, 0])
-    with pytest.raises(mtbkd.InputError, match="10 labels or more to estimate the variance of"):
-        DistilledRegressor(**QUICK).fit(curve.x, labels, teachers=[teacher])
 
 
 def test_every_snippet_of_the_guide_runs(capsys):
