@@ -98,8 +98,8 @@ def pool_of(
     """The teachers' weighted pool, and how much the teachers disagree.
 
     Returns:
-        ``probs`` (example, class or label), or ``means``, ``sds`` and ``weights`` (teacher,
-        example, target); and the weighted Jensen-Shannon divergence in nats, (example,) or
+        ``probs`` (example, class or label), flat where no teacher says anything, or ``means``,
+        ``sds`` and ``weights`` (teacher, example, target); and the weighted Jensen-Shannon divergence in nats, (example,) or
         (example, label), or the weighted variance of means, (example, target).
     """
     observation, _ = observation_of(outputs)
@@ -114,8 +114,11 @@ def pool_of(
         even = torch.full_like(said.log_weights, 1 / len(outputs.names))
         weights = torch.where(silent, even, said.log_weights.exp()).double()
         return {"means": means, "sds": spreads, "weights": weights}, apart.double().square()
+    heard = outputs.mask.any(0)
     pool = pool_log_probs(said.log_weights, complete, said.nobody).exp().double()
-    quarrel = disagreement(said.log_weights, complete).double()
+    pool = torch.where(heard.unsqueeze(-1), pool, 1 / pool.shape[-1])
+    trusted = torch.log_softmax(said.log_weights.masked_fill(~heard, 0.0), 0)
+    quarrel = torch.where(heard, disagreement(trusted, complete), 0.0).double()
     return {"probs": pool[..., 1] if outputs.family == "multilabel" else pool}, quarrel
 
 
