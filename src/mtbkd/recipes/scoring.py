@@ -99,8 +99,9 @@ def pool_of(
 
     Returns:
         ``probs`` (example, class or label), flat where no teacher says anything, or ``means``,
-        ``sds`` and ``weights`` (teacher, example, target); and the weighted Jensen-Shannon divergence in nats, (example,) or
-        (example, label), or the weighted variance of means, (example, target).
+        ``sds`` and ``weights`` (teacher, example, target); and the weighted Jensen-Shannon
+        divergence in nats, (example,) or (example, label), or the weighted variance of means,
+        (example, target).
     """
     observation, _ = observation_of(outputs)
     values = _in_units(outputs, units)
