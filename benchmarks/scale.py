@@ -157,7 +157,7 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
         each, which = full.topk(kept, -1)
         rest = torch.log1p(-each.exp().sum(-1, keepdim=True)).clamp_min(-16)
         said = Said(torch.cat([each, rest], -1), weights, which.short(), None, None)
-        terms = top_terms(said, 1.0, 1.0, n_classes)
+        terms = top_terms(said, 1.0, 1.0, 0.0, n_classes)
         batch = Batch(logits, labels, type(terms)(*(part[None] for part in terms)))
         observation = top(n_classes)
         _, _, index, sparse = pulls(batch.terms, log_q)
@@ -168,7 +168,7 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
             slopes.scatter_add_(-1, index, sparse)
 
         parts = {
-            "terms": lambda said=said: top_terms(said, 1.0, 1.0, n_classes),
+            "terms": lambda said=said: top_terms(said, 1.0, 1.0, 0.0, n_classes),
             "gather": lambda i=index: log_q.gather(-1, i),
             "components": lambda b=batch: components(b.terms, log_q),
             "pulls": lambda b=batch: pulls(b.terms, log_q),
@@ -180,9 +180,9 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
         }
         steps |= {f"{name} {kept}": step for name, step in parts.items()}
     dense = categorical()
-    terms = dense.terms(Said(full, weights, None, None, None), 1.0, 1.0)
+    terms = dense.terms(Said(full, weights, None, None, None), 1.0, 1.0, 0.0)
     batch = Batch(logits, labels, type(terms)(*(part[None] for part in terms)))
-    steps["dense terms"] = lambda: dense.terms(Said(full, weights, None, None, None), 1.0, 1.0)
+    steps["dense terms"] = lambda: dense.terms(Said(full, weights, None, None, None), 1.0, 1.0, 0.0)
     steps["dense value and slope"] = lambda: dense.value_and_slope(logits, batch, Strength())
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(ROUNDS):
