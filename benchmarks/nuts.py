@@ -47,7 +47,7 @@ from mtbkd.inference.engines import make_plan  # noqa: E402
 from mtbkd.inference.run import find_modes, sample  # noqa: E402
 from mtbkd.inference.step_size import largest_curvature, start_direction  # noqa: E402
 from mtbkd.posterior import posterior_gradient  # noqa: E402
-from mtbkd.recipes import find_recipe  # noqa: E402
+from mtbkd.recipes import digits  # noqa: E402
 from mtbkd.student import Student, make_student  # noqa: E402
 from mtbkd.weighing import choose_weighting, training_set  # noqa: E402
 
@@ -77,10 +77,10 @@ class Run(NamedTuple):
 
 
 def problem(seed: int) -> Problem:
-    recipe = find_recipe("digits")
+    recipe = digits.RECIPE
     config = build_config(recipe.defaults, [f"seed={seed}"])
     task = recipe.load(config, Path("."))
-    teachers, _ = recipe.teach(config, task)
+    teachers, _ = digits.teach(config, task)
     module = recipe.network(config, task.train.inputs, len(task.train.classes))
     student = make_student(
         module, weight_scale=config.student.weight_scale, example=task.train.inputs[:2]

@@ -13,6 +13,9 @@ from mtbkd.config import RunConfig
 from mtbkd.data import Dataset
 from mtbkd.outputs import TeacherOutputs
 
+Costs = dict[str, dict[str, float]]
+"""Teacher to what it costs: ``parameters`` and ``ms_per_example``, as far as known."""
+
 
 @dataclass(frozen=True)
 class Task:
@@ -93,12 +96,12 @@ class Recipe:
     needs: str
     defaults: dict[str, Any]
     load: Callable[[RunConfig, Path], Task]
-    teach: Callable[[RunConfig, Task], tuple[TeacherOutputs, dict[str, dict[str, float]]]]
     network: Callable[[RunConfig, Tensor, int], nn.Module]
-    read: Callable[[Path], tuple[tuple[str, ...], Tensor]]
+    teach: Callable[[RunConfig, Task], tuple[TeacherOutputs, Costs]] | None = None
+    read: Callable[[Path], tuple[tuple[str, ...], Tensor]] | None = None
     scenarios: tuple[str, ...] = ()
     read_as: Callable[[RunConfig, Path, Path], tuple[tuple[str, ...], Tensor]] | None = None
-    label: Callable[[RunConfig, Task, Path, Labelling], dict[str, dict[str, float]]] | None = None
+    label: Callable[[RunConfig, Task, Path, Labelling], Costs] | None = None
     template: str | None = None
 
 

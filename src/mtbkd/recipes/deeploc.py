@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
-from mtbkd.recipes.base import Recipe, Task, mlp
+from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.recipes.proteins.features import feature_names, sequence_features, standardisation
 from mtbkd.samples import save_tensors
 from mtbkd.types import InputError
@@ -52,8 +52,6 @@ _CLIP = 5.0
 # training proteins.
 _QUIET = ("composition_quarter", "profile", "motif")
 _HALF_QUIET = ("membrane", "richest", "disorder", "charge1", "charge2", "charge5")
-
-Costs = dict[str, dict[str, float]]
 
 
 class Standardise(nn.Module):

@@ -25,11 +25,10 @@ from torch import Tensor, nn
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
-from mtbkd.recipes.base import Recipe, Task, mlp
+from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.recipes.tabular import read_numbers
 
 Floats = NDArray[np.float64]
-Costs = dict[str, dict[str, float]]
 
 TARGETS = ("progression",)
 _COLUMNS, _SCALE = 10, 442**-0.5  # the columns are scaled to a sum of squares of 1

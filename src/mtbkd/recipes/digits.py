@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import Kind, TeacherOutputs, align, make_table
-from mtbkd.recipes.base import Recipe, Task, mlp
+from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.recipes.tabular import read_numbers
 
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -40,8 +40,6 @@ SCENARIOS = ("padded", "declared", "half", "20 labels", "50 labels")
 _LEAK = 0.03  # share of the other classes' rows that an expert sees
 
 _KNOWN = {"extra trees 0-4": range(5), "support vectors 5-9": range(5, 10)}
-
-Costs = dict[str, dict[str, float]]
 
 
 class TeacherRows(NamedTuple):

@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
-from mtbkd.recipes.base import Recipe, Task, mlp
+from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.recipes.tabular import read_numbers
 
 Floats = NDArray[np.float32]
-Costs = dict[str, dict[str, float]]
 
 CLASSES = tuple(str(digit) for digit in range(10))
 _WIDTH, _SHIFT = 14, 6

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from mtbkd.config import OwnConfig, RunConfig
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.outputs import TeacherOutputs
 from mtbkd.recipes.base import Labelling, Recipe, Task, mlp
 from mtbkd.recipes.folder import read_json
 from mtbkd.recipes.own_examples import Examples, numeric_columns, read_examples, split_rows
@@ -229,14 +228,6 @@ def _draw(test: Dataset, features: list[str], row: int, shown: list[str]) -> str
     return "<br>".join(lines)
 
 
-def _teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, dict[str, dict[str, float]]]:
-    raise NotImplementedError("the recipe labels into a folder")
-
-
-def _read_new(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    raise NotImplementedError("inputs are read as the run says")
-
-
 RECIPE = Recipe(
     name="own",
     summary="Your examples, your teachers. Classes, several labels or numbers.",
@@ -250,9 +241,7 @@ RECIPE = Recipe(
         "chains": 4,
     },
     load=load,
-    teach=_teach,
     network=network,
-    read=_read_new,
     read_as=read_as,
     label=label,
     template=TEMPLATE,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mtbkd.config import OwnConfig, TeacherConfig, slug
 from mtbkd.outputs import TeacherTable, plan_alignment
-from mtbkd.recipes.base import Labelling
+from mtbkd.recipes.base import Costs, Labelling
 from mtbkd.recipes.folder import read_json
 from mtbkd.recipes.own_examples import Examples
 from mtbkd.samples import save_json
@@ -30,8 +30,6 @@ from mtbkd.teachers.on_ray import label_on_ray
 from mtbkd.teachers.onnx_model import from_onnx
 from mtbkd.teachers.shards import Journal, read_journal
 from mtbkd.types import InputError
-
-Costs = dict[str, dict[str, float]]
 
 _SHARD_ROWS = 4096
 _OVERRIDES = ("held_out", "partial", "class_map", "merge", "top")

@@ -143,10 +143,12 @@ def predict_run(out: Path, source: Path) -> tuple[tuple[str, ...], tuple[str, ..
     config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
     recipe = find_recipe(config.recipe)
     classes = tuple(read_json(out / "teachers" / "manifest.json")["classes"])
-    if recipe.read_as is not None:
+    if recipe.read is not None:
+        ids, inputs = recipe.read(source)
+    elif recipe.read_as is not None:
         ids, inputs = recipe.read_as(config, out / "features", source)
     else:
-        ids, inputs = recipe.read(source)
+        raise ValueError(f"the recipe {recipe.name} reads no new inputs")
     posterior = stages.recall(recipe, config, inputs[:1], classes, out)
     predictive = posterior.predict(inputs, level=config.predict.level, point=config.predict.point)
     return ids, classes, predictive

@@ -18,7 +18,7 @@ from mtbkd.learning import Report, mode_score, starting_modes
 from mtbkd.observation import OBSERVATIONS
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.prior import Strength
-from mtbkd.recipes.base import Labelling, Recipe, Task
+from mtbkd.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.recipes.folder import read_json
 from mtbkd.samples import PosteriorSamples, save_json
 from mtbkd.store import load_outputs, save_outputs
@@ -29,8 +29,6 @@ from mtbkd.weights import Weighting, pool_log_probs
 
 _WIDENINGS = (1.0, 4.0)
 _TIMED, _ROWS = 128, 2**14
-
-Costs = dict[str, dict[str, float]]
 
 
 class Rival(NamedTuple):
@@ -72,11 +70,13 @@ def teach(
     """Train, read or ask the teachers, or take what the folder holds already."""
     folder, costs = out / "teachers", out / "teachers" / "costs.json"
     if not costs.exists():
-        if recipe.label is not None:
-            spent = recipe.label(config, task, folder, labelling)
-        else:
+        if recipe.teach is not None:
             outputs, spent = recipe.teach(config, task)
             save_outputs(folder, outputs)
+        elif recipe.label is not None:
+            spent = recipe.label(config, task, folder, labelling)
+        else:
+            raise ValueError(f"the recipe {recipe.name} has no teachers")
         save_json(costs, spent)
     return load_outputs(folder), read_json(costs)
 
