@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
+from mtbkd.proteins.features import feature_names, sequence_features, standardisation
 from mtbkd.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.recipes.proteins.features import feature_names, sequence_features, standardisation
 from mtbkd.samples import save_tensors
 from mtbkd.types import InputError
 

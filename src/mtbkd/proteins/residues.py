@@ -7,7 +7,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mtbkd.recipes.proteins.scales import TABLE, UNKNOWN, Ints
+from mtbkd.proteins.scales import TABLE, UNKNOWN, Ints
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]

@@ -11,9 +11,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mtbkd.recipes.proteins.motifs import MOTIFS, count_motifs
-from mtbkd.recipes.proteins.residues import Floats, Residues
-from mtbkd.recipes.proteins.scales import (
+from mtbkd.proteins.motifs import MOTIFS, count_motifs
+from mtbkd.proteins.residues import Floats, Residues
+from mtbkd.proteins.scales import (
     CHARGE,
     EISENBERG,
     HYDROPATHY,

@@ -1,0 +1,1 @@
+"""Public data, fetched and checked."""

@@ -1,0 +1,1 @@
+"""Proteins: read from files, as numbers by hand-made features, and through language models."""

@@ -1,1 +1,0 @@
-"""Proteins as numbers: residues, scales, motifs and the features made of them."""
