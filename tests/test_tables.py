@@ -33,7 +33,7 @@ NUMBERS = NumberPredictive(
 
 
 def test_labels_are_those_said_and_uncertainties_are_summed():
-    table = prediction_table(("x", "y"), ("a", "b"), LABELS, {"extra": np.array([7, 8])})
+    table = prediction_table(("x", "y"), ("a", "b"), LABELS, extra={"extra": np.array([7, 8])})
     assert table.column_names == [
         "id", "labels", "total", "aleatoric", "epistemic",
         "prob.a", "prob.b", "lower.a", "lower.b", "upper.a", "upper.b", "extra",

@@ -133,16 +133,24 @@ def distill(target: Target, out: Out = None, overrides: Sets = None, seed: Seed 
 def predict(
     run_dir: RunDir,
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="New inputs, without labels.")],
-    out: Annotated[Path, typer.Option(help="Ends in .parquet, .csv or .jsonl.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Ends in .parquet, .csv or .jsonl; INPUT's name.predictions.parquet by default."
+        ),
+    ] = None,
 ) -> None:
-    """Predict new inputs, with uncertainty."""
+    """Predict new inputs, with intervals, and with the cause where the answer is uncertain."""
+    from mtbkd.console import answers_table
     from mtbkd.recipes import run as recipe_run
     from mtbkd.tables import check_suffix, prediction_table, write_table
 
-    check_suffix(out)
-    ids, classes, predictive = recipe_run.predict_run(run_dir, source)
-    write_table(out, prediction_table(ids, classes, predictive))
-    print(f"{len(ids)} predictions: {out}")
+    path = out or Path(f"{source.name.split('.')[0]}.predictions.parquet")
+    check_suffix(path)
+    found = recipe_run.predict_run(run_dir, source)
+    write_table(path, prediction_table(found.ids, found.classes, found.predictive, found.causes))
+    answers_table(found.ids, found.classes, found.predictive, found.causes)
+    print(f"{len(found.ids)} predictions: {path}")
 
 
 @app.command()

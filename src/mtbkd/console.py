@@ -12,6 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from mtbkd.causes import FLAGS, Causes
+from mtbkd.predictive import Answer, NumberPredictive, Predictive
+
+_SHOWN, _WIDE = 40, 140
+_LIKELY, _UNLIKELY = 3, 0.1
+
 _COLUMNS = {
     "classification": (
         ("accuracy", "accuracy"),
@@ -125,6 +131,50 @@ def _three_digits(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def answers_table(
+    ids: tuple[str, ...], classes: tuple[str, ...], predictive: Answer, causes: Causes
+) -> None:
+    """Print the first answers for people, with intervals and flags, and how many are uncertain."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
+    level = f"{100 * predictive.level:.0f} % interval"
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", f"answer ({level})", "uncertain:"):
+        table.add_column(name, overflow="fold")
+    for row, key in enumerate(ids[:_SHOWN]):
+        table.add_row(key, _answer(classes, predictive, row), causes.flags[row])
+    console.print(table, markup=False, highlight=False)
+    if len(ids) > _SHOWN:
+        print(f"… {len(ids) - _SHOWN:,} more in the file")
+    counts = {flag: causes.flags.count(flag) for flag in FLAGS}
+    told = ", ".join(f"{n:,} {flag}" for flag, n in counts.items() if n)
+    print(f"uncertain: {sum(counts.values()):,} of {len(ids):,}" + (f" ({told})" if told else ""))
+
+
+def _answer(classes: tuple[str, ...], predictive: Answer, row: int) -> str:
+    """The most probable classes, the labels that are more likely than not, or the numbers."""
+    if isinstance(predictive, NumberPredictive):
+        low, high, mean = predictive.lower[row], predictive.upper[row], predictive.mean[row]
+        each = (
+            f"{c} {m:.4g} [{a:.4g}, {b:.4g}]"
+            for c, m, a, b in zip(classes, mean, low, high, strict=True)
+        )
+        return "; ".join(each)
+    probs = predictive.probs[row]
+    order = (-probs).argsort(kind="stable")
+    if isinstance(predictive, Predictive):
+        shown = [i for i in order[:_LIKELY] if probs[i] >= _UNLIKELY or i == order[0]]
+    else:
+        shown = [i for i in order if probs[i] >= 0.5]
+    low, high = predictive.lower[row], predictive.upper[row]
+    each = [f"{classes[i]} {probs[i]:.2f} [{low[i]:.2f}, {high[i]:.2f}]" for i in shown]
+    if each:
+        return "; ".join(each)
+    i = order[0]
+    return f"none; most likely {classes[i]} {probs[i]:.2f} [{low[i]:.2f}, {high[i]:.2f}]"
 
 
 def reference_table(found: dict[str, Any]) -> None:

@@ -99,3 +99,21 @@ def spread_of_means(log_weights: Tensor, values: Tensor) -> Tensor:
     weights, means = log_weights.exp(), values[..., 0]
     centre = (weights * means).sum(0)
     return (weights * (means - centre).square()).sum(0).sqrt()
+
+
+def dissent(log_weights: Tensor, log_probs: Tensor) -> Tensor:
+    """Share of the teachers' weight that answers otherwise than their pool does.
+
+    Args:
+        log_weights: Shape (teacher, ...), -inf for a teacher that says nothing.
+        log_probs: Shape (teacher, ..., class).
+
+    Returns:
+        Shape (...), in [0, 1]: 0 if all give the pool's answer, about a half if two equally trusted
+        teachers give two answers. NaN where fewer than two say anything.
+    """
+    speaks = ~torch.isneginf(log_weights)
+    shares = torch.softmax(log_weights.masked_fill(~speaks.any(0), 0.0), 0)
+    answer = pool_log_probs(log_weights, log_probs).argmax(-1)
+    otherwise = (shares * (log_probs.argmax(-1) != answer)).sum(0)
+    return torch.where(speaks.sum(0) > 1, otherwise, torch.nan)

@@ -12,6 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from mtbkd.causes import Causes
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
 from mtbkd.types import InputError
 
@@ -24,6 +25,7 @@ def prediction_table(
     ids: tuple[str, ...],
     classes: tuple[str, ...],
     predictive: Answer,
+    causes: Causes | None = None,
     extra: dict[str, NDArray[np.generic]] | None = None,
 ) -> pa.Table:
     """One row for each example.
@@ -40,12 +42,17 @@ def prediction_table(
     ``epistemic.T`` for each target T. The last two are standard deviations in units of the target,
     as ``sd`` is: their squares sum to its square.
 
-    The extra columns come last.
+    With causes: ``flag``, why the answer is uncertain, else empty; ``reliable``, the probability
+    that the whole answer is right; ``possible``, the classes or labels of the calibrated set;
+    ``outside``, the share of calibration examples at least as far from the training examples; and
+    ``dissent`` and ``pool``, how much teachers disagree, and how probably their pool is right, on
+    training examples that are answered alike (`mtbkd.causes.Causes`). The extra columns come last.
 
     Args:
         ids: Of the examples.
         classes: Names of the classes, labels or targets.
         predictive: Of these examples: that of classes, of labels or of numbers.
+        causes: Of the same examples.
         extra: More columns, each of shape (example,).
     """
     if isinstance(predictive, Predictive):
@@ -54,6 +61,8 @@ def prediction_table(
         columns = _labels(classes, predictive)
     else:
         columns = _numbers(classes, predictive)
+    if causes is not None:
+        columns |= _causes(classes, causes)
     return pa.table({"id": pa.array(ids)} | columns | (extra or {}))
 
 
@@ -102,6 +111,19 @@ def _numbers(names: tuple[str, ...], predictive: NumberPredictive) -> Columns:
         for i, name in enumerate(names)
         for part, values in parts.items()
     }
+
+
+def _causes(names: tuple[str, ...], causes: Causes) -> Columns:
+    columns: Columns = {"flag": pa.array(causes.flags), "outside": causes.outside}
+    if causes.sets is not None:
+        possible = [[n for n, yes in zip(names, row, strict=True) if yes] for row in causes.sets]
+        columns |= {
+            "reliable": causes.reliable,
+            "possible": pa.array(possible, pa.list_(pa.string())),
+            "dissent": pa.array(causes.dissent, from_pandas=True),
+            "pool": pa.array(causes.pool, from_pandas=True),
+        }
+    return columns
 
 
 def _probabilities(names: tuple[str, ...], predictive: Predictive | LabelPredictive) -> Columns:

@@ -12,7 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtbkd.causes import FLAGS, Causes, find_causes
 from mtbkd.config import RunConfig
+from mtbkd.conformal import whole_coverage
 from mtbkd.data import Dataset
 from mtbkd.diagnostics import Diagnostics, diagnose
 from mtbkd.distill import Posterior
@@ -30,6 +32,7 @@ from mtbkd.metrics import (
 from mtbkd.observation import OBSERVATIONS
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive, Predictive, draw_outputs, mixture
+from mtbkd.recipes import stages
 from mtbkd.recipes.base import Task
 from mtbkd.recipes.scoring import (
     draw_scores,
@@ -68,6 +71,8 @@ def evaluate(
     predictive = posterior.predict(
         test.inputs, level=config.predict.level, point=config.predict.point
     )
+    background = stages.background(config, task, teachers, posterior, out)
+    causes = find_causes(background, posterior.student.features(test.inputs), predictive)
     outputs = teachers.at(test.ids)
     pool, quarrel = pool_of(outputs, posterior.weighting, posterior.units)
     weights, taught, probs = _shares(posterior, task.train, teachers)
@@ -75,7 +80,11 @@ def evaluate(
     chains = _chain_values(posterior, task)
     diagnostics = _diagnose(posterior, chains.pop("functions"))
     table = prediction_table(
-        test.ids, test.classes, predictive, _more_columns(test, quarrel, split, teachers.names)
+        test.ids,
+        test.classes,
+        predictive,
+        causes,
+        _more_columns(test, quarrel, split, teachers.names),
     )
     write_table(out / "predictions.parquet", table)
     save_tensors(
@@ -100,7 +109,8 @@ def evaluate(
             name: draw_scores(*rival, test.inputs, test.labels, test.family, posterior.units)
             for name, rival in rivals.items()
         },
-        "student": _student_scores(posterior, predictive, test),
+        "student": _student_scores(posterior, predictive, causes, test),
+        "flags": _flags(causes, predictive, test),
         "diagnostics": _diagnostic_numbers(diagnostics, posterior),
         "cost": _costs(posterior, costs, milliseconds, seconds),
     }
@@ -164,21 +174,31 @@ def _by_column(shares: Tensor, probs: Tensor, family: Family) -> Tensor:
 
 
 def _student_scores(
-    posterior: Posterior, predictive: Answer, test: Dataset
+    posterior: Posterior, predictive: Answer, causes: Causes, test: Dataset
 ) -> dict[str, float | None]:
     if not isinstance(predictive, Predictive):
         student, samples, units = posterior.student, posterior.samples, posterior.units
         found: dict[str, float | None] = {
             **draw_scores(student, samples, test.inputs, test.labels, test.family, units)
         }
-        if isinstance(predictive, LabelPredictive):
+        if isinstance(predictive, LabelPredictive) and causes.sets is not None:
+            found["set_coverage"] = whole_coverage(causes.sets, test.labels.double().numpy())
+            found["set_size"] = float(causes.sets.sum(1).mean())
             known = ~test.labels.isnan().numpy()
             wrong = (predictive.probs >= 0.5) != (test.labels.numpy() == 1)
             found["error_auroc"] = wrong_auroc(predictive.total[known], wrong[known])
         return found
     labels = test.labels.numpy()
-    sets = predictive.credible_set(0.9)
-    return {
+    sets, calibrated = predictive.credible_set(0.9), causes.sets
+    found = (
+        {}
+        if calibrated is None
+        else {
+            "set_coverage": coverage(calibrated, labels),
+            "set_size": float(calibrated.sum(1).mean()),
+        }
+    )
+    return found | {
         **scores(predictive.probs, labels),
         "coverage_90": coverage(sets, labels),
         "coverage_90_exact": exact_coverage(predictive.probs, labels, 0.9),
@@ -186,6 +206,27 @@ def _student_scores(
         "set_size_90": float(sets.sum(1).mean()),
         "error_auroc": error_auroc(predictive.probs, predictive.total, labels),
     }
+
+
+def _flags(causes: Causes, predictive: Answer, test: Dataset) -> dict[str, dict[str, float | None]]:
+    """How many answers have each flag, and which share of them is right as a whole."""
+    labels = test.labels.numpy()
+    if isinstance(predictive, Predictive):
+        right = predictive.probs.argmax(1) == labels
+    elif isinstance(predictive, LabelPredictive):
+        right = (((predictive.probs >= 0.5) == (labels == 1)) | np.isnan(labels)).all(1)
+    else:
+        right = np.full(len(labels), np.nan)
+    flags, found = np.array(causes.flags), {}
+    for name in ("", *FLAGS):
+        rows = flags == name
+        if rows.any():
+            found[name or "none"] = {
+                "n": int(rows.sum()),
+                "right": _known(float(right[rows].mean())),
+                "expected": _known(float(causes.reliable[rows].mean())),
+            }
+    return found
 
 
 def _shares(

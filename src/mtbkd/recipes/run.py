@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from mtbkd.causes import Causes, find_causes, load_background
 from mtbkd.config import RunConfig
 from mtbkd.distill import Posterior
 from mtbkd.learning import Report
@@ -37,6 +38,23 @@ class _Clock:
         start = perf_counter()
         yield
         self.seconds[name] = round(perf_counter() - start, 3)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Answers on new inputs.
+
+    Attributes:
+        ids: Of the examples.
+        classes: Names of classes, labels or targets.
+        predictive: What the posterior says.
+        causes: Why it is uncertain.
+    """
+
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    predictive: Answer
+    causes: Causes
 
 
 def run(
@@ -108,7 +126,10 @@ def distill(
     open_run(out, config)
     task = stages.load(recipe, config, out)
     teachers, _ = stages.teach(recipe, config, task, out, labelling)
-    return stages.learn(recipe, config, task, teachers, out, report)
+    posterior = stages.learn(recipe, config, task, teachers, out, report)
+    behind, head = stages.on_features(task, posterior, out)
+    stages.background(config, behind, teachers, head, out)
+    return posterior
 
 
 def evaluate_run(out: Path, report: Report | None = None) -> dict[str, Any]:
@@ -134,13 +155,13 @@ def report_run(out: Path) -> Path:
     return out / "report.html"
 
 
-def predict_run(out: Path, source: Path) -> tuple[tuple[str, ...], tuple[str, ...], Answer]:
-    """Predict new inputs with a distilled run.
+def predict_run(out: Path, source: Path) -> Predicted:
+    """Predict new inputs with a distilled run, and say why answers are uncertain.
 
-    Returns:
-        Ids, class names and predictions.
+    Raises:
+        InputError: If the run is not distilled, or the inputs are not what its recipe reads.
     """
-    config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
+    config = read_run(out, "samples/manifest.json", "teachers/manifest.json", stages.BACKGROUND)
     recipe = find_recipe(config.recipe)
     classes = tuple(read_json(out / "teachers" / "manifest.json")["classes"])
     if recipe.read is not None:
@@ -150,5 +171,8 @@ def predict_run(out: Path, source: Path) -> tuple[tuple[str, ...], tuple[str, ..
     else:
         raise ValueError(f"the recipe {recipe.name} reads no new inputs")
     posterior = stages.recall(recipe, config, inputs[:1], classes, out)
-    predictive = posterior.predict(inputs, level=config.predict.level, point=config.predict.point)
-    return ids, classes, predictive
+    features = posterior.student.features(inputs)
+    head = replace(posterior, student=replace(posterior.student, frozen=None))
+    predictive = head.predict(features, level=config.predict.level, point=config.predict.point)
+    causes = find_causes(load_background(out / stages.BACKGROUND), features, predictive)
+    return Predicted(ids, classes, predictive, causes)

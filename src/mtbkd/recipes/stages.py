@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mtbkd.causes import Background, load_background, make_background, save_background
 from mtbkd.config import RunConfig
 from mtbkd.data import check_splits
 from mtbkd.distill import Posterior, distill, load_posterior
@@ -27,6 +28,7 @@ from mtbkd.types import Family, InputError
 from mtbkd.weighing import cached_features, training_set
 from mtbkd.weights import Weighting, pool_log_probs
 
+BACKGROUND = "background.safetensors"
 _WIDENINGS = (1.0, 4.0)
 _TIMED, _ROWS = 128, 2**14
 
@@ -148,6 +150,24 @@ def on_features(task: Task, posterior: Posterior, out: Path) -> tuple[Task, Post
     )
     behind = replace(task, train=train, calibration=calibration, test=test)
     return behind, replace(posterior, student=replace(student, frozen=None))
+
+
+def background(
+    config: RunConfig, task: Task, teachers: TeacherOutputs, posterior: Posterior, out: Path
+) -> Background:
+    """What new examples are compared with, made once for each run."""
+    path = out / BACKGROUND
+    if not path.exists():
+        made = make_background(
+            posterior,
+            task.train,
+            task.calibration,
+            teachers,
+            level=config.predict.level,
+            seed=config.seed,
+        )
+        save_background(path, made)
+    return load_background(path)
 
 
 def baselines(

@@ -1,0 +1,250 @@
+"""Why an answer is uncertain: far from the training examples, disputed, or known to nobody.
+
+New inputs have no teachers, so they are compared with training examples, whose teachers are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mtbkd.conformal import class_bound, class_sets, label_bound, label_sets, tail
+from mtbkd.data import Dataset
+from mtbkd.distill import Posterior
+from mtbkd.influence import dissent
+from mtbkd.outputs import TeacherOutputs
+from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
+from mtbkd.samples import save_tensors
+from mtbkd.types import InputError
+from mtbkd.weighing import observation_of
+from mtbkd.weights import Weighting, pool_log_probs
+
+Floats = NDArray[np.float64]
+
+OUTSIDE = "outside what was trained on"
+DISPUTED = "teachers disagree"
+KNOWN = "teachers know more"
+AMBIGUOUS = "truly ambiguous"
+FLAGS = (OUTSIDE, DISPUTED, KNOWN, AMBIGUOUS)
+_MOST = 2000  # training examples that are kept to compare with
+_NEAREST, _ALIKE = 10, 20
+_RARE, _DISPUTED, _EVEN = 0.02, 0.25, 0.5
+_BATCH = 1024
+_TENSORS = ("features", "answers", "dissent", "reliable", "distances")
+
+
+@dataclass(frozen=True)
+class Background:
+    """What new examples are compared with.
+
+    Attributes:
+        features: Of some training examples, behind the student's frozen part, shape
+            (training example, feature).
+        answers: Roots of the student's probabilities there, shape (training example, column).
+        dissent: Share of the teachers' weight that answers otherwise than their pool, NaN where
+            fewer than two teachers answer, shape (training example,).
+        reliable: Probability that the pool's whole answer is right, NaN where no teacher answers,
+            shape (training example,).
+        distances: Of calibration examples to the nearest training examples, in rising order.
+        level: Of the sets.
+        bound: Of the sets, as in `mtbkd.conformal`; NaN for numbers.
+    """
+
+    features: Tensor
+    answers: Tensor
+    dissent: Tensor
+    reliable: Tensor
+    distances: Tensor
+    level: float
+    bound: float
+
+
+@dataclass(frozen=True)
+class Causes:
+    """Why answers are uncertain.
+
+    Attributes:
+        outside: Share of calibration examples that are at least as far from the training examples,
+            shape (example,).
+        dissent: Mean share of the teachers' weight that answers otherwise than their pool, on the
+            training examples that the student answers most alike, shape (example,); NaN if not
+            known.
+        pool: Mean probability that their pool's whole answer is right, on the same training
+            examples, shape (example,); NaN if not known.
+        reliable: Probability that the whole answer is right, if labels are independent given the
+            input, shape (example,); NaN for numbers.
+        flags: A cause, or nothing where the answer is more likely right than wrong and the example
+            is like the training examples.
+        sets: Classes or labels that are still possible, shape (example, class); none for numbers.
+    """
+
+    outside: Floats
+    dissent: Floats
+    pool: Floats
+    reliable: Floats
+    flags: tuple[str, ...]
+    sets: NDArray[np.bool_] | None
+
+
+def make_background(
+    posterior: Posterior,
+    train: Dataset,
+    calibration: Dataset,
+    teachers: TeacherOutputs,
+    *,
+    level: float,
+    seed: int,
+) -> Background:
+    """Keep what later answers are compared with.
+
+    Args:
+        posterior: Of the student.
+        train: What it learned from; at most 2,000 examples are kept, drawn by the seed.
+        calibration: Labelled examples that it did not learn from.
+        teachers: What they say on the training examples.
+        level: How often sets shall hold the truth.
+        seed: Of the choice of examples.
+    """
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MOST])
+    some = train.subset(chosen)
+    features = _flat(posterior.student.features(some.inputs)).half()
+    held_out = calibration.subset(np.flatnonzero(calibration.known.numpy()))
+    predictive = posterior.predict(held_out.inputs)
+    labels = held_out.labels.numpy()
+    bound = float("nan")
+    if isinstance(predictive, Predictive):
+        bound = class_bound(predictive.probs, labels, level)
+    elif isinstance(predictive, LabelPredictive):
+        bound = label_bound(predictive.probs, labels, level)
+    far = _distances(_flat(posterior.student.features(calibration.inputs)), features.float())
+    return Background(
+        features,
+        _answers(posterior.predict(some.inputs)).float(),
+        *_told(teachers.at(some.ids), posterior.weighting),
+        far.sort().values,
+        level,
+        bound,
+    )
+
+
+def find_causes(background: Background, features: Tensor, predictive: Answer) -> Causes:
+    """Say why the answers on these examples are uncertain.
+
+    An example is *outside* if its mean distance to the ten nearest training examples, behind the
+    student's frozen part, is larger than that of 98 % of the calibration examples. An answer is
+    uncertain if it is more likely wrong than right. The cause is then that *teachers disagree* if
+    they do on the twenty training examples that the student answers most alike (Hellinger
+    distance): if a quarter of their weight is against their pool's answer. If they agree there and
+    their pool is more likely right than wrong, *teachers know more* than the student does, and
+    asking one would help. Otherwise the answer is *truly ambiguous*, as far as anybody knows.
+
+    Args:
+        background: Of the run.
+        features: Of the examples, behind the student's frozen part, shape (example, ...).
+        predictive: The student's answers on them.
+    """
+    far = _distances(_flat(features), background.features.float())
+    outside = tail(far.double().numpy(), background.distances.double().numpy())
+    if isinstance(predictive, NumberPredictive):
+        unknown = np.full(len(outside), np.nan)
+        flags = tuple(OUTSIDE if p <= _RARE else "" for p in outside)
+        return Causes(outside, unknown, unknown, unknown, flags, None)
+    answers = _answers(predictive)
+    against = _expected(background.dissent, background.answers, answers)
+    pool = _expected(background.reliable, background.answers, answers)
+    if isinstance(predictive, LabelPredictive):
+        reliable = np.maximum(predictive.probs, 1 - predictive.probs).prod(1)
+        sets = label_sets(predictive.probs, background.bound)
+    else:
+        reliable = predictive.probs.max(1)
+        sets = class_sets(predictive.probs, background.bound)
+    cause = np.where(np.nan_to_num(pool) >= _EVEN, KNOWN, AMBIGUOUS).astype(object)
+    cause[np.nan_to_num(against) >= _DISPUTED] = DISPUTED
+    cause[reliable >= _EVEN] = ""
+    cause[outside <= _RARE] = OUTSIDE
+    return Causes(outside, against, pool, reliable, tuple(cause.tolist()), sets)
+
+
+def save_background(path: Path, background: Background) -> None:
+    """Write it under a temporary name, then rename."""
+    numbers = torch.tensor([background.level, background.bound], dtype=torch.float64)
+    tensors = {n: getattr(background, n) for n in _TENSORS}
+    save_tensors(path, tensors | {"level_and_bound": numbers})
+
+
+def load_background(path: Path) -> Background:
+    """Read what `save_background` wrote.
+
+    Raises:
+        InputError: If it is incomplete.
+    """
+    try:
+        stored = load_file(str(path))
+        level, bound = stored.pop("level_and_bound").tolist()
+        return Background(**stored, level=level, bound=bound)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"Expected what answers are compared with in {path}, but it is incomplete ({error}). "
+            "Delete it and run `mtbkd distill` on the run directory."
+        ) from None
+
+
+def _flat(features: Tensor) -> Tensor:
+    return features.flatten(1).float().cpu()
+
+
+def _distances(features: Tensor, others: Tensor) -> Tensor:
+    """Mean distance to the nearest of the others, shape (example,)."""
+    nearest = min(_NEAREST, len(others))
+    parts = [
+        torch.cdist(part, others).topk(nearest, largest=False).values.mean(1)
+        for part in features.split(_BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def _answers(predictive: Answer) -> Tensor:
+    """Roots of probabilities, whose distance is Hellinger's up to a factor."""
+    if isinstance(predictive, NumberPredictive):
+        return torch.empty(len(predictive.mean), 0)
+    probs = torch.from_numpy(predictive.probs)
+    if isinstance(predictive, LabelPredictive):
+        probs = torch.cat([probs, 1 - probs], 1)
+    return probs.sqrt()
+
+
+def _told(outputs: TeacherOutputs, weighting: Weighting) -> tuple[Tensor, Tensor]:
+    """The teachers' dissent, and how reliable their pool's answer is, each (example,)."""
+    if outputs.family == "regression":
+        unknown = torch.full((len(outputs.ids),), torch.nan)
+        return unknown, unknown.clone()
+    observation, _ = observation_of(outputs)
+    said = weighting.apply(outputs.values.float(), outputs.mask, outputs.kept, observation)
+    complete = observation.complete(said, weighting.temperature)
+    against = dissent(said.log_weights, complete)
+    sure = pool_log_probs(said.log_weights, complete, said.nobody).amax(-1).exp()
+    sure = sure.masked_fill(torch.isneginf(said.log_weights).all(0), torch.nan)
+    if against.dim() == 2:
+        against = torch.where(against.isnan().all(1), torch.nan, against.nan_to_num().amax(1))
+        sure = torch.where(sure.isnan().all(1), torch.nan, sure.nan_to_num(0.5).prod(1))
+    return against.float(), sure.float()
+
+
+def _expected(values: Tensor, like: Tensor, answers: Tensor) -> Floats:
+    """Mean of what is known on the training examples that are answered most alike."""
+    known = ~values.isnan()
+    values, like = values[known], like[known]
+    if len(values) < _ALIKE:
+        return np.full(len(answers), np.nan)
+    parts = [
+        values[torch.cdist(part.float(), like).topk(_ALIKE, largest=False).indices].mean(1)
+        for part in answers.split(_BATCH)
+    ]
+    return torch.cat(parts).double().numpy()
