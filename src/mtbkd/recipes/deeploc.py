@@ -23,6 +23,7 @@ from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
 from mtbkd.proteins.features import feature_names, sequence_features, standardisation
+from mtbkd.proteins.reading import read_proteins
 from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.samples import save_tensors
 from mtbkd.types import InputError
@@ -126,16 +127,14 @@ def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:
 
 
 def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    """Read new proteins: FASTA, or .csv with the columns ACC (or id) and Sequence.
+    """Read new proteins from FASTA, CSV or Parquet, as `read_proteins` does.
 
     Raises:
-        InputError: If the file is not that.
+        InputError: If the file does not hold proteins.
     """
-    if path.suffix == ".csv":
-        ids, sequences, _ = _read_proteins(path, labelled=False)
-    else:
-        ids, sequences = _read_fasta(path)
-    data = make_dataset(sequence_features(sequences), classes=CLASSES, ids=ids, name=str(path))
+    proteins = read_proteins(path)
+    features = sequence_features(proteins.sequences)
+    data = make_dataset(features, classes=CLASSES, ids=proteins.ids, name=str(path))
     return data.ids, data.inputs
 
 
@@ -189,26 +188,6 @@ def _read_proteins(path: Path, labelled: bool = True) -> tuple[list[str], list[s
         )
     labels = [int(row["Label"]) for row in rows] if labelled else []
     return [row[key] for row in rows], [row["Sequence"].strip() for row in rows], labels
-
-
-def _read_fasta(path: Path) -> tuple[list[str], list[str]]:
-    """Ids (the first word of each header) and sequences."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"Expected proteins in {path}, but got: {error}. Name a file.") from None
-    before, *entries = f"\n{text}".split("\n>")
-    if before.strip() or not entries:
-        raise InputError(
-            f"Expected FASTA in {path}, with a line starting with '>' before each sequence, but "
-            f"got {text[:20]!r}. Mend the file, or name it .csv if it is one."
-        )
-    ids, sequences = [], []
-    for entry in entries:
-        header, _, body = entry.partition("\n")
-        ids.append((header.split() or [f"protein-{len(ids) + 1}"])[0])
-        sequences.append("".join(body.split()))
-    return ids, sequences
 
 
 def _read_numbers(path: Path, skip: int) -> NDArray[np.float64]:
