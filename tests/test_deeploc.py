@@ -75,7 +75,7 @@ def test_a_tiny_run_predicts_new_proteins(data_folder, tmp_path, monkeypatch):
 
 def test_missing_files_are_named(tmp_path):
     config = build_config(deeploc.RECIPE.defaults, [f"data={tmp_path}"])
-    with pytest.raises(InputError, match="data_our_train_sample.csv is missing"):
+    with pytest.raises(InputError, match="train_sample.csv is missing .* data get deeploc --to"):
         deeploc.load(config, tmp_path)
 
 

@@ -142,6 +142,7 @@ def test_no_file_and_no_column(read, tmp_path):
         ("", "the sequence of 'p' is empty"),
         ("--*", "the sequence of 'p' is empty"),
         ("MK-V A*MK*", r"an inner stop codon '\*' at residue 5 of 'p'. Translate the right frame"),
+        ("*MKV", r"an inner stop codon '\*' at residue 1 of 'p'"),
         ("mkv1aa", "but got '1' at residue 4 of 'p'"),
         ("mkvä", "but got 'ä' at residue 4 of 'p'"),
         ("MK/V", "but got '/' at residue 3 of 'p'"),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import html
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
+from mtbkd.downloads import data_root
 from mtbkd.outputs import TeacherOutputs, align, make_table
 from mtbkd.proteins.features import feature_names, sequence_features, standardisation
 from mtbkd.proteins.reading import read_proteins
@@ -145,21 +145,21 @@ def draw(sequence: str) -> str:
 
 
 def data_folder(config: RunConfig) -> Path:
-    """Where the files are: ``data`` of the configuration, or ``$MTBKD_DATA``.
+    """Where the files are: `data_root` says under which folder.
 
     Raises:
         InputError: If they are not there.
     """
-    root = Path(config.data or os.environ.get("MTBKD_DATA", "."))
+    folder = data_root(config.data) / _FOLDER
     wanted = [*_FILES, *(f for pair in _TEACHERS.values() for f in pair)]
-    missing = [name for name in wanted if not (root / _FOLDER / name).exists()]
+    missing = [name for name in wanted if not (folder / name).exists()]
     if missing:
+        to = f" --to {config.data}" if config.data else ""
         raise InputError(
-            f"Expected the paper's protein files in {root / _FOLDER}, but {missing[0]} is missing "
-            f"({len(missing)} such). Set MTBKD_DATA to the folder that holds {_FOLDER}; see "
-            "docs/data.md."
+            f"Expected the paper's protein files in {folder}, but {missing[0]} is missing "
+            f"({len(missing)} such). Run `mtbkd data get deeploc{to}`; see docs/data.md."
         )
-    return root / _FOLDER
+    return folder
 
 
 def _cached_features(sequences: list[str], folder: Path) -> Tensor:
@@ -203,7 +203,7 @@ def _read_numbers(path: Path, skip: int) -> NDArray[np.float64]:
 RECIPE = Recipe(
     name="deeploc",
     summary="Where proteins go in the cell; the paper's files, two protein language models.",
-    needs=f"the folder {_FOLDER} under $MTBKD_DATA or `data` (docs/data.md)",
+    needs="the paper's files: mtbkd data get deeploc (docs/data.md)",
     defaults={
         "recipe": "deeploc",
         "prior": {"concentration": 5.0, "power": 1.0, "discount": 0.0},
