@@ -21,6 +21,8 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(no_args_is_help=False, help="List the built-in recipes.")
 app.add_typer(recipes_app, name="recipes")
+data_app = typer.Typer(no_args_is_help=False, help="List and fetch public data.")
+app.add_typer(data_app, name="data")
 
 _NO_VERDICT = 3
 
@@ -236,6 +238,44 @@ def copy(
             f"Expected to write {path}, but got: {error.strerror}. Choose another place."
         ) from None
     print(path)
+
+
+@data_app.callback(invoke_without_command=True)
+def data(context: typer.Context) -> None:
+    """List public data: sizes, terms, and where it is or would be."""
+    if context.invoked_subcommand is None:
+        data_list()
+
+
+@data_app.command("list")
+def data_list(
+    to: Annotated[Path | None, typer.Option(help="Where to look instead of the default.")] = None,
+) -> None:
+    """List public data: sizes, terms, and where it is or would be."""
+    from mtbkd.downloads import listing
+
+    print(listing(to))
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="A data set of `mtbkd data`.")],
+    to: Annotated[
+        Path | None,
+        typer.Option(help="The folder of all data; $MTBKD_DATA or a folder of yours by default."),
+    ] = None,
+) -> None:
+    """Fetch and check a data set, after printing its terms.
+
+    The same command again goes on where it stopped, and fetches nothing that is there.
+    """
+    from mtbkd.console import Progress
+    from mtbkd.downloads import get, terms
+
+    print(terms(name), flush=True)
+    with Progress() as progress:
+        folder = get(name, to, say=lambda _: None, report=progress.report)
+    print(f"checked: {folder}")
 
 
 def main() -> None:

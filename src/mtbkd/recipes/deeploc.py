@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import html
-import os
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,10 @@ from torch import Tensor, nn
 
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
+from mtbkd.downloads import data_root
 from mtbkd.outputs import TeacherOutputs, align, make_table
 from mtbkd.proteins.features import feature_names, sequence_features, standardisation
+from mtbkd.proteins.reading import read_proteins
 from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.samples import save_tensors
 from mtbkd.types import InputError
@@ -126,16 +127,14 @@ def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:
 
 
 def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    """Read new proteins: FASTA, or .csv with the columns ACC (or id) and Sequence.
+    """Read new proteins from FASTA, CSV or Parquet, as `read_proteins` does.
 
     Raises:
-        InputError: If the file is not that.
+        InputError: If the file does not hold proteins.
     """
-    if path.suffix == ".csv":
-        ids, sequences, _ = _read_proteins(path, labelled=False)
-    else:
-        ids, sequences = _read_fasta(path)
-    data = make_dataset(sequence_features(sequences), classes=CLASSES, ids=ids, name=str(path))
+    proteins = read_proteins(path)
+    features = sequence_features(proteins.sequences)
+    data = make_dataset(features, classes=CLASSES, ids=proteins.ids, name=str(path))
     return data.ids, data.inputs
 
 
@@ -146,21 +145,21 @@ def draw(sequence: str) -> str:
 
 
 def data_folder(config: RunConfig) -> Path:
-    """Where the files are: ``data`` of the configuration, or ``$MTBKD_DATA``.
+    """Where the files are: `data_root` says under which folder.
 
     Raises:
         InputError: If they are not there.
     """
-    root = Path(config.data or os.environ.get("MTBKD_DATA", "."))
+    folder = data_root(config.data) / _FOLDER
     wanted = [*_FILES, *(f for pair in _TEACHERS.values() for f in pair)]
-    missing = [name for name in wanted if not (root / _FOLDER / name).exists()]
+    missing = [name for name in wanted if not (folder / name).exists()]
     if missing:
+        to = f" --to {config.data}" if config.data else ""
         raise InputError(
-            f"Expected the paper's protein files in {root / _FOLDER}, but {missing[0]} is missing "
-            f"({len(missing)} such). Set MTBKD_DATA to the folder that holds {_FOLDER}; see "
-            "docs/data.md."
+            f"Expected the paper's protein files in {folder}, but {missing[0]} is missing "
+            f"({len(missing)} such). Run `mtbkd data get deeploc{to}`; see docs/data.md."
         )
-    return root / _FOLDER
+    return folder
 
 
 def _cached_features(sequences: list[str], folder: Path) -> Tensor:
@@ -191,26 +190,6 @@ def _read_proteins(path: Path, labelled: bool = True) -> tuple[list[str], list[s
     return [row[key] for row in rows], [row["Sequence"].strip() for row in rows], labels
 
 
-def _read_fasta(path: Path) -> tuple[list[str], list[str]]:
-    """Ids (the first word of each header) and sequences."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InputError(f"Expected proteins in {path}, but got: {error}. Name a file.") from None
-    before, *entries = f"\n{text}".split("\n>")
-    if before.strip() or not entries:
-        raise InputError(
-            f"Expected FASTA in {path}, with a line starting with '>' before each sequence, but "
-            f"got {text[:20]!r}. Mend the file, or name it .csv if it is one."
-        )
-    ids, sequences = [], []
-    for entry in entries:
-        header, _, body = entry.partition("\n")
-        ids.append((header.split() or [f"protein-{len(ids) + 1}"])[0])
-        sequences.append("".join(body.split()))
-    return ids, sequences
-
-
 def _read_numbers(path: Path, skip: int) -> NDArray[np.float64]:
     """A table of numbers with or without a header row."""
     try:
@@ -224,7 +203,7 @@ def _read_numbers(path: Path, skip: int) -> NDArray[np.float64]:
 RECIPE = Recipe(
     name="deeploc",
     summary="Where proteins go in the cell; the paper's files, two protein language models.",
-    needs=f"the folder {_FOLDER} under $MTBKD_DATA or `data` (docs/data.md)",
+    needs="the paper's files: mtbkd data get deeploc (docs/data.md)",
     defaults={
         "recipe": "deeploc",
         "prior": {"concentration": 5.0, "power": 1.0, "discount": 0.0},

@@ -1,1 +1,0 @@
-"""Public data, fetched and checked."""
