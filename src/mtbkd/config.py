@@ -272,7 +272,8 @@ class RunConfig(BaseModel):
     Attributes:
         recipe: The built-in recipe that reads the data and the teachers.
         seed: Of everything random.
-        data: A folder, for recipes that read one; ``$MTBKD_DATA`` if not given.
+        data: A folder, for recipes that read one; ``$MTBKD_DATA`` if not given, else where
+            ``mtbkd data get`` puts it.
         scenario: Which variant of the data, for recipes that have several.
         prior: What the teachers are worth; ``paper`` stands for the paper's settings.
         student: The network.

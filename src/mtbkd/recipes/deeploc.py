@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import html
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -133,6 +134,8 @@ def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
         InputError: If the file does not hold proteins.
     """
     proteins = read_proteins(path)
+    for note in proteins.notes:
+        warnings.warn(note, stacklevel=2)
     features = sequence_features(proteins.sequences)
     data = make_dataset(features, classes=CLASSES, ids=proteins.ids, name=str(path))
     return data.ids, data.inputs
