@@ -21,6 +21,7 @@ Report = Callable[[str, int, int], None]
 """Told what is computed, how many proteins are done, and how many there are."""
 
 _LETTERS = re.compile("[A-Z]+")
+_ACCELERATOR_TOKENS, _PROCESSOR_TOKENS = 8192, 2048
 _KEPT_ROWS, _KEPT_SECONDS = 2048, 60.0  # what is lost at most when a run is killed
 _SHOWN = 3
 
@@ -29,7 +30,7 @@ def embed(
     backbone: Backbone,
     sequences: Sequence[str],
     *,
-    max_tokens: int = 8192,
+    max_tokens: int | None = None,
     cache: Path | None = None,
     report: Report | None = None,
 ) -> Tensor:
@@ -43,6 +44,8 @@ def embed(
         backbone: The model.
         sequences: In capital letters.
         max_tokens: Of a batch, padding included; a protein that is longer is a batch of its own.
+            If not given, 8192 on an accelerator and 2048 on a processor, whose caches larger
+            batches overflow.
         cache: A folder where features are kept, see `mtbkd.proteins.cache`; None keeps none. The
             model is not loaded if all features are there.
         report: Called after every batch.
@@ -54,7 +57,10 @@ def embed(
         InputError: If sequences are empty or hold other signs, the model does not fit its files,
             or features cannot be kept.
     """
-    _check(sequences, max_tokens)
+    budget = max_tokens
+    if budget is None:
+        budget = _PROCESSOR_TOKENS if backbone.device.type == "cpu" else _ACCELERATOR_TOKENS
+    _check(sequences, budget)
     keys = [key_of(sequence) for sequence in sequences]
     first = {key: row for row, key in reversed(list(enumerate(keys)))}
     rows = sorted(first.values())
@@ -72,7 +78,7 @@ def embed(
     missing = (~found).nonzero().flatten().tolist()
     if missing and folder is not None:
         _describe(backbone, folder)
-    _fill(backbone, shown, own, missing, features, max_tokens, folder, report)
+    _fill(backbone, shown, own, missing, features, budget, folder, report)
     return features[torch.tensor([place[key] for key in keys], dtype=torch.int64)]
 
 
