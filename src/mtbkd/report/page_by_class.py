@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from mtbkd.report import by_class, figures, figures_classes
 from mtbkd.report.data import Floats, Ints, LabelReportData, ReportData
-from mtbkd.report.verdict_classes import FEWEST
-from mtbkd.report.words import count, is_number, join, number, plural
+from mtbkd.report.sentences import confusion_sentences, spill_sentences
+from mtbkd.report.words import count, is_number, number, plural
 
 MOST, _SINGLE, _SHARE = 24, 30, 0.2
 _PARTS = {
@@ -83,45 +83,6 @@ def section(data: ReportData | LabelReportData) -> Section | None:
     return Section(
         data.noun, plural(data.noun), confusion, left_out, strips, apart, by_number, svgs
     )
-
-
-def confusion_sentences(counts: Ints, names: tuple[str, ...], most: int = 3) -> list[str]:
-    """The largest confusions, and the classes that are taken for another rather than themselves.
-
-    Args:
-        counts: Shape (true, said).
-        names: Of the classes.
-        most: How many of either are named.
-    """
-    found = [
-        f"{names[c.true]} taken for {names[c.said]} ({c.n:,} of {counts[c.true].sum():,} examples)"
-        for c in by_class.largest(counts, most)
-    ]
-    if not found:
-        return ["Nothing is confused: every answer is right."]
-    lost = sorted(by_class.lost(counts, FEWEST), key=lambda c: -c.n)
-    sentences = [f"The largest confusion{'s are' if len(found) > 1 else ' is'} {join(found)}."]
-    sentences += [
-        f"{names[c.true]} is taken for {names[c.said]} more often than for itself ({c.n:,} against "
-        f"{counts[c.true, c.true]:,} of {counts[c.true].sum():,} examples)."
-        for c in lost[:most]
-    ]
-    return sentences
-
-
-def spill_sentences(shares: Floats, names: tuple[str, ...], most: int = 3) -> list[str]:
-    """Where most probability goes to a label that is not true.
-
-    Args:
-        shares: As `by_class.spill` gives them, shape (true, label).
-        names: Of the labels.
-        most: How many pairs are named.
-    """
-    off = np.nan_to_num(shares)
-    np.fill_diagonal(off, 0.0)
-    pairs = [divmod(at, len(off)) for at in np.argsort(-off, axis=None, kind="stable")[:most]]
-    found = [f"{names[i]} to {names[j]} ({off[i, j]:.2f} on average)" for i, j in pairs]
-    return [f"Most probability spills over from {join(found)}."]
 
 
 def _answers(

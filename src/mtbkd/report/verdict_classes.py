@@ -10,10 +10,8 @@ from mtbkd.metrics import reliability
 from mtbkd.report.by_class import confusion, largest, lost
 from mtbkd.report.data import Floats, ReportData
 from mtbkd.report.findings import Finding, flagged_errors, losses, rivals
+from mtbkd.report.sentences import FEWEST
 from mtbkd.report.words import is_number, join, percent, plural
-
-FEWEST = 10
-"""Examples that a class must have to be judged by itself."""
 
 
 def findings(data: ReportData) -> tuple[Finding | None, ...]:
