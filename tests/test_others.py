@@ -15,7 +15,7 @@ from mtbkd.config import build_config
 from mtbkd.data import make_dataset
 from mtbkd.outputs import align, make_table
 from mtbkd.predictive import LabelPredictive, NumberPredictive, Predictive
-from mtbkd.recipes import RECIPES, run, stages
+from mtbkd.recipes import RECIPES, run, show, stages
 from mtbkd.recipes.base import Recipe, Task
 from mtbkd.recipes.others import PARTS, judge_others, of_examples, told_apart
 from mtbkd.types import InputError
@@ -141,6 +141,12 @@ def test_empty_others_are_refused(tmp_path, done):
     recipe = Recipe("digits", "toy", "nothing", DEFAULTS, lambda *_: empty, network, teach)
     with pytest.raises(InputError, match="at least one example in the split `far away`"):
         stages.load(recipe, build_config(DEFAULTS), tmp_path)
+
+
+def test_the_report_takes_each_part_for_what_it_is():
+    stored = {f"other.far.{part}": np.full(2, i) for i, part in enumerate(PARTS)}
+    other = show._other("far", stored)
+    assert (other.total[0], other.aleatoric[0], other.epistemic[0]) == (0, 1, 2)
 
 
 def test_others_and_test_set_change_places():

@@ -9,7 +9,8 @@ import test_report_labels
 import test_report_numbers
 from test_report import Page, changed, make
 
-from mtbkd.report import Others, render, verdict
+from mtbkd.report import Others, page_by_class, render, verdict
+from mtbkd.report.figures_classes import confusion_map
 from mtbkd.report.page_by_class import MOST, section
 from mtbkd.types import InputError
 
@@ -55,6 +56,35 @@ def test_confusion_counts_stand_in_the_cells():
     svg = found.figures["each-epistemic"]
     assert "29 right, 11 wrong" in svg
     assert "40 right, 0 wrong" in svg
+
+
+def test_cells_follow_the_order_of_the_names(monkeypatch):
+    drawn = {}
+
+    def keep(title, shares, counts, names, words):
+        drawn.update(shares=shares, counts=counts, names=names, words=words)
+        return ""
+
+    monkeypatch.setattr(page_by_class.figures_classes, "confusion_map", keep)
+    data = make(n=500, classes=("a", "b", "c", "d", "e"), sharpness=1.0)
+    section(data)
+    answers = data.probs.argmax(1)
+    assert drawn["names"] != sorted(drawn["names"])
+    assert drawn["words"] == ("true class", "taken for")
+    for i, true in enumerate(drawn["names"]):
+        for j, said in enumerate(drawn["names"]):
+            of = data.labels == data.classes.index(true)
+            n = (of & (answers == data.classes.index(said))).sum()
+            assert drawn["counts"][i, j] == n
+            assert drawn["shares"][i, j] == pytest.approx(n / of.sum())
+
+
+def test_the_map_has_rows_down_and_columns_across():
+    counts = np.arange(11, 20).reshape(3, 3)
+    svg = confusion_map("t", counts / counts.sum(1, keepdims=True), counts, "xyz", ("t", "s"))
+    where = re.findall(r'<text [^>]*x="([\d.]+)" y="([\d.]+)"[^>]*>(\d+)</text>', svg)
+    read = sorted((float(y), float(x), int(text)) for x, y, text in where)
+    assert [n for *_, n in read] == list(range(11, 20))
 
 
 def test_words_are_those_of_the_task():

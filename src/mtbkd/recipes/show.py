@@ -71,7 +71,7 @@ def _told_apart(metrics: dict[str, Any]) -> list[str]:
 
 
 def _other(name: str, stored: Arrays) -> Others:
-    return Others(*(stored[f"other.{name}.{part}"] for part in PARTS))
+    return Others(**{part: stored[f"other.{name}.{part}"] for part in PARTS})
 
 
 def _chains(diagnostics: dict[str, Any], stored: Arrays) -> Arrays:
