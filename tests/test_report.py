@@ -16,7 +16,8 @@ from mtbkd.report.verdict_classes import calibration_by_chance
 from mtbkd.types import InputError
 
 SECTIONS = (
-    "verdict", "scores", "calibration", "uncertainty", "taught", "chains", "examples", "asked",
+    "verdict", "scores", "calibration", "uncertainty", "each", "taught", "chains", "examples",
+    "asked",
 )  # fmt: skip
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 
@@ -137,8 +138,8 @@ def test_every_section_in_order():
     places = [text.find(f' id="{section}"') for section in SECTIONS]
     assert min(places) > 0
     assert places == sorted(places)
-    assert text.count("<figure") == text.count("<figcaption") == 8
-    assert text.count('role="img" aria-label="') == text.count("<title>") - 1 == 8
+    assert text.count("<figure") == text.count("<figcaption") == 11
+    assert text.count('role="img" aria-label="') == text.count("<title>") - 1 == 11
 
 
 def test_figures_take_the_pages_colours_and_keep_text():
@@ -165,7 +166,7 @@ def test_names_are_escaped_and_drawings_are_not():
 def test_trust_where_everything_is_good():
     found = verdict(make())
     assert found.level == "trust", found.sentences
-    assert len(found.sentences) == 7
+    assert len(found.sentences) == 8
     assert "can be trusted" in found.headline
 
 

@@ -74,7 +74,7 @@ def test_page_stands_alone_and_has_every_section():
     places = [text.find(f' id="{section}"') for section in SECTIONS]
     assert min(places) > 0
     assert places == sorted(places)
-    assert text.count("<figure") == text.count("<figcaption") == 9
+    assert text.count("<figure") == text.count("<figcaption") == 15
     assert "with 4 labels, each yes or no, seed 0." in text
     assert not re.search("#0[ab]00[0-9a-f]{2}", text)
     assert "nan" not in re.findall(r">([^<]*)<", text)

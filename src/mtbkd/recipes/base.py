@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +28,9 @@ class Task:
         test: What everything is judged on.
         teacher_data: Whatever the recipe's teachers are trained on.
         drawn: Test example to markup that shows it, by position.
+        others: Further inputs by what they are, as "several locations", whose labels do not count:
+            the student's uncertainty is compared with that on the test examples.
+        noun: What a class or label is, in one word, as "location"; by the family if not given.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Task:
     test: Dataset
     teacher_data: Any
     drawn: Callable[[int], str]
+    others: Mapping[str, Dataset] = field(default_factory=dict)
+    noun: str | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:

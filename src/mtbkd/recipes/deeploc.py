@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from mtbkd.config import RunConfig
-from mtbkd.data import make_dataset
+from mtbkd.data import Dataset, make_dataset
 from mtbkd.downloads import data_root
 from mtbkd.outputs import TeacherOutputs, align, make_table
 from mtbkd.proteins.features import feature_names, sequence_features, standardisation
@@ -48,6 +48,7 @@ _TEACHERS = {
     "ESM-2 650M": ("ESM_650M_probs_sample.csv", "ESM_650M_probs_test.csv"),
     "ProtT5": ("T5_probs_sample.csv", "T5_probs_test.csv"),
 }
+_SEVERAL = "data_MuLabel_sub.csv"
 _VALIDATION = 0.2
 _CLIP = 5.0
 # How much a group of features counts, by the start of its name; chosen by cross-validation on the
@@ -104,7 +105,18 @@ def load(config: RunConfig, folder: Path) -> Task:
         everything.subset(np.arange(len(train[0]), len(ids))),
         None,
         lambda row: draw(sequences[len(train[0]) + row]),
+        others=_several_locations(source, folder),
+        noun="location",
     )
+
+
+def _several_locations(source: Path, folder: Path) -> dict[str, Dataset]:
+    """The paper's proteins of two to five locations, if they are there."""
+    if not (source / _SEVERAL).exists():
+        return {}
+    ids, sequences, _ = _read_proteins(source / _SEVERAL, labelled=False)
+    inputs = _cached_features(sequences, folder)
+    return {"several locations": make_dataset(inputs, classes=CLASSES, ids=ids, name=_SEVERAL)}
 
 
 def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:

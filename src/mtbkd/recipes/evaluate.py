@@ -34,6 +34,7 @@ from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive, Predictive, draw_outputs, mixture
 from mtbkd.recipes import stages
 from mtbkd.recipes.base import Task
+from mtbkd.recipes.others import judge_others
 from mtbkd.recipes.scoring import (
     draw_scores,
     draws_of_numbers,
@@ -79,6 +80,7 @@ def evaluate(
     _, split, _ = _shares(posterior, test, teachers)
     chains = _chain_values(posterior, task)
     diagnostics = _diagnose(posterior, chains.pop("functions"))
+    told_apart, beside = judge_others(config, task, posterior, predictive)
     table = prediction_table(
         test.ids,
         test.classes,
@@ -92,6 +94,7 @@ def evaluate(
         {
             **{name: torch.from_numpy(value) for name, value in chains.items()},
             **_shown(posterior, predictive, test, pool, quarrel),
+            **beside,
             "weights_by_class": _by_column(weights, probs, test.family),
             "responsibilities_by_class": _by_column(taught, probs, test.family),
         },
@@ -109,7 +112,7 @@ def evaluate(
             name: draw_scores(*rival, test.inputs, test.labels, test.family, posterior.units)
             for name, rival in rivals.items()
         },
-        "student": _student_scores(posterior, predictive, causes, test),
+        "student": _student_scores(posterior, predictive, causes, test) | told_apart,
         "flags": _flags(causes, predictive, test),
         "diagnostics": _diagnostic_numbers(diagnostics, posterior),
         "cost": _costs(posterior, costs, milliseconds, seconds),

@@ -20,10 +20,12 @@ from mtbkd.outputs import TeacherOutputs
 from mtbkd.recipes import find_recipe
 from mtbkd.recipes.base import Task
 from mtbkd.recipes.folder import read_json
+from mtbkd.recipes.others import PARTS
 from mtbkd.report import (
     Example,
     LabelReportData,
     NumberReportData,
+    Others,
     ReportData,
     Shown,
     render,
@@ -53,10 +55,23 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
         "trace": stored["trace"],
         "warnings": tuple(metrics["diagnostics"]["warnings"]),
     }
+    if task.test.family != "regression":
+        shared["others"] = {name: _other(name, stored) for name in _told_apart(metrics)}
+        if task.noun is not None:
+            shared["noun"] = task.noun
     make = {"multilabel": _of_labels, "regression": _of_numbers}.get(task.test.family, _of_classes)
     partial = out / ".report.html.partial"
     partial.write_text(render(make(shared, task, teachers, stored, out)), encoding="utf-8")
     partial.rename(out / "report.html")
+
+
+def _told_apart(metrics: dict[str, Any]) -> list[str]:
+    """What inputs beside the test set are called; none in runs that were made without them."""
+    return list(metrics["student"].get("others", {}))
+
+
+def _other(name: str, stored: Arrays) -> Others:
+    return Others(**{part: stored[f"other.{name}.{part}"] for part in PARTS})
 
 
 def _chains(diagnostics: dict[str, Any], stored: Arrays) -> Arrays:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mtbkd.causes import Background, load_background, make_background, save_background
 from mtbkd.config import RunConfig
-from mtbkd.data import check_splits
+from mtbkd.data import Dataset, check_splits
 from mtbkd.distill import Posterior, distill, load_posterior
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.learning import Report, mode_score, starting_modes
@@ -58,7 +58,8 @@ def load(recipe: Recipe, config: RunConfig, out: Path) -> Task:
     """The recipe's data, none of its splits empty."""
     check_scenario(recipe, config)
     task = recipe.load(config, out / "features")
-    check_splits(train=task.train, calibration=task.calibration, test=task.test)
+    splits = {"train": task.train, "calibration": task.calibration, "test": task.test}
+    check_splits(**{**task.others, **splits})
     return task
 
 
@@ -144,11 +145,17 @@ def on_features(task: Task, posterior: Posterior, out: Path) -> tuple[Task, Post
     student = posterior.student
     if student.frozen is None:
         return task, posterior
-    train, calibration, test = (
-        replace(split, inputs=cached_features(student, split.inputs, out).cpu())
-        for split in (task.train, task.calibration, task.test)
+
+    def behind_it(split: Dataset) -> Dataset:
+        return replace(split, inputs=cached_features(student, split.inputs, out).cpu())
+
+    behind = replace(
+        task,
+        train=behind_it(task.train),
+        calibration=behind_it(task.calibration),
+        test=behind_it(task.test),
+        others={name: behind_it(other) for name, other in task.others.items()},
     )
-    behind = replace(task, train=train, calibration=calibration, test=test)
     return behind, replace(posterior, student=replace(student, frozen=None))
 
 

@@ -3,6 +3,7 @@
 from mtbkd.report.data import Example as Example
 from mtbkd.report.data import LabelReportData as LabelReportData
 from mtbkd.report.data import NumberReportData as NumberReportData
+from mtbkd.report.data import Others as Others
 from mtbkd.report.data import ReportData as ReportData
 from mtbkd.report.data import Shown as Shown
 from mtbkd.report.page import render as render

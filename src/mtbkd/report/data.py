@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,21 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Others:
+    """The student's uncertainty about inputs beside the test set, in nats.
+
+    Attributes:
+        total: Shape (example,); of several labels the sum over them.
+        aleatoric: Likewise.
+        epistemic: Likewise.
+    """
+
+    total: Floats
+    aleatoric: Floats
+    epistemic: Floats
+
+
+@dataclass(frozen=True)
 class ReportData:
     """Everything a report shows.
 
@@ -70,6 +86,8 @@ class ReportData:
             (chain, draw).
         examples: The most uncertain first.
         warnings: In sentences.
+        noun: What a class is, in one word.
+        others: Inputs beside the test set, by what they are.
     """
 
     title: str
@@ -91,6 +109,8 @@ class ReportData:
     trace: Floats
     examples: tuple[Example, ...]
     warnings: tuple[str, ...]
+    noun: str = "class"
+    others: Mapping[str, Others] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,6 +163,8 @@ class LabelReportData:
         trace: As in `ReportData`.
         examples: The most uncertain first.
         warnings: In sentences.
+        noun: What a label is, in one word.
+        others: Inputs beside the test set, by what they are.
     """
 
     title: str
@@ -164,6 +186,8 @@ class LabelReportData:
     trace: Floats
     examples: tuple[Shown, ...]
     warnings: tuple[str, ...]
+    noun: str = "label"
+    others: Mapping[str, Others] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -282,6 +306,15 @@ def check(data: AnyReportData) -> None:
         for name, shape in expected.items()
         if got[name] is not None and got[name].shape != shape
     ]
+    others = {} if isinstance(data, NumberReportData) else data.others
+    for name, other in others.items():
+        lengths = [len(part) for part in (other.total, other.aleatoric, other.epistemic)]
+        if len(set(lengths)) > 1 or not lengths[0]:
+            faults.append(
+                f"Expected the uncertainties of {name!r} for the same examples, but got "
+                f"{lengths[0]}, {lengths[1]} and {lengths[2]} of them. Make the report's arrays "
+                "from the same run."
+            )
     if not n:
         faults.append("Expected test examples, but got none. Evaluate the run on some.")
     elif not isinstance(data, ReportData) and np.isnan(data.labels).all():

@@ -68,24 +68,47 @@ def right_and_wrong(hits: NDArray[np.bool_], total: Floats) -> str:
         hits: Which answers are right, shape (answer,).
         total: In nats, shape (answer,).
     """
-    edges = np.linspace(0, max(float(total.max()), 1e-3), 25)
+    groups = [("right", "student", total[hits]), ("wrong", "wrong", total[~hits])]
+    words = "total uncertainty (nats)", "share of such answers"
+    return overlaid("spread", "Total uncertainty of right and of wrong answers", groups, words)
+
+
+def overlaid(
+    name: str, title: str, groups: Sequence[tuple[str, str, Floats]], words: tuple[str, str]
+) -> str:
+    """Histograms of the same quantity in several groups, each in shares of its group.
+
+    Two are filled; of more, only the outlines are drawn.
+
+    Args:
+        name: Of the figure.
+        title: Of the figure, for screen readers.
+        groups: What each is called, its role, and its values, not negative; empty ones are left
+            out.
+        words: What is along the axes.
+    """
+    top = max((float(values.max()) for *_, values in groups if len(values)), default=0.0)
+    crowded = len(groups) > 2
+    edges = np.linspace(0, max(top, 1e-3), 17 if crowded else 25)
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for mask, colour, word in ((hits, "student", "right"), (~hits, "wrong", "wrong")):
-            if mask.any():
-                shares = np.histogram(total[mask], edges)[0] / mask.sum()
-                label = f"{word} ({mask.sum():,})"
-                axes.stairs(shares, edges, fill=True, color=ROLE[colour], alpha=0.22)
+        for word, colour, values in groups:
+            if len(values):
+                shares = np.histogram(values, edges)[0] / len(values)
+                label = f"{word} ({len(values):,})"
+                if not crowded:
+                    axes.stairs(shares, edges, fill=True, color=ROLE[colour], alpha=0.22)
                 axes.stairs(shares, edges, color=ROLE[colour], linewidth=1.6, label=label)
-        axes.set(xlabel="total uncertainty (nats)", ylabel="share of such answers")
+        axes.set(xlabel=words[0], ylabel=words[1])
         axes.set(xlim=(-0.02 * edges[-1], 1.02 * edges[-1]))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         in_percent(axes.yaxis)
         quiet(axes)
-        figure.legend(loc="outside upper left", ncols=2)
+        short = max(len(word) for word, *_ in groups) <= 18
+        figure.legend(loc="outside upper left", ncols=2 if short else 1)
 
-    return draw("spread", "Total uncertainty of right and of wrong answers", SMALL, paint)
+    return draw(name, title, SMALL, paint)
 
 
 def split(hits: NDArray[np.bool_], total: Floats, aleatoric: Floats, epistemic: Floats) -> str:
@@ -105,7 +128,7 @@ def split(hits: NDArray[np.bool_], total: Floats, aleatoric: Floats, epistemic: 
             for mask, colour, shift in ((hits, "student", -0.16), (~hits, "wrong", 0.16)):
                 if mask.any():
                     cuts = np.quantile(values[mask], [0.1, 0.25, 0.5, 0.75, 0.9])
-                    _interval(axes, row + shift, cuts, ROLE[colour])
+                    interval(axes, row + shift, cuts, ROLE[colour])
         axes.set_yticks(range(len(parts)), list(parts), color=ROLE["ink"])
         axes.set(xlabel="uncertainty (nats)", ylim=(len(parts) - 0.5, -0.5))
         axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
@@ -234,10 +257,19 @@ def in_percent(*several: Axis) -> None:
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
 
 
-def _interval(axes: Axes, at: float, cuts: Floats, colour: str) -> None:
+def interval(axes: Axes, at: float, cuts: Floats, colour: str, size: float = 1.0) -> None:
+    """Draw quantiles at a height: a dot in the middle, a thick bar within a thin one.
+
+    Args:
+        axes: To draw on.
+        at: The height.
+        cuts: Five quantiles, rising.
+        colour: Of everything.
+        size: Of dot and bars, against those of a large figure.
+    """
     axes.hlines(at, cuts[0], cuts[4], color=colour, linewidth=1.6, alpha=0.6)
-    axes.hlines(at, cuts[1], cuts[3], color=colour, linewidth=6, alpha=0.6)
-    axes.plot(cuts[2], at, "o", color=colour, markersize=7)
+    axes.hlines(at, cuts[1], cuts[3], color=colour, linewidth=6 * size, alpha=0.6)
+    axes.plot(cuts[2], at, "o", color=colour, markersize=7 * size)
 
 
 def _lines(text: str, letters: int) -> str:

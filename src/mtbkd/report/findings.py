@@ -122,6 +122,22 @@ def flagged_errors(auroc: Any, hits: NDArray[np.bool_], total: Floats, what: str
     return Finding(level, "how it flags errors", said)
 
 
+def told_apart(data: AnyReportData) -> Finding | None:
+    """Whether inputs beside the test set are the uncertain ones; of several sets the least so."""
+    others = data.metrics.get("student", {}).get("others", {})
+    known = {n: m["auroc_total"] for n, m in others.items() if is_number(m.get("auroc_total"))}
+    if not known:
+        return None
+    name = min(known, key=known.__getitem__)
+    how = "well" if known[name] >= 0.8 else "partly" if known[name] >= 0.6 else "hardly"
+    said = (
+        f"Uncertainty tells examples of “{name}” from test examples {how} (AUROC "
+        f"{known[name]:.2f}; 0.5 is chance)."
+    )
+    level = "trust" if known[name] >= 0.6 else "care"
+    return Finding(level, f"how it takes “{name}”", said)
+
+
 def chains(data: AnyReportData) -> Finding:
     """Whether the chains agree."""
     rhat = data.metrics.get("diagnostics", {}).get("rhat_95")

@@ -7,9 +7,9 @@ from typing import Any
 from markupsafe import Markup
 
 from mtbkd.metrics import reliability
-from mtbkd.report import figures
+from mtbkd.report import figures, page_by_class
 from mtbkd.report.data import Example, ReportData
-from mtbkd.report.words import count, number, percent, shown, significant
+from mtbkd.report.words import count, number, percent, plural, shown, significant
 
 _COLUMNS = (
     ("accuracy", "Accuracy", percent, max),
@@ -26,7 +26,9 @@ def parts(data: ReportData) -> dict[str, Any]:
     """What the template needs beside what pages of every family share."""
     return {
         "what": "class",
-        "in_each": "in each class",
+        "in_each": f"in each {data.noun}",
+        "nouns": plural(data.noun),
+        "each": page_by_class.section(data),
         "tiles": _tiles(data),
         "columns": _COLUMNS,
         "figures": _figures(data),

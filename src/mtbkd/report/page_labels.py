@@ -8,9 +8,9 @@ import numpy as np
 from markupsafe import Markup
 
 from mtbkd.metrics import average_precision, f1_by_label, label_ece, label_reliability
-from mtbkd.report import figures, figures_labels
+from mtbkd.report import figures, figures_labels, page_by_class
 from mtbkd.report.data import LabelReportData, Shown
-from mtbkd.report.words import count, number, percent, shown, significant
+from mtbkd.report.words import count, number, percent, plural, shown, significant
 
 _COLUMNS = (
     ("f1_macro", "Macro F1", number, max),
@@ -29,7 +29,9 @@ def parts(data: LabelReportData) -> dict[str, Any]:
     """What the template needs beside what pages of every family share."""
     return {
         "what": "label",
-        "in_each": "for each label",
+        "in_each": f"for each {data.noun}",
+        "nouns": plural(data.noun),
+        "each": page_by_class.section(data),
         "tiles": _tiles(data),
         "columns": _COLUMNS,
         "figures": _figures(data),

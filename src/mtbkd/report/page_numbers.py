@@ -34,6 +34,7 @@ def parts(data: NumberReportData) -> dict[str, Any]:
     return {
         "what": "target",
         "in_each": "for each target",
+        "each": None,
         "tiles": _tiles(data),
         "columns": _COLUMNS,
         "figures": _figures(data),

@@ -42,6 +42,7 @@ def verdict(data: AnyReportData) -> Verdict:
     | test examples | 100 or more | fewer | |
     | NLL | within 2 standard errors of the best baseline | above | no better than label frequencies, or than one Gaussian |
     | 95th percentile of R-hat | < 1.1 | < 1.2, or unknown | above |
+    | AUROC for inputs beside the test set, if there are any | >= 0.6 | below | |
     | warnings | none | any | |
 
     Classification:
@@ -52,6 +53,7 @@ def verdict(data: AnyReportData) -> Verdict:
     | ECE | <= 0.05, or twice what chance gives | <= 0.10 | above |
     | 90 % sets | hold 90 %, less 2 standard errors | 5 points less | below |
     | AUROC for errors | >= 0.8 | >= 0.6 | below |
+    | classes of 10 examples or more, from three classes on | none is taken for one other class more often than for itself | any is | |
 
     Multi-label:
 
@@ -77,7 +79,13 @@ def verdict(data: AnyReportData) -> Verdict:
         found = verdict_labels.findings(data)
     else:
         found = verdict_numbers.findings(data)
-    lines = (findings.size(data), *found, findings.chains(data), findings.warnings(data))
+    lines = (
+        findings.size(data),
+        *found,
+        findings.told_apart(data),
+        findings.chains(data),
+        findings.warnings(data),
+    )
     known = tuple(line for line in lines if line is not None)
     level = max(known, key=lambda line: _ORDER.index(line.level)).level
     return Verdict(level, _headline(level, known), known)

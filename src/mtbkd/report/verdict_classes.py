@@ -7,9 +7,11 @@ import math
 import numpy as np
 
 from mtbkd.metrics import reliability
+from mtbkd.report.by_class import confusion, largest, lost
 from mtbkd.report.data import Floats, ReportData
 from mtbkd.report.findings import Finding, flagged_errors, losses, rivals
-from mtbkd.report.words import is_number, join, percent
+from mtbkd.report.sentences import FEWEST
+from mtbkd.report.words import is_number, join, percent, plural
 
 
 def findings(data: ReportData) -> tuple[Finding | None, ...]:
@@ -22,6 +24,7 @@ def findings(data: ReportData) -> tuple[Finding | None, ...]:
         _calibration(data),
         _sets(data),
         flagged_errors(auroc, hits, data.total, ""),
+        _confusion(data),
     )
 
 
@@ -99,3 +102,26 @@ def _sets(data: ReportData) -> Finding | None:
     short = 0.9 - 2 * error - covered
     level = "trust" if short <= 0 else "care" if short <= 0.05 else "doubt"
     return Finding(level, "its 90 % sets", said)
+
+
+def _confusion(data: ReportData) -> Finding | None:
+    """What is confused most, and whether classes are lost in others."""
+    counts = confusion(data.labels, data.probs.argmax(1), len(data.classes))
+    worst = largest(counts, 1)
+    if not worst or counts.any(1).sum() < 3:
+        return None
+    true, said_as, n = worst[0]
+    said = (
+        f"It confuses most {data.classes[true]}, taken for {data.classes[said_as]} in {n:,} of "
+        f"{counts[true].sum():,} examples"
+    )
+    gone = [data.classes[c.true] for c in lost(counts, FEWEST)]
+    if not gone:
+        return Finding("trust", "what it confuses", f"{said}.")
+    several = len(gone) > 1
+    many = f"{len(gone)} {plural(data.noun)}" if len(gone) > 3 else join(gone)
+    said += (
+        f"; {many} {'are' if several else 'is'} taken for another more often than for "
+        f"{'themselves' if several else 'itself'}."
+    )
+    return Finding("care", "what it confuses", said)

@@ -80,6 +80,20 @@ def join(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
+def plural(noun: str) -> str:
+    """More than one of it.
+
+    Example:
+        >>> plural("location"), plural("class"), plural("category")
+        ('locations', 'classes', 'categories')
+    """
+    if noun.endswith(("s", "x", "ch", "sh")):
+        return f"{noun}es"
+    if noun.endswith("y") and noun[-2:-1] not in "aeiou":
+        return f"{noun[:-1]}ies"
+    return f"{noun}s"
+
+
 def shorten(text: str, length: int) -> str:
     """The text, or its start with an ellipsis.
 
