@@ -57,9 +57,7 @@ def last(sequences: Sequence[str], n: int) -> Pieces:
 def both_ends(sequences: Sequence[str], n: int) -> Pieces:
     """Each protein, without the middle of those of more than ``n`` residues."""
     half = n // 2
-    return [
-        _numbers(s if len(s) <= n else s[: n - half] + s[len(s) - half :]) for s in sequences
-    ]
+    return [_numbers(s if len(s) <= n else s[: n - half] + s[len(s) - half :]) for s in sequences]
 
 
 class EndExpert(nn.Module):
