@@ -86,11 +86,11 @@ class EndExpert(nn.Module):
 class ChainExpert(nn.Module):
     """Reads a whole chain: motifs anywhere, and how far they are from both ends."""
 
-    def __init__(self, n_labels: int, widths: tuple[int, int] = (48, 96), heads: int = 8) -> None:
+    def __init__(self, n_labels: int, widths: tuple[int, int] = (32, 64), heads: int = 8) -> None:
         super().__init__()
         narrow, wide = widths
         self.embedding = nn.Embedding(_RESIDUES + 1, 22, padding_idx=0)
-        self.near = nn.Conv1d(24, narrow, 9, padding=4)
+        self.near = nn.Conv1d(24, narrow, 7, padding=3)
         self.far = nn.Conv1d(narrow, wide, 5, padding=2)
         self.look = nn.Conv1d(wide, heads, 1)
         self.heads = heads

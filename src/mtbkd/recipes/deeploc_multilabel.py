@@ -7,61 +7,44 @@ teacher says about partitions 0-2 comes from a model that has not seen that part
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
-import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
-from sklearn.ensemble import HistGradientBoostingClassifier
 from torch import Tensor, nn
 
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
-from mtbkd.proteins import experts
+from mtbkd.proteins import composition, experts
 from mtbkd.proteins.features import sequence_features
-from mtbkd.proteins.residues import Residues
 from mtbkd.recipes import deeploc
 from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.recipes.deeploc import CLASSES
+from mtbkd.recipes.deeploc_partitions import (
+    CALIBRATION,
+    FOLDER,
+    TEACH,
+    TEST,
+    Proteins,
+    read_partitions,
+    some_of_each,
+)
 from mtbkd.samples import save_tensors
-from mtbkd.types import InputError
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Predict = Callable[[Ints], Floats]
 """Rows of the proteins to the probabilities of yes, (protein, label)."""
 
-TEACH, CALIBRATION, TEST = (0, 1, 2), 3, 4
-_FOLDER = "deeploc2_full"
 _END, _CHAIN = 60, 1000  # residues that the experts see
-_LEAVES = 15
 _TINY = 70  # proteins of each partition in the scenario tiny
-
-
-class Proteins(NamedTuple):
-    """Proteins in the order of partitions.
-
-    Attributes:
-        ids: Accessions.
-        sequences: Residues in one-letter code.
-        labels: 0 or 1, shape (protein, label).
-        partitions: 0 to 4, shape (protein,).
-    """
-
-    ids: tuple[str, ...]
-    sequences: tuple[str, ...]
-    labels: Floats
-    partitions: Ints
 
 
 @dataclass(frozen=True)
@@ -80,7 +63,7 @@ def load(config: RunConfig, folder: Path) -> Task:
     """Read the proteins, compute their features once, and split by partition."""
     proteins = read_partitions(config)
     if config.scenario == "tiny":
-        proteins = _some(proteins, _TINY, config.seed)
+        proteins = some_of_each(proteins, _TINY, config.seed)
     everything = make_dataset(
         _cached_features(proteins.sequences, folder),
         labels=proteins.labels,
@@ -89,12 +72,16 @@ def load(config: RunConfig, folder: Path) -> Task:
         family="multilabel",
         name="proteins",
     )
-    rows = [np.isin(proteins.partitions, part).nonzero()[0] for part in (TEACH, CALIBRATION, TEST)]
+    train, calibration, test = (
+        np.flatnonzero(np.isin(proteins.partitions, part)) for part in (TEACH, CALIBRATION, TEST)
+    )
     return Task(
         "deeploc-multilabel",
-        *(everything.subset(part) for part in rows),
+        everything.subset(train),
+        everything.subset(calibration),
+        everything.subset(test),
         proteins,
-        lambda row: deeploc.draw(proteins.sequences[rows[2][row]]),
+        lambda row: deeploc.draw(proteins.sequences[test[row]]),
     )
 
 
@@ -147,75 +134,6 @@ def network(config: RunConfig, example: Tensor, n_labels: int) -> nn.Module:
     return nn.Sequential(deeploc.Standardise(example), *layers)
 
 
-def read_partitions(config: RunConfig) -> Proteins:
-    """All proteins of the five files.
-
-    Raises:
-        InputError: If a file is missing, or is not what it should be.
-    """
-    root = Path(config.data or os.environ.get("MTBKD_DATA", ".")) / _FOLDER
-    files = [root / f"partition{part}.csv.gz" for part in (*TEACH, CALIBRATION, TEST)]
-    missing = [path.name for path in files if not path.exists()]
-    if missing:
-        raise InputError(
-            f"Expected the DeepLoc 2.0 proteins in {root}, but {missing[0]} is missing "
-            f"({len(missing)} such). Set MTBKD_DATA to the folder that holds {_FOLDER}; see "
-            "docs/data.md."
-        )
-    ids: list[str] = []
-    sequences: list[str] = []
-    named: list[str] = []
-    partitions: list[int] = []
-    for part, path in enumerate(files):
-        rows = _read(path)
-        ids += [row["accession"] for row in rows]
-        sequences += [row["sequence"] for row in rows]
-        named += [row["label"] for row in rows]
-        partitions += [part] * len(rows)
-    labels = np.zeros((len(ids), len(CLASSES)), np.float32)
-    for row, names in enumerate(named):
-        for name in names.split("|"):
-            if name not in CLASSES:
-                raise InputError(
-                    f"Expected locations among {', '.join(CLASSES)}, but got {name!r} for protein "
-                    f"{ids[row]!r}. Fetch the files again."
-                )
-            labels[row, CLASSES.index(name)] = 1
-    return Proteins(tuple(ids), tuple(sequences), labels, np.array(partitions))
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(
-            f"Expected proteins in {path}, but got: {error}. Fetch it again."
-        ) from None
-    needed = ("accession", "sequence", "label")
-    lacking = [name for name in needed if not rows or rows[0].get(name) is None]
-    if lacking:
-        raise InputError(
-            f"Expected the columns {', '.join(needed)} in {path}, but {', '.join(lacking)} is "
-            "missing. Fetch the file again."
-        )
-    return rows
-
-
-def _some(proteins: Proteins, n: int, seed: int) -> Proteins:
-    """So many proteins of each partition."""
-    chance = np.random.default_rng([seed, 2])
-    parts = np.unique(proteins.partitions)
-    rows = np.concatenate(
-        [
-            np.sort(chance.choice(np.flatnonzero(proteins.partitions == part), n, replace=False))
-            for part in parts
-        ]
-    )
-    ids, sequences = (tuple(values[i] for i in rows) for values in proteins[:2])
-    return Proteins(ids, sequences, proteins.labels[rows], proteins.partitions[rows])
-
-
 def _cached_features(sequences: tuple[str, ...], folder: Path) -> Tensor:
     """Features of these sequences, from the folder if they were computed before."""
     digest = hashlib.sha256("\n".join(sequences).encode()).hexdigest()[:16]
@@ -245,43 +163,20 @@ def _teachers(proteins: Proteins, effort: Effort) -> dict[str, Train]:
 
         return train
 
+    shares = composition.shares(proteins.sequences)
+
+    def boost(rows: Ints, seed: int) -> tuple[Predict, float]:
+        trees = composition.boost(shares[rows], proteins.labels[rows], effort.boosting, seed)
+        return lambda asked: composition.probabilities(trees, shares[asked]), composition.size(
+            trees
+        )
+
     return {
-        "composition": _boosting(proteins, effort.boosting),
+        "composition": boost,
         f"first {_END} residues": on(start, lambda: experts.EndExpert(n, _END), at_end),
         f"last {_END} residues": on(end, lambda: experts.EndExpert(n, _END), at_end),
         "whole chain": on(chain, lambda: experts.ChainExpert(n), along),
     }
-
-
-def _boosting(proteins: Proteins, rounds: int) -> Train:
-    """Boosted trees on the share of each amino acid, one model for each label."""
-    residues = Residues.of(proteins.sequences)
-    counts = residues.counts(np.ones(len(residues.codes), bool))
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-
-    def train(rows: Ints, seed: int) -> tuple[Predict, float]:
-        models: list[Any] = []
-        for column in range(proteins.labels.shape[1]):
-            known = proteins.labels[rows, column]
-            stops = 0 < known.sum() < len(known) and min(known.sum(), (1 - known).sum()) >= 20
-            model = HistGradientBoostingClassifier(
-                max_iter=rounds, learning_rate=0.1, max_leaf_nodes=_LEAVES, l2_regularization=1.0,
-                early_stopping=bool(stops), random_state=seed,
-            )  # fmt: skip
-            models.append(model.fit(shares[rows], known) if known.any() else None)
-        leaves = sum(_LEAVES * model.n_iter_ for model in models if model is not None)
-        return lambda asked: _of_trees(models, shares[asked]), float(leaves)
-
-    return train
-
-
-def _of_trees(models: Iterable[Any], shares: NDArray[np.float64]) -> Floats:
-    """Probabilities of yes; 0 for a label that no training protein has."""
-    columns = [
-        np.zeros(len(shares)) if model is None else model.predict_proba(shares)[:, -1]
-        for model in models
-    ]
-    return np.stack(columns, 1).astype(np.float32)
 
 
 def _seed(seed: int, teacher: int, fold: int) -> int:
@@ -291,7 +186,7 @@ def _seed(seed: int, teacher: int, fold: int) -> int:
 RECIPE = Recipe(
     name="deeploc-multilabel",
     summary="Where proteins go, several places each; all of DeepLoc 2.0, experts by residues.",
-    needs=f"the folder {_FOLDER} under $MTBKD_DATA or `data` (docs/data.md)",
+    needs=f"the folder {FOLDER} under $MTBKD_DATA or `data` (docs/data.md)",
     defaults={
         "recipe": "deeploc-multilabel",
         "prior": {"concentration": 1.0, "power": 1.0, "discount": 0.0},
