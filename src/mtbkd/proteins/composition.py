@@ -12,8 +12,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from mtbkd.proteins.residues import Residues
 
 Floats = NDArray[np.float32]
-Trees = Sequence[HistGradientBoostingClassifier | None]
-"""A model of each label; None for one that no training protein has."""
+Trees = Sequence[HistGradientBoostingClassifier | float]
+"""A model of each label; the answer itself for one that all training proteins have, or none."""
 
 _LEAVES, _RATE = 15, 0.1
 _FEWEST = (
@@ -30,10 +30,10 @@ def shares(sequences: Sequence[str]) -> NDArray[np.float64]:
 
 def boost(shares: NDArray[np.float64], labels: Floats, rounds: int, seed: int) -> Trees:
     """Train on shares (protein, 20) and labels (protein, label) for so many rounds at most."""
-    models: list[HistGradientBoostingClassifier | None] = []
+    models: list[HistGradientBoostingClassifier | float] = []
     for known in labels.T:
-        if not known.any():
-            models.append(None)
+        if known.min() == known.max():
+            models.append(float(known[0]))
             continue
         stops: Any = bool(min(known.sum(), (1 - known).sum()) >= _FEWEST)
         model = HistGradientBoostingClassifier(
@@ -45,9 +45,11 @@ def boost(shares: NDArray[np.float64], labels: Floats, rounds: int, seed: int) -
 
 
 def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats:
-    """Of yes, shape (protein, label); 0 for a label that no training protein had."""
+    """Of yes, shape (protein, label)."""
     columns = [
-        np.zeros(len(shares)) if model is None else model.predict_proba(shares)[:, -1]
+        np.full(len(shares), model)
+        if isinstance(model, float)
+        else model.predict_proba(shares)[:, 1]
         for model in trees
     ]
     return np.stack(columns, 1).astype(np.float32)
@@ -55,4 +57,4 @@ def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats:
 
 def size(trees: Trees) -> float:
     """How many leaves they have at most."""
-    return float(sum(_LEAVES * model.n_iter_ for model in trees if model is not None))
+    return float(sum(_LEAVES * model.n_iter_ for model in trees if not isinstance(model, float)))

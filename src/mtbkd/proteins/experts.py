@@ -6,7 +6,7 @@ chain as a whole. All answer several labels, each yes or no.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,7 +118,7 @@ class ChainExpert(nn.Module):
 
 
 def school(
-    network: nn.Module,
+    build: Callable[[], nn.Module],
     pieces: Pieces,
     labels: NDArray[np.float32],
     rows: NDArray[np.int64],
@@ -128,7 +128,7 @@ def school(
     """Train a network on some proteins; it keeps the epoch that is best on a part of them.
 
     Args:
-        network: To train; its first weights are drawn anew from the seed.
+        build: Makes the network to train.
         pieces: What it sees of each protein.
         labels: 0 or 1, shape (protein, label).
         rows: Those that it may learn from.
@@ -143,9 +143,7 @@ def school(
     n_steps = schooling.epochs * -(-len(taught) // schooling.batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        for part in network.modules():
-            if hasattr(part, "reset_parameters"):
-                part.reset_parameters()  # type: ignore[operator]
+        network = build()
         optimiser = torch.optim.AdamW(network.parameters(), schooling.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
         best, kept, since = np.inf, network.state_dict(), 0

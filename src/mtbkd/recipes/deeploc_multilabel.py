@@ -157,7 +157,7 @@ def _teachers(proteins: Proteins, effort: Effort) -> dict[str, Train]:
 
     def on(pieces: experts.Pieces, build: Callable[[], nn.Module], how: experts.Schooling) -> Train:
         def train(rows: Ints, seed: int) -> tuple[Predict, float]:
-            model = experts.school(build(), pieces, proteins.labels, rows, how, seed)
+            model = experts.school(build, pieces, proteins.labels, rows, how, seed)
             size = float(sum(p.numel() for p in model.parameters()))
             return lambda asked: experts.probabilities(model, pieces, asked), size
 
