@@ -51,8 +51,8 @@ _TINY = 70  # proteins of each partition in the scenario tiny
 class Effort:
     """How long the teachers learn: epochs at both ends and on the chain, and rounds of boosting."""
 
-    end: int = 8
-    chain: int = 8
+    end: int = 6
+    chain: int = 6
     boosting: int = 200
 
 
