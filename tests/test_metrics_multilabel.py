@@ -107,3 +107,42 @@ def test_ece_finds_overconfidence_that_labels_do_not_share():
     found = metrics.label_ece(sharp, labels)
     assert found[0] < 0.03
     assert found[1] > 0.08
+
+
+def test_matthews_correlation_is_that_of_scikit_learn_at_one_threshold_or_several(answers):
+    probs, labels = answers
+    labels[:, 5] = 0
+    for threshold in (0.5, np.linspace(0.2, 0.7, 6)):
+        expected = [
+            sklearn.matthews_corrcoef(y, p)
+            for y, p in zip(labels.T, (probs >= threshold).T, strict=True)
+        ]
+        found = metrics.mcc_by_label(probs, labels, threshold)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    labels[:30, 0] = NAN
+    expected = sklearn.matthews_corrcoef(labels[30:, 0], probs[30:, 0] >= 0.5)
+    assert metrics.mcc_by_label(probs, labels)[0] == pytest.approx(expected)
+
+
+def test_no_threshold_is_better_than_the_best(answers):
+    probs, labels = answers
+    labels[:20, 1] = NAN
+    best = metrics.mcc_by_label(probs, labels, metrics.best_thresholds(probs, labels))
+    grid = [metrics.mcc_by_label(probs, labels, t) for t in np.linspace(0, 1, 2001)]
+    np.testing.assert_allclose(best, np.max(grid, 0), atol=1e-12)
+
+
+def test_a_label_that_is_always_no_keeps_its_threshold(answers):
+    probs, labels = answers
+    labels[:, 2], labels[:, 3] = 0, NAN
+    assert metrics.best_thresholds(probs, labels)[[2, 3]].tolist() == [0.5, 0.5]
+
+
+def test_scores_at_thresholds_of_each_label_are_those_of_shifted_probabilities(answers):
+    probs, labels = answers
+    thresholds = np.linspace(0.2, 0.7, 6)
+    found = metrics.label_scores(probs, labels, thresholds)
+    shifted = metrics.label_scores(probs - thresholds + 0.5, labels)
+    for name in ("accuracy", "f1_micro", "f1_macro", "jaccard"):
+        assert found[name] == pytest.approx(shifted[name])
+    assert found["nll"] == metrics.label_scores(probs, labels)["nll"]

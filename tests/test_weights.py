@@ -7,6 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mtbkd import weights as weights_module
+from mtbkd.observation import BINARY
 from mtbkd.observation.categorical import confidence, tempered
 from mtbkd.weights import (
     Weighting,
@@ -195,3 +197,41 @@ def test_stacked_gives_masked_teachers_no_weight_and_fits_without_them():
     torch.testing.assert_close(total, torch.ones(200))
     for name in ("intercept", "slope", "temperature"):
         torch.testing.assert_close(getattr(fits[0], name), getattr(fits[1], name))
+
+
+def of_labels(seed, n_examples, weight=0.85):
+    """Two teachers of two labels, each of which is right on one label and guesses on the other."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(n_examples, 2, generator=generator) < 0.5).float()
+    guessed = (torch.rand(2, n_examples, 2, generator=generator) < 0.5).float()
+    own = torch.eye(2, dtype=torch.bool)[:, None]
+    yes = torch.where(own, labels, guessed) * (2 * weight - 1) + 1 - weight
+    return torch.stack([1 - yes, yes], -1).log(), labels
+
+
+def test_a_teacher_is_trusted_on_the_labels_that_it_knows():
+    values, labels = of_labels(0, 400)
+    mask = torch.ones(values.shape[:-1], dtype=torch.bool)
+    fit = fit_stacked(values, mask, labels, observation=BINARY)
+    assert fit.intercept.shape == (2, 2)
+    weights = Weighting("stacked", fit).apply(values, mask, None, BINARY).log_weights.exp()
+    assert weights.shape == mask.shape
+    assert weights[0, :, 0].mean() > 0.8
+    assert weights[1, :, 1].mean() > 0.8
+    swapped = fit_stacked(values.flip(2), mask, labels.flip(1), observation=BINARY)
+    torch.testing.assert_close(swapped.intercept, fit.intercept.flip(1), atol=1e-3, rtol=1e-3)
+
+
+def test_scales_are_chosen_on_some_thousands_of_examples_and_weights_fitted_on_all(monkeypatch):
+    values, labels = of_labels(0, 90)
+    mask = torch.ones(values.shape[:-1], dtype=torch.bool)
+    sizes, fit_once = [], weights_module._fit
+    monkeypatch.setattr(weights_module, "_MOST", 30)
+    monkeypatch.setattr(
+        weights_module,
+        "_fit",
+        lambda cells, scales: sizes.append(len(cells.labels)) or fit_once(cells, scales),
+    )
+    fit_stacked(values, mask, labels, observation=BINARY)
+    assert set(sizes[:-1]) == {24}
+    assert sizes[-1] == 90

@@ -17,6 +17,7 @@ from mtbkd.metrics.mixtures import mixture_log_density as mixture_log_density
 from mtbkd.metrics.mixtures import mixture_quantile as mixture_quantile
 from mtbkd.metrics.mixtures import pit as pit
 from mtbkd.metrics.multilabel import average_precision as average_precision
+from mtbkd.metrics.multilabel import best_thresholds as best_thresholds
 from mtbkd.metrics.multilabel import f1_by_label as f1_by_label
 from mtbkd.metrics.multilabel import f1_macro as f1_macro
 from mtbkd.metrics.multilabel import f1_micro as f1_micro
@@ -28,6 +29,7 @@ from mtbkd.metrics.multilabel import label_losses as label_losses
 from mtbkd.metrics.multilabel import label_reliability as label_reliability
 from mtbkd.metrics.multilabel import label_scores as label_scores
 from mtbkd.metrics.multilabel import log_loss as log_loss
+from mtbkd.metrics.multilabel import mcc_by_label as mcc_by_label
 from mtbkd.metrics.multilabel import subset_accuracy as subset_accuracy
 from mtbkd.metrics.regression import calibration_error as calibration_error
 from mtbkd.metrics.regression import gaussian_crps as gaussian_crps

@@ -1,10 +1,13 @@
 """How good predicted probabilities of several labels are.
 
 Probabilities of yes and labels have shape (example, label). Labels are 0, 1 or NaN; one that is NaN
-is left out everywhere, and so is an example without any label.
+is left out everywhere, and so is an example without any label. Thresholds above which an answer is
+yes are one number, or one for each label, shape (label,).
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +15,12 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+Threshold = float | Floats
+
 _THRESHOLD = 0.5
 
 
-def subset_accuracy(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+def subset_accuracy(probs: Floats, labels: Floats, threshold: Threshold = _THRESHOLD) -> float:
     """Share of examples all of whose known labels are answered rightly.
 
     Example:
@@ -27,7 +32,7 @@ def subset_accuracy(probs: Floats, labels: Floats, threshold: float = _THRESHOLD
     return _mean(right.all(1)[known.any(1)])
 
 
-def hamming(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+def hamming(probs: Floats, labels: Floats, threshold: Threshold = _THRESHOLD) -> float:
     """Share of known labels that are answered wrongly.
 
     Example:
@@ -38,7 +43,7 @@ def hamming(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> flo
     return _mean(wrong[~np.isnan(labels)])
 
 
-def f1_micro(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+def f1_micro(probs: Floats, labels: Floats, threshold: Threshold = _THRESHOLD) -> float:
     """F1 of all labels together, ``2 tp / (2 tp + fp + fn)``; 1 if none is yes and none is said.
 
     Example:
@@ -49,7 +54,7 @@ def f1_micro(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> fl
     return float(twice / either) if either else 1.0
 
 
-def f1_by_label(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> Floats:
+def f1_by_label(probs: Floats, labels: Floats, threshold: Threshold = _THRESHOLD) -> Floats:
     """F1 of each label, shape (label,); NaN where none is yes and none is said.
 
     Example:
@@ -60,7 +65,7 @@ def f1_by_label(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) ->
     return np.divide(twice, either, out=np.full(len(twice), np.nan), where=either > 0)
 
 
-def f1_macro(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+def f1_macro(probs: Floats, labels: Floats, threshold: Threshold = _THRESHOLD) -> float:
     """Mean over labels of F1.
 
     A label of which none is yes and none is said is left out of the mean; if that leaves none, 1.
@@ -73,7 +78,7 @@ def f1_macro(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> fl
     return 1.0 if np.isnan(found).all() else float(np.nanmean(found))
 
 
-def jaccard(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> float:
+def jaccard(probs: Floats, labels: Floats, threshold: Threshold = _THRESHOLD) -> float:
     """Mean over examples of labels both said and true over labels said or true; 1 if both empty.
 
     Example:
@@ -85,6 +90,49 @@ def jaccard(probs: Floats, labels: Floats, threshold: float = _THRESHOLD) -> flo
     both, either = (said & true).sum(1), (said | true).sum(1)
     shares = np.divide(both, either, out=np.ones(len(both)), where=either > 0)
     return _mean(shares[known.any(1)])
+
+
+def mcc_by_label(probs: Floats, labels: Floats, threshold: Threshold = _THRESHOLD) -> Floats:
+    """Matthews' correlation of what is said and true, for each label, shape (label,).
+
+    0 where all that is said, or true, is the same, as in scikit-learn.
+
+    Example:
+        >>> said, true = np.array([[0.9], [0.9], [0.1], [0.1]]), np.array([[1], [0], [0], [0]])
+        >>> mcc_by_label(said, true).round(3)
+        array([0.577])
+    """
+    known = ~np.isnan(labels)
+    said, true = (probs >= threshold) & known, labels == 1
+    return _mcc((said & true).sum(0), said.sum(0), true.sum(0), known.sum(0))
+
+
+def best_thresholds(probs: Floats, labels: Floats) -> Floats:
+    """Threshold of each label at which Matthews' correlation is largest, shape (label,).
+
+    It lies halfway between two probabilities; of several that are as good the one next to 0.5 is
+    taken. 0.5 for a label of which all known answers are the same.
+
+    Args:
+        probs: Of yes, shape (example, label).
+        labels: 0, 1 or NaN, shape (example, label), not those that will be judged.
+
+    Example:
+        >>> best_thresholds(np.array([[0.1], [0.2], [0.4]]), np.array([[0.0], [0.0], [1.0]]))
+        array([0.3])
+    """
+    found = np.full(probs.shape[1], _THRESHOLD)
+    for column in range(probs.shape[1]):
+        known = ~np.isnan(labels[:, column])
+        order = np.argsort(-probs[known, column], kind="stable")
+        said, true = probs[known, column][order], labels[known, column][order] == 1
+        cuts = np.flatnonzero(said[:-1] > said[1:])  # yes is said of all examples up to here
+        scores = _mcc(true.cumsum()[cuts], cuts + 1, true.sum(), len(true))
+        if len(cuts) and scores.max() > 0:
+            halfway = (said[cuts] + said[cuts + 1]) / 2
+            best = halfway[scores >= scores.max() - 1e-12]
+            found[column] = best[np.abs(best - _THRESHOLD).argmin()]
+    return found
 
 
 def log_loss(probs: Floats, labels: Floats) -> float:
@@ -176,12 +224,15 @@ def average_precision(probs: Floats, labels: Floats) -> Floats:
     return found
 
 
-def label_scores(probs: Floats, labels: Floats) -> dict[str, float]:
-    """Scores of predictions on labelled examples, at threshold 0.5.
+def label_scores(
+    probs: Floats, labels: Floats, threshold: Threshold = _THRESHOLD
+) -> dict[str, float]:
+    """Scores of predictions on labelled examples.
 
     Args:
         probs: Of yes, shape (example, label).
         labels: 0, 1 or NaN, shape (example, label).
+        threshold: From which on an answer is yes.
 
     Returns:
         ``accuracy`` (of the whole set of an example's labels), ``f1_micro``, ``f1_macro``,
@@ -191,17 +242,25 @@ def label_scores(probs: Floats, labels: Floats) -> dict[str, float]:
     """
     by_label = label_ece(probs, labels)
     return {
-        "accuracy": subset_accuracy(probs, labels),
-        "f1_micro": f1_micro(probs, labels),
-        "f1_macro": f1_macro(probs, labels),
-        "jaccard": jaccard(probs, labels),
+        "accuracy": subset_accuracy(probs, labels, threshold),
+        "f1_micro": f1_micro(probs, labels, threshold),
+        "f1_macro": f1_macro(probs, labels, threshold),
+        "jaccard": jaccard(probs, labels, threshold),
         "nll": log_loss(probs, labels),
         "brier": label_brier(probs, labels),
         "ece": _mean(by_label[~np.isnan(by_label)]),
     }
 
 
-def _counts(probs: Floats, labels: Floats, threshold: float) -> tuple[Ints, Ints]:
+def _mcc(both: Any, said: Any, true: Any, known: Any) -> Floats:
+    """Matthews' correlation from counts that broadcast; 0 where it has no meaning."""
+    both, said, true, known = (np.asarray(n, np.float64) for n in (both, said, true, known))
+    top = known * both - said * true
+    bottom = np.sqrt(said * (known - said) * true * (known - true))
+    return np.divide(top, bottom, out=np.zeros(np.broadcast(top, bottom).shape), where=bottom > 0)
+
+
+def _counts(probs: Floats, labels: Floats, threshold: Threshold) -> tuple[Ints, Ints]:
     """Twice the true positives, and that plus false ones of both kinds, each (label,)."""
     known = ~np.isnan(labels)
     said, true = (probs >= threshold) & known, labels == 1

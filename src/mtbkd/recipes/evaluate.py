@@ -44,6 +44,7 @@ from mtbkd.recipes.scoring import (
     unit_of,
 )
 from mtbkd.recipes.stages import Rival
+from mtbkd.recipes.thresholds import add_thresholds
 from mtbkd.samples import save_json, save_tensors
 from mtbkd.tables import prediction_table, write_table
 from mtbkd.types import Family
@@ -64,6 +65,8 @@ def evaluate(
     seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Write ``predictions.parquet``, ``evaluation.safetensors`` and ``metrics.json``.
+
+    For several labels also ``thresholds.json``, from which on each counts as said.
 
     Returns:
         The content of ``metrics.json``.
@@ -117,6 +120,9 @@ def evaluate(
         "diagnostics": _diagnostic_numbers(diagnostics, posterior),
         "cost": _costs(posterior, costs, milliseconds, seconds),
     }
+    if isinstance(predictive, LabelPredictive):
+        chosen = add_thresholds(metrics, task, teachers, posterior, rivals, predictive)
+        save_json(out / "thresholds.json", chosen)
     save_json(out / "metrics.json", metrics)
     return metrics
 

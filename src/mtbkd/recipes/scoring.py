@@ -54,13 +54,20 @@ def draw_scores(
     if family == "regression":
         means, spreads = draws_of_numbers(student, samples, inputs, units)
         return number_scores(means, spreads, known, unit=unit_of(units))
+    mean = mean_probs(student, samples, inputs, family)
+    return label_scores(mean, known) if family == "multilabel" else scores(mean, known)
+
+
+def mean_probs(
+    student: Student, samples: PosteriorSamples, inputs: Tensor, family: Family
+) -> Floats:
+    """Probabilities of classes, or of yes for each label, averaged over all draws."""
     parts = []
     for outputs in draw_outputs(student, samples, inputs):
         draws = outputs.flatten(0, 1)
         probs = torch.sigmoid(draws) if family == "multilabel" else torch.softmax(draws, -1)
         parts.append(probs.double().mean(0).cpu())
-    mean = torch.cat(parts).numpy()
-    return label_scores(mean, known) if family == "multilabel" else scores(mean, known)
+    return torch.cat(parts).numpy()
 
 
 def teacher_scores(
