@@ -24,5 +24,5 @@ def data_folder() -> Path:
     """Where the public data sets lie."""
     folder = os.environ.get("MTBKD_DATA")
     if not folder:
-        pytest.skip("set MTBKD_DATA to the folder of public data (mtbkd data get; see docs/data.md)")
+        pytest.skip("set MTBKD_DATA to the folder of public data (see docs/data.md)")
     return Path(folder)

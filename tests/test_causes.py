@@ -12,6 +12,7 @@ from mtbkd.causes import (
     DISPUTED,
     KNOWN,
     OUTSIDE,
+    _thresholds,
     _told,
     find_causes,
     load_background,
@@ -151,13 +152,30 @@ def test_for_labels_the_whole_answer_counts(world):
     nothing = np.zeros_like(probs)
     predictive = LabelPredictive(probs, nothing, nothing, probs, probs, 0.9)
     answers = torch.zeros(len(background.features), 6)
-    like = replace(background, answers=answers, bound=0.35)
+    half = torch.full((3,), 0.5, dtype=torch.float64)
+    like = replace(background, answers=answers, bound=0.35, thresholds=half)
     features = background.features[:2].float()
     causes = find_causes(like, features, predictive)
     assert causes.reliable == pytest.approx([0.9 * 0.8 * 0.95, 0.6 * 0.6 * 0.5])
     assert causes.sets.tolist() == [[True] * 3, [False] * 3]
     assert causes.flags[0] == ""
     assert causes.flags[1] != ""
+    assert causes.labels.all()
+    strict = replace(like, thresholds=torch.tensor([0.5, 0.7, 0.5], dtype=torch.float64))
+    causes = find_causes(strict, features, predictive)
+    assert causes.labels.tolist() == [[True] * 3, [True, False, True]]
+    assert causes.reliable[1] == pytest.approx(0.6 * 0.4 * 0.5)
+
+
+def test_a_label_has_a_threshold_of_its_own_if_there_are_enough_examples():
+    chance = np.random.default_rng(0)
+    truth = chance.random((400, 2)) ** 2
+    labels = (chance.random(truth.shape) < truth).astype(float)
+    said = truth / 3  # a student that says a third of it
+    labels[40:, 1] = np.nan
+    own, few = _thresholds(said, labels)
+    assert own < 0.25
+    assert few == 0.5
 
 
 def test_numbers_are_outside_or_not(world):

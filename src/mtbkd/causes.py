@@ -19,6 +19,7 @@ from mtbkd.conformal import class_bound, class_sets, label_bound, label_sets, ta
 from mtbkd.data import Dataset
 from mtbkd.distill import Posterior
 from mtbkd.influence import dissent
+from mtbkd.metrics import best_thresholds
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
 from mtbkd.samples import save_tensors
@@ -36,8 +37,9 @@ FLAGS = (OUTSIDE, DISPUTED, KNOWN, AMBIGUOUS)
 _MOST = 2000  # training examples that are kept to compare with
 _NEAREST, _ALIKE = 10, 20
 _RARE, _DISPUTED, _EVEN = 0.02, 0.25, 0.5
+_ENOUGH = 50  # examples with and without a label, for a threshold of its own
 _BATCH = 1024
-_TENSORS = ("features", "answers", "dissent", "reliable", "distances")
+_TENSORS = ("features", "answers", "dissent", "reliable", "distances", "thresholds")
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Background:
         reliable: Probability that the pool's whole answer is right, NaN where no teacher answers,
             shape (training example,).
         distances: Of calibration examples to the nearest training examples, in rising order.
+        thresholds: Probability from which on a label is answered with yes, shape (label,); empty
+            for the other families.
         level: Of the sets.
         bound: Of the sets, as in `mtbkd.conformal`; NaN for numbers.
     """
@@ -62,6 +66,7 @@ class Background:
     dissent: Tensor
     reliable: Tensor
     distances: Tensor
+    thresholds: Tensor
     level: float
     bound: float
 
@@ -83,6 +88,7 @@ class Causes:
         flags: A cause, or nothing where the answer is more likely right than wrong and the example
             is like the training examples.
         sets: Classes or labels that are still possible, shape (example, class); none for numbers.
+        labels: The answer, if it is several labels, shape (example, label).
     """
 
     outside: Floats
@@ -91,6 +97,7 @@ class Causes:
     reliable: Floats
     flags: tuple[str, ...]
     sets: NDArray[np.bool_] | None
+    labels: NDArray[np.bool_] | None = None
 
 
 def make_background(
@@ -118,17 +125,19 @@ def make_background(
     held_out = calibration.subset(np.flatnonzero(calibration.known.numpy()))
     predictive = posterior.predict(held_out.inputs)
     labels = held_out.labels.numpy()
-    bound = float("nan")
+    bound, thresholds = float("nan"), np.empty(0)
     if isinstance(predictive, Predictive):
         bound = class_bound(predictive.probs, labels, level)
     elif isinstance(predictive, LabelPredictive):
         bound = label_bound(predictive.probs, labels, level)
+        thresholds = _thresholds(predictive.probs, labels)
     far = _distances(_flat(posterior.student.features(calibration.inputs)), features.float())
     return Background(
         features,
         _answers(posterior.predict(some.inputs)).float(),
         *_told(teachers.at(some.ids), posterior.weighting),
         far.sort().values,
+        torch.from_numpy(thresholds),
         level,
         bound,
     )
@@ -159,8 +168,10 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
     answers = _answers(predictive)
     against = _expected(background.dissent, background.answers, answers)
     pool = _expected(background.reliable, background.answers, answers)
+    labels = None
     if isinstance(predictive, LabelPredictive):
-        reliable = np.maximum(predictive.probs, 1 - predictive.probs).prod(1)
+        labels = predictive.probs >= background.thresholds.numpy()
+        reliable = np.where(labels, predictive.probs, 1 - predictive.probs).prod(1)
         sets = label_sets(predictive.probs, background.bound)
     else:
         reliable = predictive.probs.max(1)
@@ -169,7 +180,7 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
     cause[np.nan_to_num(against) >= _DISPUTED] = DISPUTED
     cause[reliable >= _EVEN] = ""
     cause[outside <= _RARE] = OUTSIDE
-    return Causes(outside, against, pool, reliable, tuple(cause.tolist()), sets)
+    return Causes(outside, against, pool, reliable, tuple(cause.tolist()), sets, labels)
 
 
 def save_background(path: Path, background: Background) -> None:
@@ -194,6 +205,12 @@ def load_background(path: Path) -> Background:
             f"Expected what answers are compared with in {path}, but it is incomplete ({error}). "
             "Delete it and run `mtbkd distill` on the run directory."
         ) from None
+
+
+def _thresholds(probs: Floats, labels: Floats) -> Floats:
+    """Where Matthews' correlation is largest, as DeepLoc 2.0 has it; 0.5 with few labels."""
+    enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= _ENOUGH
+    return np.where(enough, best_thresholds(probs, labels), _EVEN)
 
 
 def _flat(features: Tensor) -> Tensor:

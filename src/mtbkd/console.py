@@ -145,7 +145,7 @@ def answers_table(
     for name in ("id", f"answer ({level})", "uncertain:"):
         table.add_column(name, overflow="fold")
     for row, key in enumerate(ids[:_SHOWN]):
-        table.add_row(key, _answer(classes, predictive, row), causes.flags[row])
+        table.add_row(key, _answer(classes, predictive, causes, row), causes.flags[row])
     console.print(table, markup=False, highlight=False)
     if len(ids) > _SHOWN:
         print(f"… {len(ids) - _SHOWN:,} more in the file")
@@ -154,8 +154,8 @@ def answers_table(
     print(f"uncertain: {sum(counts.values()):,} of {len(ids):,}" + (f" ({told})" if told else ""))
 
 
-def _answer(classes: tuple[str, ...], predictive: Answer, row: int) -> str:
-    """The most probable classes, the labels that are more likely than not, or the numbers."""
+def _answer(classes: tuple[str, ...], predictive: Answer, causes: Causes, row: int) -> str:
+    """The most probable classes, the labels that are answered with yes, or the numbers."""
     if isinstance(predictive, NumberPredictive):
         low, high, mean = predictive.lower[row], predictive.upper[row], predictive.mean[row]
         each = (
@@ -168,7 +168,8 @@ def _answer(classes: tuple[str, ...], predictive: Answer, row: int) -> str:
     if isinstance(predictive, Predictive):
         shown = [i for i in order[:_LIKELY] if probs[i] >= _UNLIKELY or i == order[0]]
     else:
-        shown = [i for i in order if probs[i] >= 0.5]
+        yes = probs >= 0.5 if causes.labels is None else causes.labels[row]
+        shown = [i for i in order if yes[i]]
     low, high = predictive.lower[row], predictive.upper[row]
     each = [f"{classes[i]} {probs[i]:.2f} [{low[i]:.2f}, {high[i]:.2f}]" for i in shown]
     if each:

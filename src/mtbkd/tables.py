@@ -34,7 +34,8 @@ def prediction_table(
     ``epistemic`` uncertainty in nats, ``credible_set`` from the most probable class on; ``prob.C``,
     ``lower.C`` and ``upper.C`` for each class C.
 
-    Multi-label: ``id``, ``labels`` (those of probability 0.5 or more), ``total``, ``aleatoric`` and
+    Multi-label: ``id``, ``labels`` (those of probability 0.5 or more, or, with causes, above their
+    thresholds), ``total``, ``aleatoric`` and
     ``epistemic`` uncertainty in nats, summed over labels; ``prob.L``, ``lower.L`` and ``upper.L``
     for each label L.
 
@@ -58,7 +59,7 @@ def prediction_table(
     if isinstance(predictive, Predictive):
         columns = _classes(classes, predictive)
     elif isinstance(predictive, LabelPredictive):
-        columns = _labels(classes, predictive)
+        columns = _labels(classes, predictive, causes)
     else:
         columns = _numbers(classes, predictive)
     if causes is not None:
@@ -84,10 +85,11 @@ def _classes(names: tuple[str, ...], predictive: Predictive) -> Columns:
     return columns | _probabilities(names, predictive)
 
 
-def _labels(names: tuple[str, ...], predictive: LabelPredictive) -> Columns:
-    said = [
-        [n for n, yes in zip(names, row, strict=True) if yes] for row in predictive.probs >= 0.5
-    ]
+def _labels(names: tuple[str, ...], predictive: LabelPredictive, causes: Causes | None) -> Columns:
+    yes = predictive.probs >= 0.5
+    if causes is not None and causes.labels is not None:
+        yes = causes.labels
+    said = [[n for n, one in zip(names, row, strict=True) if one] for row in yes]
     columns: Columns = {
         "labels": pa.array(said, pa.list_(pa.string())),
         "total": predictive.total.sum(1),

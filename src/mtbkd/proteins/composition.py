@@ -48,7 +48,7 @@ def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats:
     """Of yes, shape (protein, label)."""
     columns = [
         np.full(len(shares), model)
-        if isinstance(model, float)
+        if isinstance(model, float | int)
         else model.predict_proba(shares)[:, 1]
         for model in trees
     ]
@@ -57,4 +57,6 @@ def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats:
 
 def size(trees: Trees) -> float:
     """How many leaves they have at most."""
-    return float(sum(_LEAVES * model.n_iter_ for model in trees if not isinstance(model, float)))
+    return float(
+        sum(_LEAVES * model.n_iter_ for model in trees if not isinstance(model, float | int))
+    )

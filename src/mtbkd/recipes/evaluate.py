@@ -66,8 +66,6 @@ def evaluate(
 ) -> dict[str, Any]:
     """Write ``predictions.parquet``, ``evaluation.safetensors`` and ``metrics.json``.
 
-    For several labels also ``thresholds.json``, from which on each counts as said.
-
     Returns:
         The content of ``metrics.json``.
     """
@@ -121,8 +119,7 @@ def evaluate(
         "cost": _costs(posterior, costs, milliseconds, seconds),
     }
     if isinstance(predictive, LabelPredictive):
-        chosen = add_thresholds(metrics, task, teachers, posterior, rivals, predictive)
-        save_json(out / "thresholds.json", chosen)
+        add_thresholds(metrics, task, teachers, posterior, rivals, predictive)
     save_json(out / "metrics.json", metrics)
     return metrics
 
@@ -222,8 +219,8 @@ def _flags(causes: Causes, predictive: Answer, test: Dataset) -> dict[str, dict[
     labels = test.labels.numpy()
     if isinstance(predictive, Predictive):
         right = predictive.probs.argmax(1) == labels
-    elif isinstance(predictive, LabelPredictive):
-        right = (((predictive.probs >= 0.5) == (labels == 1)) | np.isnan(labels)).all(1)
+    elif causes.labels is not None:
+        right = ((causes.labels == (labels == 1)) | np.isnan(labels)).all(1)
     else:
         right = np.full(len(labels), np.nan)
     flags, found = np.array(causes.flags), {}

@@ -33,7 +33,7 @@ def add_thresholds(
     posterior: Posterior,
     rivals: Mapping[str, Rival],
     answer: LabelPredictive,
-) -> dict[str, float]:
+) -> None:
     """Judge everybody with several labels at thresholds of their own as well.
 
     A threshold for each label is chosen on the calibration labels, alike for teachers, their pool,
@@ -49,13 +49,9 @@ def add_thresholds(
         posterior: Of the student.
         rivals: Baselines.
         answer: The student's, on the test examples.
-
-    Returns:
-        The student's thresholds by label.
     """
     chosen_on = _everyone(task.calibration, teachers, posterior, rivals)
     judged = _everyone(task.test, teachers, posterior, rivals, answer.probs)
-    chosen: dict[str, float] = {}
     for path, probs in judged.items():
         place = metrics
         for key in path:
@@ -64,13 +60,11 @@ def add_thresholds(
             continue
         thresholds = best_thresholds(*_heard(chosen_on[path], task.calibration.labels))
         place |= _tuned(*_heard(probs, task.test.labels), thresholds, task.test.classes)
-        chosen = dict(zip(task.test.classes, thresholds.tolist(), strict=True))
     for i, name in enumerate(task.test.classes):
         metrics["student"]["by_label"][name] |= {
             part: float(getattr(answer, part)[:, i].mean())
             for part in ("total", "aleatoric", "epistemic")
         }
-    return chosen
 
 
 def _everyone(
