@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ from mtbkd.causes import FLAGS, Causes, find_causes
 from mtbkd.config import RunConfig
 from mtbkd.conformal import whole_coverage
 from mtbkd.data import Dataset
-from mtbkd.diagnostics import Diagnostics, diagnose
 from mtbkd.distill import Posterior
-from mtbkd.inference.engines import METHODS
 from mtbkd.influence import by_class, responsibilities
 from mtbkd.metrics import (
     coverage,
@@ -29,11 +26,16 @@ from mtbkd.metrics import (
     scores,
     wrong_auroc,
 )
-from mtbkd.observation import OBSERVATIONS
 from mtbkd.outputs import TeacherOutputs
-from mtbkd.predictive import Answer, LabelPredictive, Predictive, draw_outputs, mixture
+from mtbkd.predictive import Answer, LabelPredictive, Predictive
 from mtbkd.recipes import stages
 from mtbkd.recipes.base import Task
+from mtbkd.recipes.chains import (
+    chain_values,
+    diagnose_chains,
+    diagnostic_numbers,
+    known_number,
+)
 from mtbkd.recipes.others import judge_others
 from mtbkd.recipes.scoring import (
     draw_scores,
@@ -49,8 +51,6 @@ from mtbkd.samples import save_json, save_tensors
 from mtbkd.tables import prediction_table, write_table
 from mtbkd.types import Family
 from mtbkd.weighing import training_set
-
-_PROBES = 50  # test examples whose log-probabilities are the functions of R-hat and ESS
 
 
 def evaluate(
@@ -79,8 +79,8 @@ def evaluate(
     pool, quarrel = pool_of(outputs, posterior.weighting, posterior.units)
     weights, taught, probs = _shares(posterior, task.train, teachers)
     _, split, _ = _shares(posterior, test, teachers)
-    chains = _chain_values(posterior, task)
-    diagnostics = _diagnose(posterior, chains.pop("functions"))
+    chains = chain_values(posterior, task)
+    diagnostics = diagnose_chains(posterior, chains.pop("functions"))
     told_apart, beside = judge_others(config, task, posterior, predictive)
     table = prediction_table(
         test.ids,
@@ -115,7 +115,7 @@ def evaluate(
         },
         "student": _student_scores(posterior, predictive, causes, test) | told_apart,
         "flags": _flags(causes, predictive, test),
-        "diagnostics": _diagnostic_numbers(diagnostics, posterior),
+        "diagnostics": diagnostic_numbers(diagnostics, posterior),
         "cost": _costs(posterior, costs, milliseconds, seconds),
     }
     if isinstance(predictive, LabelPredictive):
@@ -229,8 +229,8 @@ def _flags(causes: Causes, predictive: Answer, test: Dataset) -> dict[str, dict[
         if rows.any():
             found[name or "none"] = {
                 "n": int(rows.sum()),
-                "right": _known(float(right[rows].mean())),
-                "expected": _known(float(causes.reliable[rows].mean())),
+                "right": known_number(float(right[rows].mean())),
+                "expected": known_number(float(causes.reliable[rows].mean())),
             }
     return found
 
@@ -243,93 +243,6 @@ def _shares(
     known = training_set(student, data, teachers, posterior.weighting, units=units)
     shares, means = responsibilities(student, posterior.samples, known, posterior.prior)
     return known.log_weights.exp().cpu(), shares.cpu(), means.cpu()
-
-
-def _chain_values(posterior: Posterior, task: Task) -> dict[str, NDArray[np.float64]]:
-    """Each chain's score, log score by draw, and the functions that diagnostics look at.
-
-    ``functions`` are log-probabilities of classes, else the student's outputs, on a few test
-    examples; ``chain_accuracy`` is the share of classes or labels that are right, or
-    ``chain_rmse`` the error of numbers; ``trace`` the log score on calibration examples in nats.
-    """
-    test, family, units = task.test, task.test.family, posterior.units
-    means, functions = [], []
-    for outputs in draw_outputs(posterior.student, posterior.samples, test.inputs):
-        answers = torch.softmax(outputs, -1) if family == "classification" else outputs
-        left = max(0, _PROBES - sum(f.shape[2] for f in functions))
-        if left:
-            some = answers[:, :, :left].cpu()
-            functions.append(some.clamp_min(1e-12).log() if family == "classification" else some)
-        if family == "multilabel":
-            answers = torch.sigmoid(answers)
-        elif family == "regression":
-            answers = mixture(answers, units)[0]
-        means.append(answers.mean(1).cpu())
-    mean = torch.cat(means, 1)  # (chain, example, column)
-    if family == "regression":
-        off = (mean - test.labels).square().nanmean((1, 2)).sqrt()
-        chains = {"chain_rmse": off.double().numpy()}
-    else:
-        if family == "multilabel":
-            right = ((mean >= 0.5) == (test.labels == 1)).double()
-            right = torch.where(test.labels.isnan(), torch.nan, right)
-        else:
-            right = (mean.argmax(-1) == test.labels).double()
-        chains = {"chain_accuracy": right.flatten(1).nanmean(1).numpy()}
-    return {
-        "functions": torch.cat(functions, 2).flatten(2).double().numpy(),
-        "trace": _trace(posterior, task.calibration),
-        **chains,
-    }
-
-
-def _trace(posterior: Posterior, data: Dataset) -> NDArray[np.float64]:
-    """Mean log score of each draw on labelled examples, shape (chain, draw)."""
-    observation = OBSERVATIONS[data.family]
-    known, units = data.known, posterior.units
-    labels = data.labels[known] if units is None else units.labels(data.labels[known])
-    total, start = 0.0, 0
-    for outputs in draw_outputs(posterior.student, posterior.samples, data.inputs[known]):
-        own = labels[start : start + outputs.shape[2]].to(outputs.device)
-        start += len(own)
-        own = own.expand(*outputs.shape[:2], *own.shape)
-        each = observation.log_likelihood(outputs.double(), own)
-        total = total + each.clamp_min(math.log(1e-12)).sum(-1).cpu()
-    return (torch.as_tensor(total) / len(labels)).numpy()
-
-
-def _diagnose(posterior: Posterior, functions: NDArray[np.float64]) -> Diagnostics:
-    student = posterior.student
-    last = posterior.samples.segments[-1][:, -1].to(student.prior_mean.device)
-    moved = (student.standardised(last) - posterior.modes).square().mean(1).sqrt()
-    statistics = {name: np.array(values) for name, values in posterior.statistics.items()}
-    engine = posterior.plan.engine
-    approximation = engine if METHODS[engine].independent else None
-    return diagnose(
-        functions, moved.double().cpu().numpy(), statistics, approximation=approximation
-    )
-
-
-def _known(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if np.isnan(value) else value
-
-
-def _diagnostic_numbers(diagnostics: Diagnostics, posterior: Posterior) -> dict[str, Any]:
-    return {
-        **{
-            name: _known(getattr(diagnostics, name))
-            for name in ("rhat_median", "rhat_95", "ess_median", "ess_5")
-        },
-        "distance_moved": list(diagnostics.distance_moved),
-        **posterior.statistics,
-        "engine": posterior.plan.engine,
-        "engine_reason": posterior.plan.reason,
-        "concentration": posterior.prior.concentration,
-        "power": float(posterior.prior.strength.power),
-        "weights": posterior.weighting.rule,
-        "warnings": list(diagnostics.warnings),
-    }
 
 
 def _costs(
