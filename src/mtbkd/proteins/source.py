@@ -8,6 +8,7 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -85,6 +86,15 @@ def find_model(source: str | Path) -> ModelFiles:
             "folder that holds config.json."
         )
     return _check(name, folder)
+
+
+def count_parameters(files: ModelFiles) -> int:
+    """Numbers in the files of weights, without reading them."""
+    total = 0
+    for path in files.weights:
+        with safe_open(str(path), "pt") as tensors:
+            total += sum(prod(tensors.get_slice(k).get_shape()) for k in tensors.keys())  # noqa: SIM118
+    return total
 
 
 def digest_of(files: ModelFiles, memory: Path | None) -> str:

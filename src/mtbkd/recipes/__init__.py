@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from mtbkd.recipes import deeploc, diabetes, digits, overlay, own, synthetic
+from mtbkd.recipes import (
+    deeploc,
+    deeploc_backbones,
+    diabetes,
+    digits,
+    overlay,
+    own,
+    synthetic,
+)
 from mtbkd.recipes.base import Recipe
 from mtbkd.types import InputError
 
 RECIPES: dict[str, Recipe] = {
-    part.RECIPE.name: part.RECIPE for part in (digits, overlay, diabetes, deeploc, synthetic, own)
+    part.RECIPE.name: part.RECIPE
+    for part in (digits, overlay, diabetes, deeploc, deeploc_backbones, synthetic, own)
 }
 
 
