@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shlex
 import sys
 from dataclasses import replace
 
@@ -197,3 +198,14 @@ def test_the_section_is_kept_and_belongs_to_its_recipe(places):
     assert "backbones" not in plain.to_yaml()
     with pytest.raises(InputError, match="with no other, but got recipe 'digits'"):
         build_config(digits.RECIPE.defaults | {"backbones": recipe.RECIPE.defaults["backbones"]})
+
+
+def test_the_report_says_how_to_make_the_run_again(places):
+    from mtbkd.recipes.show import _command
+
+    teachers = json.dumps({"A's": str(places / "t5"), "B 2": "some/model"})
+    given = [each for each in settings(places) if "teachers" not in each]
+    config = build_config(recipe.RECIPE.defaults, [*given, f"backbones.teachers={teachers}"])
+    words = shlex.split(_command(config))
+    assert words[:5] == ["mtbkd", "run", "deeploc-backbones", "--seed", "0"]
+    assert build_config(recipe.RECIPE.defaults, words[6::2]) == config
