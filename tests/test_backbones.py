@@ -143,6 +143,34 @@ def test_prott5_as_it_is_published_has_a_sentencepiece_model(models, tmp_path):
     assert len({int(alphabet.codes[ord(c) - 65]) for c in RESIDUES}) == 20
 
 
+def test_weights_as_they_are_published(models, tmp_path):
+    """With the heads and the decoder of pre-training, in one file or in several."""
+    esm, t5 = write_esm(tmp_path / "esm"), write_t5(tmp_path / "t5")
+    proteins = some_proteins(5)
+    with torch.random.fork_rng():
+        masked = transformers.EsmForMaskedLM(transformers.EsmConfig.from_pretrained(esm))
+        masked.esm.load_state_dict(
+            transformers.EsmModel.from_pretrained(esm, add_pooling_layer=False).state_dict()
+        )
+        masked.save_pretrained(esm)
+        whole = transformers.T5ForConditionalGeneration(
+            transformers.T5Config.from_pretrained(t5, is_encoder_decoder=True)
+        )
+        source = transformers.T5EncoderModel.from_pretrained(t5).state_dict()
+        lacking = whole.load_state_dict(source, strict=False)
+        assert not lacking.unexpected_keys
+        (t5 / "model.safetensors").unlink()
+        whole.save_pretrained(t5, max_shard_size="10KB")
+    assert len(list(t5.glob("*.safetensors"))) > 1
+    for folder, kind in ((esm, "esm"), (t5, "t5")):
+        expected = embed(load_backbone(models[kind], device="cpu"), proteins)
+        found = embed(load_backbone(folder, device="cpu"), proteins)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    next(iter(t5.glob("*-of-*.safetensors"))).unlink()
+    with pytest.raises(InputError, match=r"weights of the model .* in model-0000\d-of-0"):
+        load_backbone(t5, device="cpu")
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
@@ -242,29 +270,35 @@ def test_without_the_library_the_extra_is_named(models, monkeypatch):
         embed(load_backbone(models["esm"], device="cpu"), ["MKV"])
 
 
-def test_an_id_is_taken_from_disk_else_fetched_else_converted(models, monkeypatch):
+def test_an_id_is_taken_from_disk_else_fetched_else_converted(models, monkeypatch, tmp_path):
     import huggingface_hub as hub
 
-    asked, bare = [], models["esm"].parent / "bare"
-    bare.mkdir(exist_ok=True)
+    monkeypatch.setenv("MTBKD_CACHE", str(tmp_path / "cache"))
+    asked, on_disk, bare = [], set(), tmp_path / "bare"
+    bare.mkdir()
+    strange = type("Request", (), {"author": "Somebody", "status": "open", "num": 9})
     request = type("Request", (), {"author": "SFconvertbot", "status": "open", "num": 7})
 
     def download(name, *, revision, allow_patterns, local_files_only=False):
         assert not any("bin" in pattern or "py" in pattern for pattern in allow_patterns)
         asked.append((revision, local_files_only))
-        if local_files_only and len(asked) < 4:
+        if local_files_only and revision not in on_disk:
             raise OSError("not here")
-        return models["esm"] if local_files_only or revision == "refs/pr/7" else bare
+        on_disk.add(revision)
+        return models["esm"] if revision in ("refs/pr/7", "v1") else bare
 
     monkeypatch.setattr(hub, "snapshot_download", download)
-    monkeypatch.setattr(hub, "get_repo_discussions", lambda *_, **__: [request])
+    monkeypatch.setattr(hub, "get_repo_discussions", lambda *_, **__: [strange, request])
     assert sources.find_model("some/model").folder == models["esm"]
     assert asked == [(None, True), (None, False), ("refs/pr/7", False)]
+    asked.clear()
     assert sources.find_model("some/model").folder == models["esm"]
-    assert asked[3:] == [(None, True)]
-    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: bare)
+    assert asked == [("refs/pr/7", True)]  # found again without a network
+    asked.clear()
+    assert sources.find_model("some/model@v1").folder == models["esm"]
+    assert asked == [("v1", True), ("v1", False)]
     with pytest.raises(InputError, match=r"config\.json"):
-        sources.find_model("some/model@v1")
+        sources.find_model("some/model@v2")
 
 
 def test_an_id_that_cannot_be_fetched_is_one_message(monkeypatch, tmp_path):

@@ -261,6 +261,40 @@ class OwnConfig(BaseModel):
         return self
 
 
+class BackbonesConfig(BaseModel):
+    """Protein language models: those that teachers stand on, and the student's.
+
+    Attributes:
+        teachers: By name, each a folder or an id on the hub (``id@revision`` for one version).
+        student: The same.
+        precision: Of weights and arithmetic; ``auto`` halves it on accelerators where that is safe.
+        max_tokens: Of a batch, padding included; as the device likes it if not given.
+        folds: Of the training proteins, for answers of teachers to proteins they have not seen.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    teachers: dict[Name, str]
+    student: str
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_tokens: int | None = Field(ge=1, default=None)
+    folds: int = Field(ge=2, default=5)
+
+    @field_validator("student")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        """Folders as they are called from everywhere."""
+        folder = Path(value).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else value
+
+    @field_validator("teachers")
+    @classmethod
+    def _places(cls, value: dict[str, str]) -> dict[str, str]:
+        if not value:
+            raise ValueError("Expected one teacher or more, but got none. Name one.")
+        return {name: cls._place(source) for name, source in value.items()}
+
+
 def slug(name: str) -> str:
     """A name as a folder may have it."""
     return re.sub(r"[^\w]+", "-", name).strip("-").lower()
@@ -284,6 +318,7 @@ class RunConfig(BaseModel):
         baselines: Whether to train the baselines as well.
         device: ``auto``, ``cpu`` or ``cuda``.
         own: Your examples and teachers, for the recipe ``own`` only.
+        backbones: Protein language models, for the recipe ``deeploc-backbones`` only.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -301,6 +336,17 @@ class RunConfig(BaseModel):
     baselines: bool = True
     device: str = "auto"
     own: OwnConfig | None = None
+    backbones: BackbonesConfig | None = None
+
+    @model_validator(mode="after")
+    def _backbones(self) -> RunConfig:
+        if (self.recipe == "deeploc-backbones") != (self.backbones is not None):
+            raise ValueError(
+                "Expected the section `backbones` with the recipe deeploc-backbones, and with no "
+                f"other, but got recipe {self.recipe!r} {'with' if self.backbones else 'without'} "
+                "it. Start from `mtbkd recipes copy deeploc-backbones my.yaml`."
+            )
+        return self
 
     @model_validator(mode="after")
     def _own(self) -> RunConfig:
@@ -323,7 +369,8 @@ class RunConfig(BaseModel):
 
     def to_yaml(self) -> str:
         """The complete configuration."""
-        values = self.model_dump(mode="json", exclude=None if self.own else {"own"})
+        absent = {name for name in ("own", "backbones") if getattr(self, name) is None}
+        values = self.model_dump(mode="json", exclude=absent)
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 

@@ -8,13 +8,14 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from mtbkd.proteins.cache import write_atomically
+from mtbkd.proteins.cache import cache_root, write_atomically
 from mtbkd.types import InputError
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -85,6 +86,15 @@ def find_model(source: str | Path) -> ModelFiles:
             "folder that holds config.json."
         )
     return _check(name, folder)
+
+
+def count_parameters(files: ModelFiles) -> int:
+    """Numbers in the files of weights, without reading them."""
+    total = 0
+    for path in files.weights:
+        with safe_open(str(path), "pt") as tensors:
+            total += sum(prod(tensors.get_slice(k).get_shape()) for k in tensors.keys())  # noqa: SIM118
+    return total
 
 
 def digest_of(files: ModelFiles, memory: Path | None) -> str:
@@ -185,31 +195,35 @@ def _fetch(source: str) -> Path:
     """The snapshot of a hub id; the one on disk if it is complete, so that no network is needed."""
     hub = need("huggingface_hub")
     name, _, revision = source.partition("@")
-    wanted = revision or None
-    try:
-        folder = Path(
-            hub.snapshot_download(
-                name, revision=wanted, allow_patterns=_WANTED, local_files_only=True
-            )
+    note = cache_root() / "converted" / f"{name.replace('/', '--')}.txt"
+    wanted = revision or (note.read_text("utf-8") if note.is_file() else None)
+
+    def snapshot(revision: str | None, **options: bool) -> Path:
+        return Path(
+            hub.snapshot_download(name, revision=revision, allow_patterns=_WANTED, **options)
         )
-        if _complete(folder):
-            return folder
-    except Exception:  # not on disk yet
+
+    try:
+        folder = snapshot(wanted, local_files_only=True)
+        _check(source, folder)
+        return folder
+    except Exception:  # not on disk yet, or not whole
         pass
     try:
-        folder = Path(hub.snapshot_download(name, revision=wanted, allow_patterns=_WANTED))
-        if not revision and not _complete(folder) and (found := _converted(hub, name)):
-            folder = Path(hub.snapshot_download(name, revision=found, allow_patterns=_WANTED))
+        folder = snapshot(wanted)
+        if not revision and not any(folder.glob("*.safetensors")):
+            if found := _converted(hub, name):
+                folder = snapshot(found)
+                write_atomically(note, found.encode())
+    except InputError:
+        raise
     except Exception as error:  # the client raises nearly everything for what it cannot reach
         raise InputError(
-            f"Expected the model {source!r} on disk or from the hub, but got: {first_line(error)} "
-            "Check the id and the network, or name a folder that holds the model."
+            f"Expected the model {source!r} on disk or from the hub, but got: "
+            f"{first_line(error).rstrip('.')}. Check the id and the network, or name a folder that "
+            "holds the model."
         ) from None
     return folder
-
-
-def _complete(folder: Path) -> bool:
-    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
 def _converted(hub: Any, name: str) -> str | None:

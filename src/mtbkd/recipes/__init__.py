@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from mtbkd.recipes import deeploc, deeploc_multilabel, diabetes, digits, overlay, own, synthetic
+from mtbkd.recipes import (
+    deeploc,
+    deeploc_backbones,
+    deeploc_multilabel,
+    diabetes,
+    digits,
+    overlay,
+    own,
+    synthetic,
+)
 from mtbkd.recipes.base import Recipe
 from mtbkd.types import InputError
 
-RECIPES: dict[str, Recipe] = {
-    part.RECIPE.name: part.RECIPE
-    for part in (digits, overlay, diabetes, deeploc, deeploc_multilabel, synthetic, own)
-}
+_PARTS = (
+    digits,
+    overlay,
+    diabetes,
+    deeploc,
+    deeploc_multilabel,
+    deeploc_backbones,
+    synthetic,
+    own,
+)
+RECIPES: dict[str, Recipe] = {part.RECIPE.name: part.RECIPE for part in _PARTS}
 
 
 def find_recipe(name: str) -> Recipe:

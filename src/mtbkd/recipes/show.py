@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Callable
@@ -221,14 +222,22 @@ def _command(config: RunConfig) -> str:
     """The command that makes the run again: the recipe and what differs from its defaults."""
     if config.own is not None:
         return "mtbkd run my.yaml  # your configuration, which holds all that is listed here"
-    usual = _flat(build_config(find_recipe(config.recipe).defaults).model_dump(mode="json"))
-    asked = _flat(config.model_dump(mode="json"))
+    usual = _settings(build_config(find_recipe(config.recipe).defaults))
+    asked = _settings(config)
     changes = [
         f"--set {key}={shlex.quote(value)}"
         for key, value in asked.items()
         if value != usual[key] and key != "seed"
     ]
     return " ".join([f"mtbkd run {config.recipe} --seed {config.seed}", *changes])
+
+
+def _settings(config: RunConfig) -> dict[str, str]:
+    """All settings as ``--set`` takes them; teachers by name are one, as all are replaced."""
+    values = config.model_dump(mode="json")
+    if values["backbones"] is not None:
+        values["backbones"]["teachers"] = json.dumps(values["backbones"]["teachers"])
+    return _flat(values)
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
