@@ -119,7 +119,7 @@ def test_a_run_makes_teachers_and_predicts(places, calls, tmp_path, monkeypatch,
         for folder in (out, tmp_path / "again")
     )
     assert first == second
-    new.write_text(">one new protein\nMKKLLF\naiplvv*\n>two\nMSKL\n")
+    new.write_text(">one new protein\nMKKLLF\nAIPLVV\n>two\nMSKL\n")
     code, printed = call(monkeypatch, capsys, "predict", out, new, "--out", tmp_path / "a.jsonl")
     assert code == 0, printed.err
     assert calls == ["small"]

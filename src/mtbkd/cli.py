@@ -143,13 +143,14 @@ def predict(
     ] = None,
 ) -> None:
     """Predict new inputs, with intervals, and with the cause where the answer is uncertain."""
-    from mtbkd.console import answers_table
+    from mtbkd.console import Progress, answers_table
     from mtbkd.recipes import run as recipe_run
     from mtbkd.tables import check_suffix, prediction_table, write_table
 
     path = out or Path(f"{source.name.split('.')[0]}.predictions.parquet")
     check_suffix(path)
-    found = recipe_run.predict_run(run_dir, source)
+    with Progress() as progress:
+        found = recipe_run.predict_run(run_dir, source, progress.report)
     write_table(path, prediction_table(found.ids, found.classes, found.predictive, found.causes))
     answers_table(found.ids, found.classes, found.predictive, found.causes)
     print(f"{len(found.ids)} predictions: {path}")

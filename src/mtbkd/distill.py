@@ -17,7 +17,7 @@ from mtbkd.data import Dataset, check_splits
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.engines import Plan, SamplerSettings
 from mtbkd.inference.run import MapSettings, sample
-from mtbkd.learning import Report, choose_prior, progress_of, starting_modes
+from mtbkd.learning import choose_prior, progress_of, starting_modes
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Answer, predict
 from mtbkd.prior import Strength
@@ -25,7 +25,7 @@ from mtbkd.samples import PosteriorSamples, load_samples, save_json, save_manife
 from mtbkd.settings import PriorSettings
 from mtbkd.store import hash_tensor
 from mtbkd.student import Student, make_student
-from mtbkd.types import Family, InputError, check_positive
+from mtbkd.types import Family, InputError, Report, check_positive
 from mtbkd.units import Units
 from mtbkd.weighing import choose_units, choose_weighting, nobody, read_weighting, training_set
 from mtbkd.weights import Weighting

@@ -19,11 +19,9 @@ from mtbkd.observation import Observation
 from mtbkd.samples import save_tensors
 from mtbkd.settings import PriorSettings
 from mtbkd.student import Student
+from mtbkd.types import Report
 from mtbkd.units import Units
 from mtbkd.weighing import cached_features
-
-Report = Callable[[str, int, int], None]
-"""Called with (stage, steps done, steps in all)."""
 
 _TRIAL_CHAINS = 2
 _BATCH = 1024

@@ -12,6 +12,13 @@ from torch import Tensor
 Family = Literal["classification", "multilabel", "regression"]
 """What is predicted: one class of several, any of several labels, or real numbers."""
 
+Report = Callable[[str, int, int], None]
+"""Called with (stage, steps done, steps in all)."""
+
+
+def quiet(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
 
 class InputError(ValueError):
     """What the user gave is wrong; ``faults`` holds one message for each fault.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import string
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -15,10 +17,7 @@ from torch import Tensor
 from mtbkd.proteins.alphabet import Alphabet
 from mtbkd.proteins.backbone import Backbone
 from mtbkd.proteins.cache import keep, key_of, recall, tidy, write_atomically
-from mtbkd.types import InputError
-
-Report = Callable[[str, int, int], None]
-"""Told what is computed, how many proteins are done, and how many there are."""
+from mtbkd.types import InputError, Report, quiet
 
 _LETTERS = re.compile("[A-Z]+")
 _ACCELERATOR_TOKENS, _PROCESSOR_TOKENS = 8192, 2048
@@ -32,7 +31,7 @@ def embed(
     *,
     max_tokens: int | None = None,
     cache: Path | None = None,
-    report: Report | None = None,
+    report: Report = quiet,
 ) -> Tensor:
     """The mean of a model's last hidden states over the residues of each protein.
 
@@ -78,7 +77,8 @@ def embed(
     missing = (~found).nonzero().flatten().tolist()
     if missing and folder is not None:
         _describe(backbone, folder)
-    _fill(backbone, shown, own, missing, features, budget, folder, report)
+    with _all_cores():
+        _fill(backbone, shown, own, missing, features, budget, folder, report)
     return features[torch.tensor([place[key] for key in keys], dtype=torch.int64)]
 
 
@@ -114,6 +114,18 @@ def pooled(backbone: Backbone, shown: Sequence[str]) -> Tensor:
     return ((inside[:, None, :] @ hidden)[:, 0] / inside.sum(1, keepdim=True)).cpu()
 
 
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """As many threads as there are cores, or as ``$OMP_NUM_THREADS`` says, for large matrices."""
+    before = torch.get_num_threads()
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(os.cpu_count() or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _encode(alphabet: Alphabet, shown: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, which of them are residues, and which are no padding, each (protein, token)."""
     longest = max(map(len, shown)) + alphabet.extra
@@ -141,12 +153,12 @@ def _fill(
     features: Tensor,
     max_tokens: int,
     folder: Path | None,
-    report: Report | None,
+    report: Report,
 ) -> None:
     """Compute the rows that are missing, in place, and keep them as they come."""
     stage, total = f"features of {backbone.name}", len(shown)
     done = total - len(missing)
-    if report is not None and done:
+    if done:
         report(stage, done, total)
     if not missing:
         return
@@ -176,8 +188,7 @@ def _fill(
         ):
             keep(folder, [keys[row] for row in pending], features[pending])
             pending, last = [], time.monotonic()
-        if report is not None:
-            report(stage, done, total)
+        report(stage, done, total)
 
 
 def _describe(backbone: Backbone, folder: Path) -> None:

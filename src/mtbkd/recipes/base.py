@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mtbkd.config import RunConfig
 from mtbkd.data import Dataset
 from mtbkd.outputs import TeacherOutputs
+from mtbkd.types import Report, quiet
 
 Costs = dict[str, dict[str, float]]
 """Teacher to what it costs: ``parameters`` and ``ms_per_example``, as far as known."""
@@ -70,7 +71,7 @@ class Labelling:
     dtype: Literal["float32", "float16"] | None = None
     most_failures: float = 0.01
     ray: bool = False
-    report: Callable[[str, int, int], None] | None = None
+    report: Report = quiet
     say: Callable[[str], None] = lambda _: None
 
 
@@ -83,15 +84,15 @@ class Recipe:
         summary: One line.
         needs: Data that must be there, in words.
         defaults: The configuration, before overrides.
-        load: Reads and splits the data, keeping what is costly in the folder given.
-        teach: Trains or reads the teachers; returns their outputs on all examples and, for each,
-            its number of parameters and milliseconds per example where known.
+        load: Reads and splits the data, keeping what is costly in the folder given, and reports.
+        teach: Trains or reads the teachers, and reports; returns their outputs on all examples and,
+            for each, its number of parameters and milliseconds per example where known.
         network: Builds the student's network from the configuration, an example input and the
             number of outputs.
         read: Reads new inputs without labels: ids and inputs.
         scenarios: What ``scenario`` may be; empty if the recipe has none.
         read_as: Instead of `read`, for recipes whose inputs depend on the run: takes the
-            configuration, the folder that `load` was given, and the file.
+            configuration, the folder that `load` was given, and the file, and reports.
         label: Instead of `teach`, labels into a folder and writes a store of outputs there.
         template: A configuration with comments, for users to start from.
     """
@@ -100,12 +101,12 @@ class Recipe:
     summary: str
     needs: str
     defaults: dict[str, Any]
-    load: Callable[[RunConfig, Path], Task]
+    load: Callable[[RunConfig, Path, Report], Task]
     network: Callable[[RunConfig, Tensor, int], nn.Module]
-    teach: Callable[[RunConfig, Task], tuple[TeacherOutputs, Costs]] | None = None
+    teach: Callable[[RunConfig, Task, Report], tuple[TeacherOutputs, Costs]] | None = None
     read: Callable[[Path], tuple[tuple[str, ...], Tensor]] | None = None
     scenarios: tuple[str, ...] = ()
-    read_as: Callable[[RunConfig, Path, Path], tuple[tuple[str, ...], Tensor]] | None = None
+    read_as: Callable[[RunConfig, Path, Path, Report], tuple[tuple[str, ...], Tensor]] | None = None
     label: Callable[[RunConfig, Task, Path, Labelling], Costs] | None = None
     template: str | None = None
 

@@ -27,7 +27,7 @@ from mtbkd.proteins.features import feature_names, sequence_features, standardis
 from mtbkd.proteins.reading import read_proteins
 from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.samples import save_tensors
-from mtbkd.types import InputError
+from mtbkd.types import InputError, Report, quiet
 
 CLASSES = (
     "Cytoplasm",
@@ -83,8 +83,9 @@ class Standardise(nn.Module):
         return clipped * self.loudness
 
 
-def load(config: RunConfig, folder: Path) -> Task:
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Read the proteins, compute their features once, and split by seed."""
+    del report
     source = data_folder(config)
     train, test = (_read_proteins(source / name) for name in _FILES)
     ids = [*train[0], *test[0]]
@@ -119,8 +120,9 @@ def _several_locations(source: Path, folder: Path) -> dict[str, Dataset]:
     return {"several locations": make_dataset(inputs, classes=CLASSES, ids=ids, name=_SEVERAL)}
 
 
-def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
+def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Read both teachers' logits; they were trained on the training proteins."""
+    del report
     source = data_folder(config)
     ids = [i for name in _FILES for i in _read_proteins(source / name)[0]]
     tables = []

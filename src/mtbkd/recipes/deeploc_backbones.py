@@ -28,7 +28,7 @@ from mtbkd.recipes.folder import read_json
 from mtbkd.samples import save_json
 from mtbkd.teachers.head_training import Training
 from mtbkd.teachers.heads import cross_fitted, random_folds
-from mtbkd.types import InputError
+from mtbkd.types import InputError, Report, quiet
 
 _FILES = ("data_our_train_sample.csv", "data_our_test.csv")
 _VALIDATION = 0.2
@@ -54,7 +54,7 @@ class Standardise(nn.Module):
         return ((features - self.mean) * self.scale).clamp(-_CLIP, _CLIP)
 
 
-def load(config: RunConfig, folder: Path) -> Task:
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Read the proteins, ask the student's language model once, and split by seed.
 
     What the teachers are made from is the sequence of each id.
@@ -65,7 +65,7 @@ def load(config: RunConfig, folder: Path) -> Task:
     n_train = len(train[0])
     backbone = _student(config, folder)
     everything = make_dataset(
-        _embed(config, backbone, sequences),
+        _embed(config, backbone, sequences, report),
         labels=[*train[2], *test[2]],
         classes=CLASSES,
         ids=ids,
@@ -83,7 +83,7 @@ def load(config: RunConfig, folder: Path) -> Task:
     )
 
 
-def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
+def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Train heads on the teachers' language models, crosswise, with the training proteins."""
     section = _section(config)
     sequences = [task.teacher_data[i] for i in task.ids]
@@ -98,7 +98,7 @@ def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
     labels = torch.cat([task.train.labels, torch.full((n_rest,), -1)])
     tables, costs = [], {}
     for name, backbone in backbones.items():
-        features = _embed(config, backbone, sequences)
+        features = _embed(config, backbone, sequences, report)
         training = Training()
         logits = cross_fitted(
             features,
@@ -121,7 +121,9 @@ def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:
     return nn.Sequential(Standardise(example), *layers)
 
 
-def read_as(config: RunConfig, folder: Path, source: Path) -> tuple[tuple[str, ...], Tensor]:
+def read_as(
+    config: RunConfig, folder: Path, source: Path, report: Report = quiet
+) -> tuple[tuple[str, ...], Tensor]:
     """Read new proteins, and ask the student's language model about them.
 
     Raises:
@@ -130,7 +132,7 @@ def read_as(config: RunConfig, folder: Path, source: Path) -> tuple[tuple[str, .
     found = read_proteins(source)
     for note in found.notes:
         warnings.warn(note, stacklevel=2)
-    features = _embed(config, _student(config, folder), list(found.sequences))
+    features = _embed(config, _student(config, folder), list(found.sequences), report)
     data = make_dataset(features, classes=CLASSES, ids=found.ids, name=str(source))
     return data.ids, data.inputs
 
@@ -150,8 +152,9 @@ def _student(config: RunConfig, folder: Path) -> Backbone:
     return backbone
 
 
-def _embed(config: RunConfig, backbone: Backbone, sequences: list[str]) -> Tensor:
-    return embed(backbone, sequences, max_tokens=_section(config).max_tokens, cache=cache_root())
+def _embed(config: RunConfig, backbone: Backbone, sequences: list[str], report: Report) -> Tensor:
+    tokens = _section(config).max_tokens
+    return embed(backbone, sequences, max_tokens=tokens, cache=cache_root(), report=report)
 
 
 def _section(config: RunConfig) -> BackbonesConfig:

@@ -37,6 +37,7 @@ from mtbkd.recipes.deeploc_partitions import (
     some_of_each,
 )
 from mtbkd.samples import save_tensors
+from mtbkd.types import Report, quiet
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -59,8 +60,9 @@ class Effort:
 _TINY_EFFORT = Effort(1, 1, 5)
 
 
-def load(config: RunConfig, folder: Path) -> Task:
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Read the proteins, compute their features once, and split by partition."""
+    del report
     proteins = read_partitions(config)
     if config.scenario == "tiny":
         proteins = some_of_each(proteins, _TINY, config.seed)
@@ -85,7 +87,7 @@ def load(config: RunConfig, folder: Path) -> Task:
     )
 
 
-def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
+def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Train four teachers three times each, without one of the partitions 0-2 every time."""
     proteins: Proteins = task.teacher_data
     effort = _TINY_EFFORT if config.scenario == "tiny" else Effort()
@@ -97,6 +99,7 @@ def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
             rows = np.flatnonzero(
                 np.isin(proteins.partitions, TEACH) & (proteins.partitions != fold)
             )
+            report(f"teacher {name}", fold, len(TEACH))
             predict, size = train(rows, _seed(config.seed, number, fold))
             asked = np.flatnonzero(np.isin(proteins.partitions, (fold, CALIBRATION, TEST)))
             start = perf_counter()
@@ -104,6 +107,7 @@ def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
             answers[asked] = predict(asked)
             spent += (perf_counter() - start) / len(asked)
             found.append(answers)
+            report(f"teacher {name}", fold + 1, len(TEACH))
         costs[name] = {"parameters": len(TEACH) * size, "ms_per_example": 1000 * spent}
         tables.append(
             make_table(

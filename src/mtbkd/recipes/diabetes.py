@@ -27,6 +27,7 @@ from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
 from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.recipes.tabular import read_numbers
+from mtbkd.types import Report, quiet
 
 Floats = NDArray[np.float64]
 
@@ -42,9 +43,9 @@ class Patients(NamedTuple):
     target: Floats
 
 
-def load(config: RunConfig, folder: Path) -> Task:
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Split the patients by seed."""
-    del folder
+    del folder, report
     columns, target = load_diabetes(return_X_y=True)
     columns, target = np.asarray(columns) / _SCALE, np.asarray(target, np.float64)
     order = np.random.default_rng([config.seed, 0]).permutation(len(target))
@@ -67,8 +68,9 @@ def load(config: RunConfig, folder: Path) -> Task:
     )
 
 
-def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
+def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Fit a Gaussian process, a Bayesian linear regression and a random forest."""
+    del report
     seed, (columns, target) = config.seed, task.teacher_data
     kernel = ConstantKernel(1.0) * RBF(5.0) + WhiteKernel(1.0)
     models: dict[str, Any] = {

@@ -18,7 +18,7 @@ from mtbkd.distill import Posterior
 from mtbkd.inference.batches import TrainingSet
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.run import Chains, sample
-from mtbkd.learning import Report, progress_of, starting_modes
+from mtbkd.learning import progress_of, starting_modes
 from mtbkd.metrics import agreement, total_variation
 from mtbkd.predictive import draw_probs
 from mtbkd.recipes import find_recipe, stages
@@ -26,7 +26,7 @@ from mtbkd.recipes.folder import read_json, read_run
 from mtbkd.report import ReferenceData, draw_reference
 from mtbkd.samples import PosteriorSamples, save_json
 from mtbkd.student import Student
-from mtbkd.types import InputError, check_positive
+from mtbkd.types import InputError, Report, check_positive
 from mtbkd.weighing import training_set
 
 Floats = NDArray[np.float64]

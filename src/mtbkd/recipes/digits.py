@@ -32,6 +32,7 @@ from mtbkd.data import make_dataset
 from mtbkd.outputs import Kind, TeacherOutputs, align, make_table
 from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.recipes.tabular import read_numbers
+from mtbkd.types import Report, quiet
 
 CLASSES = tuple(str(digit) for digit in range(10))
 _PIXELS = 64
@@ -49,9 +50,9 @@ class TeacherRows(NamedTuple):
     labels: NDArray[np.int64]
 
 
-def load(config: RunConfig, folder: Path) -> Task:
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Split the embedded images, stratified, by seed."""
-    del folder
+    del folder, report
     pixels, targets = load_digits(return_X_y=True)
     images, labels = np.asarray(pixels, np.float32) / 16, np.asarray(targets, np.int64)
 
@@ -86,8 +87,9 @@ def n_labelled(scenario: str | None) -> int:
     return int(words[0]) if words[1:] == ["labels"] else _LABELLED
 
 
-def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
+def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Train extra trees on 0-4, a support vector classifier on 5-9, a network on 60 rows."""
+    del report
     seed, rows = config.seed, task.teacher_data
     chance = np.random.default_rng([seed, 1])
     leak = 0.0 if config.scenario in ("padded", "declared") else _LEAK

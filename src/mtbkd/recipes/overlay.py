@@ -26,6 +26,7 @@ from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
 from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.recipes.tabular import read_numbers
+from mtbkd.types import Report, quiet
 
 Floats = NDArray[np.float32]
 
@@ -49,9 +50,9 @@ class Pictures(NamedTuple):
     labels: Floats
 
 
-def load(config: RunConfig, folder: Path) -> Task:
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Make the pictures of each split from images of its own, by seed."""
-    del folder
+    del folder, report
     chance = np.random.default_rng([config.seed, 0])
     images, digits = load_digits(return_X_y=True)
     order = chance.permutation(len(digits))
@@ -96,8 +97,9 @@ def make_pictures(
     return Pictures(canvas.reshape(size, -1).astype(np.float32), labels)
 
 
-def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
+def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Train extra trees on the labels 0-4, a network on 5-9, and another on 150 pictures."""
+    del report
     seed, pixels, labels = config.seed, task.teacher_data.pixels, task.teacher_data.labels
     trees: Any = ExtraTreesClassifier(200, random_state=seed, min_samples_leaf=2)
     trees.fit(pixels, labels[:, :5])

@@ -21,7 +21,7 @@ from mtbkd.recipes.own_examples import Examples, numeric_columns, read_examples,
 from mtbkd.recipes.own_teachers import label_all
 from mtbkd.recipes.own_template import TEMPLATE
 from mtbkd.samples import save_json
-from mtbkd.types import InputError
+from mtbkd.types import InputError, Report, quiet
 
 RECORD = "examples.json"
 _SHOWN, _LETTERS = 5, 240
@@ -39,13 +39,14 @@ class Own(NamedTuple):
     rows: NDArray[np.int64]
 
 
-def load(config: RunConfig, folder: Path) -> Task:
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Read, check, split and standardise the examples.
 
     Raises:
         InputError: With one message for each fault, or if the file is not the one that the run
             began with.
     """
+    del report
     own = _section(config)
     path = Path(own.folder) / own.examples
     recorded = folder.parent / RECORD
@@ -120,12 +121,15 @@ def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
     return mlp([example.shape[-1], *config.student.hidden, n_outputs])
 
 
-def read_as(config: RunConfig, folder: Path, source: Path) -> tuple[tuple[str, ...], Tensor]:
+def read_as(
+    config: RunConfig, folder: Path, source: Path, report: Report = quiet
+) -> tuple[tuple[str, ...], Tensor]:
     """Read new inputs by the names of their columns, and standardise them as the run does.
 
     Raises:
         InputError: If the file lacks a column, or holds something else than numbers.
     """
+    del report
     record, own = read_json(folder.parent / RECORD), _section(config)
     examples = read_examples(source, own.id)
     lacking = [name for name in record["features"] if name not in examples.table.column_names]

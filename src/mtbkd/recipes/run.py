@@ -12,7 +12,6 @@ from typing import Any
 from mtbkd.causes import Causes, find_causes, load_background
 from mtbkd.config import RunConfig
 from mtbkd.distill import Posterior
-from mtbkd.learning import Report
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.predictive import Answer
 from mtbkd.recipes import find_recipe, stages
@@ -20,6 +19,7 @@ from mtbkd.recipes.base import Labelling
 from mtbkd.recipes.evaluate import evaluate
 from mtbkd.recipes.folder import close_run, open_run, read_json, read_run
 from mtbkd.recipes.show import write_report
+from mtbkd.types import Report, quiet
 
 Say = Callable[[str], None]
 """Called with the name of each stage as it starts."""
@@ -62,7 +62,7 @@ def run(
     out: Path,
     *,
     say: Say = lambda _: None,
-    report: Report | None = None,
+    report: Report = quiet,
     labelling: Labelling = Labelling(),
 ) -> dict[str, Any]:
     """Teach, distil, evaluate and report; goes on from where a killed run stopped.
@@ -87,7 +87,7 @@ def run(
         say("nothing to do: the run is complete")
         return read_json(out / "metrics.json")
     with clock.stage("data"):
-        task = stages.load(recipe, config, out)
+        task = stages.load(recipe, config, out, report)
     with clock.stage("teachers"):
         teachers, costs = stages.teach(recipe, config, task, out, labelling)
     with clock.stage("student"):
@@ -111,20 +111,21 @@ def teach(config: RunConfig, out: Path, labelling: Labelling = Labelling()) -> T
     recipe = find_recipe(config.recipe)
     stages.check_scenario(recipe, config)
     open_run(out, config)
-    return stages.teach(recipe, config, stages.load(recipe, config, out), out, labelling)[0]
+    task = stages.load(recipe, config, out, labelling.report)
+    return stages.teach(recipe, config, task, out, labelling)[0]
 
 
 def distill(
     config: RunConfig,
     out: Path,
-    report: Report | None = None,
+    report: Report = quiet,
     labelling: Labelling = Labelling(),
 ) -> Posterior:
     """The stages up to the posterior."""
     recipe = find_recipe(config.recipe)
     stages.check_scenario(recipe, config)
     open_run(out, config)
-    task = stages.load(recipe, config, out)
+    task = stages.load(recipe, config, out, report)
     teachers, _ = stages.teach(recipe, config, task, out, labelling)
     posterior = stages.learn(recipe, config, task, teachers, out, report)
     behind, head = stages.on_features(task, posterior, out)
@@ -132,7 +133,7 @@ def distill(
     return posterior
 
 
-def evaluate_run(out: Path, report: Report | None = None) -> dict[str, Any]:
+def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
     """Judge a distilled run again."""
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
     recipe = find_recipe(config.recipe)
@@ -155,7 +156,7 @@ def report_run(out: Path) -> Path:
     return out / "report.html"
 
 
-def predict_run(out: Path, source: Path) -> Predicted:
+def predict_run(out: Path, source: Path, report: Report = quiet) -> Predicted:
     """Predict new inputs with a distilled run, and say why answers are uncertain.
 
     Raises:
@@ -167,7 +168,7 @@ def predict_run(out: Path, source: Path) -> Predicted:
     if recipe.read is not None:
         ids, inputs = recipe.read(source)
     elif recipe.read_as is not None:
-        ids, inputs = recipe.read_as(config, out / "features", source)
+        ids, inputs = recipe.read_as(config, out / "features", source, report)
     else:
         raise ValueError(f"the recipe {recipe.name} reads no new inputs")
     posterior = stages.recall(recipe, config, inputs[:1], classes, out)

@@ -15,7 +15,7 @@ from mtbkd.config import RunConfig
 from mtbkd.data import Dataset, check_splits
 from mtbkd.distill import Posterior, distill, load_posterior
 from mtbkd.inference.batches import Prior, TrainingSet
-from mtbkd.learning import Report, mode_score, starting_modes
+from mtbkd.learning import mode_score, starting_modes
 from mtbkd.observation import OBSERVATIONS
 from mtbkd.outputs import TeacherOutputs
 from mtbkd.prior import Strength
@@ -24,7 +24,7 @@ from mtbkd.recipes.folder import read_json
 from mtbkd.samples import PosteriorSamples, save_json
 from mtbkd.store import load_outputs, save_outputs
 from mtbkd.student import Student, widened
-from mtbkd.types import Family, InputError
+from mtbkd.types import Family, InputError, Report, quiet
 from mtbkd.weighing import cached_features, training_set
 from mtbkd.weights import Weighting, pool_log_probs
 
@@ -54,10 +54,10 @@ def check_scenario(recipe: Recipe, config: RunConfig) -> None:
         )
 
 
-def load(recipe: Recipe, config: RunConfig, out: Path) -> Task:
+def load(recipe: Recipe, config: RunConfig, out: Path, report: Report = quiet) -> Task:
     """The recipe's data, none of its splits empty."""
     check_scenario(recipe, config)
-    task = recipe.load(config, out / "features")
+    task = recipe.load(config, out / "features", report)
     splits = {"train": task.train, "calibration": task.calibration, "test": task.test}
     check_splits(**{**task.others, **splits})
     return task
@@ -74,7 +74,7 @@ def teach(
     folder, costs = out / "teachers", out / "teachers" / "costs.json"
     if not costs.exists():
         if recipe.teach is not None:
-            outputs, spent = recipe.teach(config, task)
+            outputs, spent = recipe.teach(config, task, labelling.report)
             save_outputs(folder, outputs)
         elif recipe.label is not None:
             spent = recipe.label(config, task, folder, labelling)
@@ -90,7 +90,7 @@ def learn(
     task: Task,
     teachers: TeacherOutputs,
     out: Path,
-    report: Report | None,
+    report: Report,
 ) -> Posterior:
     """Distil, going on from what the folder holds."""
     return distill(
@@ -183,7 +183,7 @@ def baselines(
     teachers: TeacherOutputs,
     posterior: Posterior,
     out: Path,
-    report: Report | None,
+    report: Report,
 ) -> dict[str, Rival]:
     """What a student is usually trained with.
 

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
-from mtbkd.recipes.base import Recipe, Task, mlp
+from mtbkd.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.recipes.tabular import read_numbers
+from mtbkd.types import Report, quiet
 
 Floats = NDArray[np.float64]
 
@@ -198,9 +199,9 @@ def _fit(rows: Floats, labels: NDArray[np.int64], inputs: Floats, scenario: Scen
     return probs / probs.sum(1, keepdims=True)
 
 
-def load(config: RunConfig, folder: Path) -> Task:
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Draw the data set of a scenario."""
-    del folder
+    del folder, report
     world = make_world(_scenario(config), config.seed)
     ids = [f"point-{i:04d}" for i in range(len(world.inputs))]
     everything = make_dataset(
@@ -222,8 +223,9 @@ def load(config: RunConfig, folder: Path) -> Task:
     return Task("synthetic", train, calibration, test, world, drawn)
 
 
-def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, dict[str, dict[str, float]]]:
+def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """What the teachers say, already fitted; a specialist is silent outside its part."""
+    del report
     world: World = task.teacher_data
     scenario = _scenario(config)
     tables, costs, fresh = [], {}, scenario.kind != "reused"
