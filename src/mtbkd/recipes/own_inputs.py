@@ -58,7 +58,7 @@ def cleaned(examples: Examples, column: str) -> tuple[Examples, tuple[str, ...]]
 def model_of(own: OwnConfig, name: str) -> str:
     """A folder, which may be relative to that of the configuration, or an id on the hub."""
     place = Path(own.folder) / Path(name).expanduser()
-    return str(place) if place.exists() else name
+    return str(place) if place.exists() or name.startswith((".", "~")) else name
 
 
 def find_encoder(own: OwnConfig, device: str, recorded: dict[str, Any] | None) -> Backbone | None:
