@@ -199,6 +199,22 @@ def test_teachers_answer_out_of_fold_and_groups_are_in_one_fold(folder):
     assert not all(of[f"p{row + k}"] for k in range(3))
 
 
+def test_each_teacher_knows_what_its_own_model_shows(folder):
+    path = write_protein_config(folder, teachers=BOTH)
+    task, said = taught(path, folder / "run")
+    place = torch.tensor([int(i[1:]) // COPIES % 2 for i in said.ids])
+    right = (said.values.argmax(-1) == place).float().mean(1)
+    assert (right > 0.75).all(), right
+    # the same model under both names says the same, whatever its files are called
+    shutil.rmtree(folder / "t5")
+    shutil.copytree(folder / "esm", folder / "t5")
+    one = {"backbone": "esm", "folds": 3}
+    path = write_protein_config(folder, teachers={"T5": one | {"backbone": "t5"}, "ESM": one})
+    _, again = taught(path, folder / "again")
+    torch.testing.assert_close(again.values[0], again.values[1])
+    torch.testing.assert_close(again.values[1], said.values[0])
+
+
 def test_groups_and_equal_sequences_stay_in_one_split(folder):
     path = write_protein_config(folder, group="family")
     with pytest.warns(UserWarning, match="examples without a label are left out"):
