@@ -30,7 +30,7 @@ def sequences(seed: int = 0) -> list[str]:
 
 
 def write_proteins(folder: Path, name: str = "proteins.csv", **spoilt: object) -> Path:
-    """The file of examples; ``spoilt`` maps ``column_row`` to another cell."""
+    """The file of examples, families dispersed; ``spoilt`` maps ``column_row`` to another cell."""
     header = ["acc", "seq", "place", "sticky", "odd", "family"]
     rows: list[list[object]] = []
     for row, sequence in enumerate(sequences()):
@@ -41,7 +41,7 @@ def write_proteins(folder: Path, name: str = "proteins.csv", **spoilt: object) -
     for place, value in spoilt.items():
         column, at = place.rsplit("_", 1)
         rows[int(at)][header.index(column)] = value
-    return write_csv(folder / name, header, rows)
+    return write_csv(folder / name, header, [rows[7 * i % ROWS] for i in range(ROWS)])
 
 
 def write_models(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,6 +15,9 @@ from own_proteins_data import (
     write_protein_config,
     write_proteins,
 )
+
+from mtbkd.config import build_config
+from mtbkd.recipes.own_template import TEMPLATE
 
 pytest.importorskip("transformers")
 pytest.importorskip("Bio")
@@ -89,6 +93,10 @@ def test_all_faults_of_the_file_and_the_models_are_told_at_once(folder, refused)
         (
             {"teachers": {"ESM": {"backbone": "esm", "limit": 999}}},
             "Expected a limit of residues between 2 and 20 for the model",
+        ),
+        (
+            {"teachers": {"a": {"onnx": "a.onnx", "kind": "logits", "classes": ["in", "out"]}}},
+            "Expected columns that the ONNX file a.onnx reads, as the student reads sequences, ",
         ),
         (
             {"group": "odd"},
@@ -189,3 +197,24 @@ def test_a_run_directory_runs_no_code_but_may_name_models(folder, monkeypatch, c
         "limit": None,
         "folds": 3,
     }
+
+
+def test_what_is_documented_is_a_configuration():
+    root = Path(__file__).parent.parent
+    page = (root / "docs" / "own_proteins.md").read_text()
+    shown = page.split("```yaml\n")[1].split("```")[0]
+    config = build_config(yaml.safe_load(shown)).own
+    assert config is not None
+    assert [t.source for t in config.teachers.values()] == ["backbone", "backbone"]
+    assert (config.student_encoder, config.group) == ("facebook/esm2_t6_8M_UR50D", "cluster")
+    for key in ("folds", "device", "precision", "max_tokens", "limit"):
+        assert f"| `{key}` |" in page
+    # the template's lines on proteins, without their marks
+    text = TEMPLATE
+    for key in ("sequence: sequence", "encoder: features", "group: cluster", "esm: {backbone"):
+        assert f"# {key}" in text
+        text = text.replace(f"# {key}", key)
+    config = build_config(yaml.safe_load(text)).own
+    assert config is not None
+    assert config.teachers["esm"].backbone == "facebook/esm2_t33_650M_UR50D"
+    assert (config.sequence, config.encoder, config.group) == ("sequence", "features", "cluster")

@@ -126,7 +126,7 @@ def load(config: RunConfig, folder: Path) -> Task:
     }
     shown = [examples.words(c) for c in text_columns(own)[:1]]
     return Task(
-        path.name.split(".")[0],
+        Path(path.name.removesuffix(".gz")).stem,
         train,
         calibration,
         test,

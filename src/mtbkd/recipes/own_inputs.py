@@ -135,7 +135,7 @@ def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
         clipped: Whether these are numbers of sequences: columns that never change are then zero
             for all proteins to come, and others within `CLIP` standard deviations.
     """
-    if clipped:
+    if clipped and len(inputs):
         mean, scale = standardisation(inputs.numpy())
         return {"mean": mean.tolist(), "scale": scale.tolist(), "clip": CLIP}
     mean, sd = torch.zeros(inputs.shape[1]), torch.ones(inputs.shape[1])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mtbkd.config import OwnConfig, TeacherConfig
 from mtbkd.recipes.own_examples import Examples
 from mtbkd.teachers.base import need
+from mtbkd.types import InputError
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ def reader_of(
         InputError: If a column is not there or holds something else.
     """
     reads = config.reads or features
+    if config.onnx is not None and config.reads is None and isinstance(reads, str):
+        raise InputError(
+            f"Expected columns that the ONNX file {config.onnx} reads, as the student reads "
+            "sequences, but got none. Name them with reads."
+        )
     if isinstance(reads, str):
         words = Rows(examples.words(reads), rows)
         return Images(words, Path(own.folder)) if config.task == "image" else words
