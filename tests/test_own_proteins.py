@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from own_data import call
+from own_data import call, write_csv
 from own_proteins_data import (
     COPIES,
     ROWS,
@@ -273,6 +273,19 @@ def test_several_labels(folder, monkeypatch, capsys):
     answers = folder / "a.jsonl"
     assert call(monkeypatch, capsys, "predict", folder / "run", new, "--out", answers)[0] == 0
     assert json.loads(answers.read_text())["id"] == "one"
+
+
+def test_numbers_from_a_table_for_a_student_that_reads_sequences(folder, monkeypatch, capsys):
+    lysines = [s.count("K") for s in sequences()]
+    write_proteins(folder, **{f"odd_{i}": k for i, k in enumerate(lysines)})
+    write_csv(folder / "old.csv", ["id", "odd"], [[f"p{i}", k] for i, k in enumerate(lysines)])
+    teachers = {"old": {"table": "old.csv", "kind": "mean", "variance": 1.0}}
+    path = write_protein_config(folder, family="regression", labels=["odd"], teachers=teachers)
+    assert call(monkeypatch, capsys, "distill", path, "--out", folder / "run")[0] == 0
+    new = write_fasta(folder / "new.fasta", {"few": "MADEAVLIGT", "many": "MKKKKKAKKK"})
+    answers = folder / "a.jsonl"
+    assert call(monkeypatch, capsys, "predict", folder / "run", new, "--out", answers)[0] == 0
+    assert len(answers.read_text().splitlines()) == 2
 
 
 def test_teachers_of_other_makes_read_clean_sequences(folder, monkeypatch, capsys):

@@ -99,6 +99,14 @@ def test_all_faults_of_the_file_and_the_models_are_told_at_once(folder, refused)
             "Expected columns that the ONNX file a.onnx reads, as the student reads sequences, ",
         ),
         (
+            {"split": "family"},
+            "Expected train, calibration, test in column 'family' of ",
+        ),
+        (
+            {"split": "odd"},
+            "Expected labelled training examples of 3 different sequences or more for the folds ",
+        ),
+        (
             {"group": "odd"},
             "Expected labelled examples of five groups in column 'odd' or more in ",
         ),
@@ -107,6 +115,11 @@ def test_all_faults_of_the_file_and_the_models_are_told_at_once(folder, refused)
 def test_faults_of_columns_and_models(own, message, folder, refused):
     if own.get("group"):
         write_proteins(folder, **{f"odd_{i}": f"g{i % 4}" for i in range(ROWS)})
+    if own.get("split") == "odd":
+        known = {f"place_{i}": "in" for i in range(1, ROWS)}
+        parts = {f"odd_{i}": ("calibration", "test")[i % 2] for i in range(1, ROWS)}
+        write_proteins(folder, odd_0="train", place_0="", **parts, **known)
+        own = own | {"classes": ["in", "out"]}
     found = refused(write_protein_config(folder, **own))
     assert len(found) == 1
     assert message in found[0]
