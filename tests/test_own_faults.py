@@ -399,6 +399,6 @@ def test_files_of_examples(folder, refused):
     (found,) = refused(write_config(folder, {"old": OLD}, examples="e.npz"))
     assert "cannot be read (Object arrays cannot be loaded" in found
     (found,) = refused(write_config(folder, {"old": OLD}, examples="e.txt"))
-    assert "Expected examples in a file ending in .csv, .parquet, .npz, but got 'e.txt'" in found
+    assert "ending in .csv, .tsv, .csv.gz, .tsv.gz, .parquet, .npz, but got 'e.txt'" in found
     (found,) = refused(write_config(folder, {"old": OLD}, examples="lost.csv"))
     assert f"Expected examples in {folder / 'lost.csv'}, but it cannot be read" in found

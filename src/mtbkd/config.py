@@ -72,20 +72,25 @@ _KEYS: dict[str, set[str]] = {
     "hugging_face": _MODEL | {"task", "device", "precision", "batch_size"},
     "onnx": _MODEL | {"kind", "classes", "output"},
     "table": _SHARED | {"kind", "id", "variance"},
+    "backbone": {"device", "precision", "max_tokens", "limit", "folds"},
 }
 _NEEDS = {"hugging_face": ("reads",), "onnx": ("kind", "classes"), "table": ("kind",)}
 
 
 class TeacherConfig(BaseModel):
-    """One of your own teachers: exactly one of the first four keys says what it is.
+    """One of your own teachers: exactly one of the first five keys says what it is.
 
     Attributes:
         factory: ``module:function`` of your own code, beside the configuration file.
         hugging_face: A folder, or an id on the hub.
         onnx: An ONNX file.
         table: A file of its outputs: CSV, Parquet, NPZ or safetensors.
+        backbone: A frozen protein language model, a folder or an id on the hub. Heads on its
+            features are trained on the labels of training examples and answer out of fold, so it
+            is held out always.
         reads: What it is asked with: the name of a column of text or of paths (relative to the
-            folder of the configuration), or a list of numeric columns. The features if not given.
+            folder of the configuration), or a list of numeric columns. If not given, what the
+            student reads: the features, or the sequences.
         task: Of a Hugging Face model; ``image`` reads paths.
         kind: What its numbers are.
         classes: Its own classes, labels or targets, one for each column.
@@ -100,8 +105,13 @@ class TeacherConfig(BaseModel):
         id: Which column of a table holds the ids.
         output: Which output of an ONNX model to take.
         device: As PyTorch names it.
-        precision: Below ``float32`` a model runs under autocast.
+        precision: Below ``float32`` a Hugging Face model runs under autocast, and a backbone has
+            such weights. ``auto`` is what the device is good at for a backbone, else ``float32``.
         batch_size: Most examples in one call of a Hugging Face model.
+        max_tokens: Of a batch that a backbone reads; by the device if not given.
+        limit: Residues that a backbone is shown of a protein at most, from both ends; as many as
+            the model has positions for if not given.
+        folds: Parts of the training examples; each head is trained without one of them.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -110,6 +120,7 @@ class TeacherConfig(BaseModel):
     hugging_face: str | None = None
     onnx: str | None = None
     table: str | None = None
+    backbone: str | None = None
     reads: str | list[str] | None = None
     task: Literal["text", "image"] = "text"
     kind: Literal["logits", "probs", "log_probs", "mean"] | None = None
@@ -124,12 +135,15 @@ class TeacherConfig(BaseModel):
     id: str = "id"
     output: str | None = None
     device: str = "auto"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch_size: int = Field(ge=1, default=32)
+    max_tokens: int | None = Field(ge=1, default=None)
+    limit: int | None = Field(ge=2, default=None)
+    folds: int = Field(ge=3, default=5)
 
     @property
     def source(self) -> str:
-        """Which of the four keys is given."""
+        """Which of the five keys is given."""
         return next(key for key in _KEYS if getattr(self, key) is not None)
 
     @property
@@ -183,12 +197,19 @@ class OwnConfig(BaseModel):
 
     Attributes:
         family: What is predicted.
-        examples: A file of one row for each example: CSV, Parquet or NPZ.
+        examples: A file of one row for each example: CSV, TSV (both also gzipped), Parquet or NPZ.
         labels: The column of labels, or several of them; an empty cell is a missing label.
         teachers: By name.
         id: The column of ids.
         features: Numeric columns that the student reads; all that are not named otherwise if not
-            given.
+            given and there are no sequences.
+        sequence: The column of protein sequences, if examples are proteins.
+        encoder: What makes numbers of sequences for the student: ``features``, which are hand-made
+            and need no model, or a protein language model, a folder or an id on the hub.
+            ``features`` if there are sequences and no numeric features are named.
+        group: The column of groups that stay together, such as clusters of homologous proteins:
+            in one split, and in one fold of teachers with a backbone. An example whose cell is
+            empty is a group of its own.
         split: The column that says ``train``, ``calibration`` or ``test``; if not given, labelled
             examples are split by seed (60, 20 and 20 %) and all others are trained on.
         classes: The data's classes, in order; the labels found, sorted, if not given.
@@ -204,6 +225,9 @@ class OwnConfig(BaseModel):
     teachers: dict[Name, TeacherConfig]
     id: str = "id"
     features: list[str] | None = None
+    sequence: str | None = None
+    encoder: str | None = None
+    group: str | None = None
     split: str | None = None
     classes: list[Name] | None = None
     missing: Literal["error", "mask"] = "error"
@@ -213,6 +237,13 @@ class OwnConfig(BaseModel):
     def targets(self) -> list[str]:
         """The columns of labels."""
         return [self.labels] if isinstance(self.labels, str) else self.labels
+
+    @property
+    def student_encoder(self) -> str | None:
+        """What makes numbers of sequences for the student; None if it reads numeric columns."""
+        if self.sequence is None or self.features is not None:
+            return None
+        return self.encoder or "features"
 
     @field_validator("teachers")
     @classmethod
@@ -245,18 +276,40 @@ class OwnConfig(BaseModel):
                 f"Expected classes of classification only, but got them for {self.family}, whose "
                 f"columns of labels are named. Remove them."
             )
-        columns = [self.id, *self.targets, *([self.split] if self.split else [])]
+        others = [c for c in (self.split, self.sequence, self.group) if c is not None]
+        columns = [self.id, *self.targets, *others]
         for name in self.features or []:
             if name in columns:
                 raise ValueError(
-                    f"Expected features that are not ids, labels or splits, but got {name!r}. "
-                    "Remove it from one of them."
+                    "Expected features that are not ids, labels or splits, nor sequences or "
+                    f"groups, but got {name!r}. Remove it from one of them."
                 )
         several = [*columns, *(self.features or [])]
         twice = next((c for c in several if several.count(c) > 1), None)
         if twice is not None:
             raise ValueError(
                 f"Expected every column in one place, but got {twice!r} twice. Remove one."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _proteins(self) -> OwnConfig:
+        backbones = [name for name, t in self.teachers.items() if t.backbone is not None]
+        if backbones and self.family == "regression":
+            raise ValueError(
+                "Expected teachers with a backbone for classification or multilabel, but got "
+                f"{', '.join(backbones)} for regression. Write a factory or a table instead."
+            )
+        if self.sequence is None and (backbones or self.encoder is not None):
+            what = f"the backbone of {backbones[0]}" if backbones else "the encoder"
+            raise ValueError(
+                f"Expected a column of sequences for {what}, but got none. Name it with "
+                "own.sequence."
+            )
+        if self.encoder is not None and self.features is not None:
+            raise ValueError(
+                "Expected the student to read an encoder's numbers or numeric features, but got "
+                "both. Remove own.encoder or own.features."
             )
         return self
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import html
-from collections.abc import Callable
+import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,12 +16,33 @@ from torch import Tensor, nn
 
 from mtbkd.config import OwnConfig, RunConfig
 from mtbkd.data import Dataset, make_dataset
+from mtbkd.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins
 from mtbkd.recipes.base import Labelling, Recipe, Task, mlp
+from mtbkd.recipes.deeploc import draw
 from mtbkd.recipes.folder import read_json
-from mtbkd.recipes.own_examples import Examples, numeric_columns, read_examples, split_rows
+from mtbkd.recipes.own_columns import (
+    classes_of,
+    collect,
+    columns_of,
+    labels_of,
+    read_own,
+    text_columns,
+)
+from mtbkd.recipes.own_examples import Examples, read_examples
+from mtbkd.recipes.own_heads import Proteins, find_backbones
+from mtbkd.recipes.own_inputs import (
+    Encoded,
+    cleaned,
+    encode,
+    find_encoder,
+    moments,
+    numbers,
+    standardise,
+)
+from mtbkd.recipes.own_split import groups_of, split_rows
 from mtbkd.recipes.own_teachers import label_all
 from mtbkd.recipes.own_template import TEMPLATE
-from mtbkd.samples import save_json
+from mtbkd.samples import save_json, save_tensors
 from mtbkd.types import InputError, Report, quiet
 
 RECORD = "examples.json"
@@ -31,12 +53,18 @@ class Own(NamedTuple):
     """What teaching needs of the examples besides their ids.
 
     Attributes:
+        examples: With clean sequences, if they are proteins.
         record: As it is written to the run directory.
         rows: Of the file, in the order of the task's ids.
+        groups: Of each row, or None.
+        encoded: Proteins as the student reads them, if it does.
     """
 
+    examples: Examples
     record: dict[str, Any]
     rows: NDArray[np.int64]
+    groups: NDArray[np.int64] | None
+    encoded: Encoded | None
 
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
@@ -46,24 +74,27 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         InputError: With one message for each fault, or if the file is not the one that the run
             began with.
     """
-    del report
     own = _section(config)
     path = Path(own.folder) / own.examples
-    recorded = folder.parent / RECORD
-    examples = _read(own)
-    digest = _digest(path)
-    if recorded.exists() and read_json(recorded)["sha256"] != digest:
-        raise InputError(
-            f"Expected {path} as it was when {folder.parent} began, but it was changed. Choose "
-            "another --out, or delete it."
-        )
-    features = _features(examples, own)
+    examples, notes = read_own(own), ()
+    recorded = _recorded(folder.parent, path)
     faults: list[str] = []
-    inputs = _collect(faults, lambda: examples.matrix(features))
-    labels = _collect(faults, lambda: _labels(examples, own))
-    if inputs is None or labels is None:
-        raise InputError(*faults)
-    classes = _classes(own, labels)
+    if own.sequence is not None:
+        clean = collect(faults, lambda: cleaned(examples, str(own.sequence)))
+        examples, notes = clean or (examples, ())
+    features: list[str] = []
+    inputs: Any = np.empty((len(examples.ids), 0), np.float32)
+    if own.student_encoder is None:
+        features = columns_of(examples, own, text_columns(own))
+        inputs = collect(faults, lambda: examples.matrix(features))
+    labels = collect(faults, lambda: labels_of(examples, own))
+    groups = collect(faults, lambda: groups_of(examples, own))
+    if recorded is None:  # else teachers may have answered, and their models be elsewhere
+        collect(faults, lambda: find_encoder(own, config.device, None))
+        collect(faults, lambda: find_backbones(own, folder.parent / "teachers"))
+    if faults or inputs is None or labels is None:
+        raise InputError(*dict.fromkeys(faults))
+    classes = classes_of(own, labels)
     everyone = make_dataset(
         inputs,
         labels=labels,
@@ -72,28 +103,35 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         family=own.family,
         name=f"data set {path}",
     )
-    parts = split_rows(examples, own, everyone.known.numpy(), config.seed)
-    mean, sd = _moments(everyone.inputs[torch.from_numpy(parts[0])])
-    everyone.inputs.sub_(mean).div_(sd)
-    train, calibration, test = (everyone.subset(rows) for rows in parts)
+    split = split_rows(examples, own, everyone.known.numpy(), groups, config.seed)
+    if recorded is None:
+        for note in (*notes, *split.notes):
+            warnings.warn(note, stacklevel=2)
+    encoded = None
+    if own.student_encoder is not None:
+        before = None if recorded is None else recorded["encoder"]
+        sequences = examples.words(str(own.sequence))
+        encoded = encode(sequences, own, config.device, folder, before, report)
+        everyone = replace(everyone, inputs=encoded.inputs)
+    stretch = moments(everyone.inputs[split.parts[0]], clipped=encoded is not None)
+    everyone = replace(everyone, inputs=standardise(everyone.inputs, stretch))
+    train, calibration, test = (everyone.subset(rows) for rows in split.parts)
     record = {
-        "sha256": digest,
+        "sha256": _digest(path),
         "family": own.family,
         "classes": list(classes),
         "features": features,
-        "mean": mean.tolist(),
-        "sd": sd.tolist(),
+        **({} if encoded is None else {"encoder": encoded.encoder}),
+        **stretch,
     }
-    columns = _text_columns(own)[:1]
-    texts = [examples.words(c) for c in columns]
-    shown = [text[row] for text in texts for row in parts[2]]
+    shown = [examples.words(c) for c in text_columns(own)[:1]]
     return Task(
-        Path(own.examples).stem,
+        Path(path.name.removesuffix(".gz")).stem,
         train,
         calibration,
         test,
-        Own(record, np.concatenate(parts)),
-        lambda row: _draw(test, features, row, shown),
+        Own(examples, record, np.concatenate(split.parts), groups, encoded),
+        lambda row: _draw(test, features, row, [t[split.parts[2][row]] for t in shown], own),
     )
 
 
@@ -106,13 +144,29 @@ def label(
         InputError: If teachers or their outputs hold faults, all faults at once; or if code would
             have to be run that only a run directory names.
     """
-    own, (record, rows) = _section(config), task.teacher_data
+    own, data = _section(config), task.teacher_data
+    assert isinstance(data, Own)
 
     def begin() -> None:
-        save_json(folder.parent / RECORD, record)
+        if data.encoded is not None:
+            save_tensors(data.encoded.path, {"features": data.encoded.inputs})
+        save_json(folder.parent / RECORD, data.record)
 
+    proteins = None
+    if own.sequence is not None and data.groups is not None:
+        sequences = data.examples.words(own.sequence)
+        proteins = Proteins(
+            task.ids,
+            tuple(sequences[row] for row in data.rows),
+            task.train,
+            data.groups[data.rows],
+            own.group is not None,
+            config.seed,
+        )
+    reads = data.record["features"] or str(own.sequence)
+    classes = task.train.classes
     return label_all(
-        own, _read(own), record["features"], rows, task.train.classes, folder, labelling, begin
+        own, data.examples, reads, data.rows, classes, folder, labelling, begin, proteins
     )
 
 
@@ -126,11 +180,26 @@ def read_as(
 ) -> tuple[tuple[str, ...], Tensor]:
     """Read new inputs by the names of their columns, and standardise them as the run does.
 
+    Proteins may be FASTA, CSV or Parquet, as `read_proteins` reads them.
+
     Raises:
-        InputError: If the file lacks a column, or holds something else than numbers.
+        InputError: If the file lacks a column, holds something else than numbers or proteins, or
+            the encoder is not there.
     """
-    del report
     record, own = read_json(folder.parent / RECORD), _section(config)
+    if "encoder" in record:
+        proteins = read_proteins(
+            source,
+            id_column=None if own.id.casefold() in ID_COLUMNS else own.id,
+            sequence_column=None
+            if str(own.sequence).casefold() in SEQUENCE_COLUMNS
+            else own.sequence,
+        )
+        for note in proteins.notes:
+            warnings.warn(note, stacklevel=2)
+        encoder = find_encoder(own, config.device, record["encoder"])
+        inputs = numbers(proteins.sequences, encoder, report)
+        return proteins.ids, standardise(inputs, record)
     examples = read_examples(source, own.id)
     lacking = [name for name in record["features"] if name not in examples.table.column_names]
     if lacking:
@@ -140,9 +209,7 @@ def read_as(
             f"{', '.join(lacking[:8])} {'is' if len(lacking) == 1 else 'are'} missing. Add "
             f"{'it' if len(lacking) == 1 else 'them'}."
         )
-    inputs = torch.from_numpy(examples.matrix(record["features"]))
-    mean, sd = (torch.tensor(record[key], dtype=torch.float32) for key in ("mean", "sd"))
-    return examples.ids, inputs.sub_(mean).div_(sd)
+    return examples.ids, standardise(torch.from_numpy(examples.matrix(record["features"])), record)
 
 
 def _section(config: RunConfig) -> OwnConfig:
@@ -153,66 +220,21 @@ def _section(config: RunConfig) -> OwnConfig:
     return config.own
 
 
-def _text_columns(own: OwnConfig) -> list[str]:
-    reads = [t.reads for t in own.teachers.values() if isinstance(t.reads, str)]
-    return list(dict.fromkeys(reads))
+def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
+    """What the run directory says of its examples, if it has begun.
 
-
-def _read(own: OwnConfig) -> Examples:
-    text = [*_text_columns(own), *([own.split] if own.split else [])]
-    text += own.targets if own.family == "classification" else []
-    return read_examples(Path(own.folder) / own.examples, own.id, text)
-
-
-def _features(examples: Examples, own: OwnConfig) -> list[str]:
-    taken = {own.id, own.split, *own.targets, *_text_columns(own)}
-    found = own.features or [c for c in numeric_columns(examples.table) if c not in taken]
-    if not found:
-        raise InputError(
-            f"Expected numeric columns for the student in {examples.path}, but got none. Add them, "
-            "for instance the features of an encoder."
-        )
-    return found
-
-
-def _labels(examples: Examples, own: OwnConfig) -> Any:
-    if own.family == "classification":
-        return examples.words(own.targets[0])
-    faults: list[str] = []
-    columns = [_collect(faults, lambda c=c: examples.numbers(c, missing=True)) for c in own.targets]
-    if faults:
-        raise InputError(*faults)
-    return np.stack([column for column in columns if column is not None], 1)
-
-
-def _classes(own: OwnConfig, labels: Any) -> tuple[str, ...]:
-    if own.family != "classification":
-        return tuple(own.targets)
-    if own.classes is not None:
-        return tuple(own.classes)
-    found = {label for label in labels if label}
-    whole = all(label.isdecimal() for label in found)
-    return tuple(sorted(found, key=int if whole else str))
-
-
-def _collect(faults: list[str], make: Callable[[], Any]) -> Any:
-    """What this makes, or None, its faults added to the others."""
-    try:
-        return make()
-    except InputError as error:
-        faults += error.faults
+    Raises:
+        InputError: If the file was changed.
+    """
+    if not (run / RECORD).exists():
         return None
-
-
-def _moments(inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each column, 1 for one that never changes."""
-    mean, sd = torch.zeros(inputs.shape[1]), torch.ones(inputs.shape[1])
-    for i in range(inputs.shape[1] if len(inputs) else 0):
-        column = inputs[:, i].double()
-        mean[i] = column.mean()
-        spread = column.std(correction=0)
-        sd[i] = spread if spread > 1e-7 * column.abs().max() else 1.0
-    return mean, sd
+    record = read_json(run / RECORD)
+    if record["sha256"] != _digest(path):
+        raise InputError(
+            f"Expected {path} as it was when {run} began, but it was changed. Choose another "
+            "--out, or delete it."
+        )
+    return record
 
 
 def _digest(path: Path) -> str:
@@ -220,15 +242,19 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _draw(test: Dataset, features: list[str], row: int, shown: list[str]) -> str:
-    """The text that a teacher reads, if any does, and the most unusual features."""
-    values = test.inputs[row].numpy()
-    unusual = np.argsort(-np.abs(values), kind="stable")[:_SHOWN]
-    lines = [f"<code>{html.escape(features[i])} {values[i]:+.1f} sd</code>" for i in unusual]
-    if shown:
-        text = shown[row]
-        cut = text if len(text) <= _LETTERS else f"{text[:_LETTERS]}…"
-        lines.insert(0, html.escape(cut))
+def _draw(test: Dataset, features: list[str], row: int, shown: list[str], own: OwnConfig) -> str:
+    """The protein or text that is read, if any is, and the most unusual features."""
+    lines = []
+    if features:
+        values = test.inputs[row].numpy()
+        unusual = np.argsort(-np.abs(values), kind="stable")[:_SHOWN]
+        lines = [f"<code>{html.escape(features[i])} {values[i]:+.1f} sd</code>" for i in unusual]
+    for text in shown:
+        if own.sequence is not None:
+            lines.insert(0, draw(text))
+        else:
+            cut = text if len(text) <= _LETTERS else f"{text[:_LETTERS]}…"
+            lines.insert(0, html.escape(cut))
     return "<br>".join(lines)
 
 

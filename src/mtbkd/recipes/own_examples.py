@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,14 +19,13 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from mtbkd.config import OwnConfig
 from mtbkd.types import InputError
 
 Floats = NDArray[np.float32]
 
-SUFFIXES = (".csv", ".parquet", ".npz")
-_SPLITS = ("train", "calibration", "test")
-_SHARES = (0.6, 0.2)  # of the labelled examples, for training and for calibration
+_LARGEST_BLOCK = 1 << 30
+
+SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".npz")
 
 
 @dataclass(frozen=True)
@@ -99,27 +101,36 @@ class Examples:
 def read_examples(path: Path, id_column: str, text: Sequence[str] = ()) -> Examples:
     """Read a file; the suffix says the format.
 
-    CSV and Parquet have a column for each name. NPZ has an array for each name, of one value for
-    each example; an array ``x`` of shape (example, column) becomes columns ``x.0``, ``x.1``, ….
+    CSV, TSV and Parquet have a column for each name. NPZ has an array for each name, of one value
+    for each example; an array ``x`` of shape (example, column) becomes columns ``x.0``, ``x.1``, ….
     The file is read whole: an NPZ cannot be mapped.
 
     Args:
-        path: Ends in .csv, .parquet or .npz.
+        path: Ends in .csv, .tsv, .parquet or .npz; the first two may be gzipped.
         id_column: Which column holds the ids.
         text: Columns of a CSV that stay text even if all their cells look like numbers.
 
     Raises:
         InputError: If the file cannot be read, or has no ids or the same one twice.
     """
-    if path.suffix not in SUFFIXES:
+    kind = "".join(path.suffixes[-2:] if path.suffix == ".gz" else path.suffixes[-1:])
+    if kind not in SUFFIXES:
         raise InputError(
             f"Expected examples in a file ending in {', '.join(SUFFIXES)}, but got {path.name!r}. "
             "Convert it."
         )
-    read = {".csv": _read_csv, ".parquet": _read_parquet, ".npz": _read_npz}[path.suffix]
+    read = {".parquet": _read_parquet, ".npz": _read_npz}.get(kind, _read_csv)
     try:
         table = read(path, [id_column, *text])
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"Expected examples in {path}, but it cannot be read ({first}). Check the file."
@@ -158,60 +169,26 @@ def numeric_columns(table: pa.Table) -> list[str]:
     return [f.name for f in table.schema if any(is_kind(f.type) for is_kind in kinds)]
 
 
-def split_rows(examples: Examples, own: OwnConfig, known: NDArray[np.bool_], seed: int) -> Any:
-    """Rows of training, calibration and test.
-
-    Without a column of splits, the labelled examples are shuffled by seed; 60 % of them are for
-    training, with all that have no label, 20 % for calibration and 20 % for the test.
-
-    Args:
-        examples: The examples.
-        own: Names the column.
-        known: Which examples have a label.
-        seed: Of the shuffle.
-
-    Raises:
-        InputError: If a cell says something else, or a label of calibration or test is missing.
-    """
-    if own.split is None:
-        labelled = np.flatnonzero(known)
-        mixed = np.random.default_rng([seed, 0]).permutation(labelled)
-        ends = np.cumsum([round(share * len(mixed)) for share in _SHARES])
-        train, calibration, test = (np.sort(part) for part in np.split(mixed, ends))
-        return np.sort(np.r_[train, np.flatnonzero(~known)]), calibration, test
-    words = np.array(examples.words(own.split))
-    faults = []
-    strange = ~np.isin(words, _SPLITS)
-    if strange.any():
-        row = int(strange.argmax())
-        faults.append(
-            f"Expected {', '.join(_SPLITS)} in column {own.split!r} of {examples.path}, but got "
-            f"{str(words[row])!r} for id {examples.ids[row]!r} ({strange.sum()} such). Correct it."
-        )
-    for name in _SPLITS[1:]:
-        lacking = (words == name) & ~known
-        if lacking.any():
-            row = int(lacking.argmax())
-            faults.append(
-                f"Expected a label of every example of the split {name} in {examples.path}, but "
-                f"got none for id {examples.ids[row]!r} ({lacking.sum()} such). Add it, or move "
-                "the example to train."
-            )
-    if faults:
-        raise InputError(*faults)
-    return tuple(np.flatnonzero(words == name) for name in _SPLITS)
-
-
 def _read_csv(path: Path, text: list[str]) -> pa.Table:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        header = next(csv.reader(file), [])
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = gzip.decompress(data)
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    first = data[: data.find(b"\n") + 1 or None].decode("utf-8")
+    delimiter = "\t" if ".tsv" in path.suffixes else ","
+    if ".csv" in path.suffixes and "," not in first and ";" in first:
+        delimiter = ";"
+    header = next(
+        csv.reader(io.StringIO(data[: 2**20].decode("utf-8", "ignore")), delimiter=delimiter), []
+    )
     options = pa_csv.ConvertOptions(
         column_types={name: pa.string() for name in text if name in header},
         null_values=[""],
         strings_can_be_null=True,
     )
-    parsing = pa_csv.ParseOptions(newlines_in_values=True)
-    return pa_csv.read_csv(path, convert_options=options, parse_options=parsing)
+    parsing = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+    reading = pa_csv.ReadOptions(block_size=min(max(len(data), 1), _LARGEST_BLOCK))
+    return pa_csv.read_csv(io.BytesIO(data), reading, parsing, options)
 
 
 def _read_parquet(path: Path, text: list[str]) -> pa.Table:

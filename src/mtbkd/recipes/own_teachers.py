@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -17,10 +17,13 @@ from mtbkd.outputs import TeacherTable, plan_alignment
 from mtbkd.recipes.base import Costs, Labelling
 from mtbkd.recipes.folder import read_json
 from mtbkd.recipes.own_examples import Examples
+from mtbkd.recipes.own_heads import Proteins, answer, find_backbones, fold_faults
+from mtbkd.recipes.own_inputs import model_of
+from mtbkd.recipes.own_readers import reader_of
 from mtbkd.samples import save_json
 from mtbkd.store import align_to
 from mtbkd.teachers.asking import Examples as Asked
-from mtbkd.teachers.base import Teacher, need
+from mtbkd.teachers.base import Teacher
 from mtbkd.teachers.convert import sample_table
 from mtbkd.teachers.factory import from_factory
 from mtbkd.teachers.files import from_table
@@ -35,43 +38,6 @@ _SHARD_ROWS = 4096
 _OVERRIDES = ("held_out", "partial", "class_map", "merge", "top")
 
 
-@dataclass(frozen=True)
-class Rows:
-    """Reads cells of the examples, in the order of the task.
-
-    Attributes:
-        values: Shape (row of the file, column), or one text for each row of the file.
-        rows: Of the file, one for each example of the task.
-    """
-
-    values: Any
-    rows: NDArray[np.int64]
-
-    def __call__(self, start: int, stop: int) -> Any:
-        """Inputs of some examples."""
-        wanted = self.rows[start:stop]
-        if isinstance(self.values, np.ndarray):
-            return self.values[wanted]
-        return [self.values[row] for row in wanted]
-
-
-@dataclass(frozen=True)
-class Images:
-    """Opens the images whose paths are read."""
-
-    paths: Rows
-    folder: Path
-
-    def __call__(self, start: int, stop: int) -> list[Any]:
-        """Images of some examples, in RGB."""
-        image = need("PIL.Image", "hf")
-        found = []
-        for name in self.paths(start, stop):
-            with image.open(self.folder / name) as file:
-                found.append(file.convert("RGB"))
-        return found
-
-
 class _Made(NamedTuple):
     """A teacher that is to be asked, or None where only its finished labels may be used."""
 
@@ -83,12 +49,13 @@ class _Made(NamedTuple):
 def label_all(
     own: OwnConfig,
     examples: Examples,
-    features: Sequence[str],
+    features: Sequence[str] | str,
     rows: NDArray[np.int64],
     classes: tuple[str, ...],
     folder: Path,
     labelling: Labelling,
     begin: Callable[[], None],
+    proteins: Proteins | None = None,
 ) -> Costs:
     """Make all teachers, ask each about all examples, and write their aligned outputs.
 
@@ -98,12 +65,13 @@ def label_all(
     Args:
         own: The configuration.
         examples: The file.
-        features: Columns that teachers read who name none.
+        features: Columns that teachers read who name none, or one column of text.
         rows: Of the file, one for each example of the task.
         classes: Of the data.
         folder: Of the outputs; labels go to ``labels/NAME`` in it.
         labelling: How to ask.
         begin: Called when all faults were looked for, before anything is written.
+        proteins: What teachers with a backbone are trained on and asked about.
 
     Returns:
         For each teacher its parameters and milliseconds per example, where known.
@@ -116,13 +84,22 @@ def label_all(
     made: dict[str, _Made] = {}
     faults: list[str] = []
     matrices: dict[tuple[str, ...], Any] = {}
+    backbones: dict[str, Any] = {}
+    if proteins is not None:
+        faults += fold_faults(own, proteins)
+        try:
+            backbones = find_backbones(own, folder)
+        except InputError as error:
+            faults += error.faults
     for name, config in own.teachers.items():
+        if config.source == "backbone":
+            continue
         try:
             if config.source == "table":
                 tables[name] = _table(name, config, own)
                 continue
             _allowed(name, config, folder, ids, labelling)
-            source = Asked(ids, _reader(config, own, examples, features, rows, matrices))
+            source = Asked(ids, reader_of(config, own, examples, features, rows, matrices))
             make = partial(make_teacher, name, config, own)
             run_it = config.source != "factory" or labelling.may_run_code
             made[name] = _Made(make() if run_it else None, make, source)
@@ -147,6 +124,10 @@ def label_all(
         journal = read_journal(place)
         halves |= journal is not None and journal.header["dtype"] == "float16"
     for name, config in own.teachers.items():
+        if config.source == "backbone" and proteins is not None:
+            tables[name], costs[name] = answer(
+                name, config, backbones.pop(name, None), proteins, folder, labelling
+            )
         if config.source == "table":
             labelling.say(
                 f"{name}: {len(tables[name].ids)} rows read from {_path(own, config.table)}"
@@ -194,14 +175,13 @@ def make_teacher(name: str, config: TeacherConfig, own: OwnConfig) -> Teacher:
             **declared,
         )
     else:
-        place = _path(own, config.hugging_face)
         teacher = from_hugging_face(
             name,
-            place if place.exists() else str(config.hugging_face),
+            model_of(own, str(config.hugging_face)),
             task=config.task,
             batch_size=config.batch_size,
             device=config.device,
-            precision=config.precision,
+            precision="float32" if config.precision == "auto" else config.precision,
             **declared,
         )
     if teacher.family != own.family:
@@ -248,23 +228,6 @@ def _allowed(
             f"{name!r} are not, and code named by a run directory ({config.factory!r}) is never "
             f"run. Run `mtbkd teach my.yaml --out {folder.parent}` with your own configuration."
         )
-
-
-def _reader(
-    config: TeacherConfig,
-    own: OwnConfig,
-    examples: Examples,
-    features: Sequence[str],
-    rows: NDArray[np.int64],
-    matrices: dict[tuple[str, ...], Any],
-) -> Callable[[int, int], Any]:
-    if isinstance(config.reads, str):
-        words = Rows(examples.words(config.reads), rows)
-        return Images(words, Path(own.folder)) if config.task == "image" else words
-    columns = tuple(config.reads or features)
-    if columns not in matrices:
-        matrices[columns] = examples.matrix(columns)
-    return Rows(matrices[columns], rows)
 
 
 def _alignment_faults(

@@ -8,11 +8,15 @@ seed: 0
 
 own:
   family: classification     # or multilabel, or regression
-  examples: examples.csv     # .csv, .parquet or .npz; a row for each example
+  examples: examples.csv     # .csv, .tsv, .parquet or .npz; a row for each example
   id: id                     # the column of ids
   labels: species            # a list of columns for multilabel and regression;
                              # an empty cell is a missing label
   # features: [sepal length, sepal width]   # what the student reads; all other numeric columns
+  # sequence: sequence       # examples are proteins: this is the column of their sequences
+  # encoder: features        # what the student reads of them: made by hand; or a protein language
+                             # model, such as facebook/esm2_t6_8M_UR50D
+  # group: cluster           # a column of what stays in one split, such as clusters of homologs
   # split: split             # a column of train, calibration and test; if not given, labelled
                              # examples are split by seed, 60 : 20 : 20, all others are for training
   # classes: [setosa, versicolor, virginica]   # the labels found, sorted
@@ -33,6 +37,10 @@ own:
     # a classifier of texts or images, a folder or an id on the hub: pip install 'mtbkd[hf]'
     # bert: {hugging_face: ./model, task: text, reads: text}
     # vit: {hugging_face: owner/name, task: image, reads: path}
+
+    # trained here, out of fold, on a frozen protein language model that reads the sequences; see
+    # docs/own_proteins.md: pip install 'mtbkd[proteins]'
+    # esm: {backbone: facebook/esm2_t33_650M_UR50D}
 
     # an ONNX file: pip install 'mtbkd[onnx]'
     # scorer: {onnx: model.onnx, kind: logits, classes: [setosa, versicolor, virginica]}
