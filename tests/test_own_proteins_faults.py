@@ -186,8 +186,8 @@ def test_prediction_refuses_what_the_run_cannot_read(folder, monkeypatch, capsys
 
     assert "got an inner stop codon '*' at residue 3 of 'two'" in refused()
     new = folder / "new.csv"
-    new.write_text("acc,sequence\none,MKLL\n")
-    assert f"Expected a column of sequences in {new}, named seq, but " in refused()
+    new.write_text("acc,letters\none,MKLL\n")
+    assert f"Expected a column of sequences in {new}, named sequence or seq or" in refused()
     new.write_text("acc,seq\none,MKLL\n")
     config = json.loads((folder / "esm" / "config.json").read_text())
     (folder / "esm" / "config.json").write_text(json.dumps(config | {"note": 1}))
