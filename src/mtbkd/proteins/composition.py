@@ -47,9 +47,9 @@ def boost(shares: NDArray[np.float64], labels: Floats, rounds: int, seed: int) -
 def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats:
     """Of yes, shape (protein, label)."""
     columns = [
-        np.full(len(shares), model)
-        if isinstance(model, float | int)
-        else model.predict_proba(shares)[:, 1]
+        model.predict_proba(shares)[:, 1]
+        if isinstance(model, HistGradientBoostingClassifier)
+        else np.full(len(shares), model)
         for model in trees
     ]
     return np.stack(columns, 1).astype(np.float32)
@@ -57,6 +57,5 @@ def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats:
 
 def size(trees: Trees) -> float:
     """How many leaves they have at most."""
-    return float(
-        sum(_LEAVES * model.n_iter_ for model in trees if not isinstance(model, float | int))
-    )
+    models = [m for m in trees if isinstance(m, HistGradientBoostingClassifier)]
+    return float(sum(_LEAVES * model.n_iter_ for model in models))

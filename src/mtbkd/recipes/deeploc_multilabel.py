@@ -193,10 +193,10 @@ RECIPE = Recipe(
     needs=f"the folder {FOLDER} under $MTBKD_DATA or `data` (docs/data.md)",
     defaults={
         "recipe": "deeploc-multilabel",
-        "prior": {"concentration": 1.0, "power": 1.0, "discount": 0.0},
-        "student": {"hidden": [256], "weight_scale": 1.5},
+        "prior": {"concentration": 1.0, "power": 0.2, "discount": 0.0},
+        "student": {"hidden": [128], "weight_scale": 1.75},
         "map": {"epochs": 12, "batch_size": 256, "learning_rate": 0.02},
-        "sampler": {"burn_in": 1000, "draws": 20, "thinning": 50, "batch_size": 500},
+        "sampler": {"burn_in": 1500, "draws": 20, "thinning": 100, "batch_size": 500},
         "chains": 4,
     },
     load=load,
