@@ -1,5 +1,6 @@
 """The protein recipe on the paper's own files."""
 
+import csv
 import json
 import sys
 
@@ -10,7 +11,7 @@ import torch
 from mtbkd import cli
 from mtbkd.config import build_config
 from mtbkd.metrics import accuracy
-from mtbkd.recipes import deeploc
+from mtbkd.recipes import deeploc, stages
 from mtbkd.types import InputError
 
 
@@ -102,3 +103,32 @@ def test_proteins_are_read_from_csv(tmp_path):
     ids, inputs = deeploc.read(path)
     assert ids == ("p1", "p2")
     assert np.isfinite(inputs.numpy()).all()
+
+
+def test_relatives_are_kept_apart(data_folder, tmp_path):
+    def partitions(dataset):
+        return {partition_of[i] for i in dataset.ids}
+
+    partition_of = {
+        row["ACC"]: int(row["Partition"])
+        for name in ("data_our_train_sample.csv", "data_our_test.csv")
+        for row in csv.DictReader(
+            (data_folder / "deeploc2_mtbkd" / name).read_text(encoding="utf-8").splitlines()
+        )
+    }
+    tested = []
+    for n, scenario in enumerate(deeploc.SCENARIOS):
+        given = [f"data={data_folder}", f"scenario={scenario}"]
+        config = build_config(deeploc.RECIPE.defaults, given)
+        task = deeploc.load(config, tmp_path)
+        assert partitions(task.test) == {n}
+        assert partitions(task.train) | partitions(task.calibration) == set(range(5)) - {n}
+        assert deeploc.teach(config, task)[0].ids == task.ids
+        tested += task.test.ids
+    assert len(tested) == len(set(tested)) == 1000
+
+
+def test_a_scenario_that_is_not_there_is_refused(data_folder, tmp_path):
+    config = build_config(deeploc.RECIPE.defaults, [f"data={data_folder}", "scenario=apart-5"])
+    with pytest.raises(InputError, match="apart-4, but got 'apart-5'"):
+        stages.load(deeploc.RECIPE, config, tmp_path)

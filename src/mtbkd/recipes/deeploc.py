@@ -3,6 +3,9 @@
 2,500 training and 1,000 test proteins in ten locations. The student reads the sequence alone,
 through features that need no pre-trained network. 80 % of the training proteins teach it, 20 %
 validate, as in the paper.
+
+The proteins are in five homology partitions; none has a close relative in another. The scenario
+``apart-N`` tests on partition N alone and learns from the others.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import hashlib
 import html
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +50,7 @@ _TEACHERS = {
     "ESM-2 650M": ("ESM_650M_probs_sample.csv", "ESM_650M_probs_test.csv"),
     "ProtT5": ("T5_probs_sample.csv", "T5_probs_test.csv"),
 }
+SCENARIOS = tuple(f"apart-{partition}" for partition in range(5))
 _VALIDATION = 0.2
 _CLIP = 5.0
 # How much a group of features counts, by the start of its name; chosen by cross-validation on the
@@ -80,35 +85,49 @@ class Standardise(nn.Module):
         return clipped * self.loudness
 
 
+class _Proteins(NamedTuple):
+    """A file of proteins, column by column; labels and partitions are empty if not read."""
+
+    ids: list[str]
+    sequences: list[str]
+    labels: list[int]
+    partitions: list[int]
+
+
 def load(config: RunConfig, folder: Path) -> Task:
     """Read the proteins, compute their features once, and split by seed."""
     source = data_folder(config)
     train, test = (_read_proteins(source / name) for name in _FILES)
-    ids = [*train[0], *test[0]]
-    sequences = [*train[1], *test[1]]
+    ids = [*train.ids, *test.ids]
+    sequences = [*train.sequences, *test.sequences]
     everything = make_dataset(
         _cached_features(sequences, folder),
-        labels=[*train[2], *test[2]],
+        labels=[*train.labels, *test.labels],
         classes=CLASSES,
         ids=ids,
         name="proteins",
     )
-    order = np.random.default_rng(config.seed).permutation(len(train[0]))
+    order = np.random.default_rng(config.seed).permutation(len(train.ids))
+    judged = np.arange(len(test.ids))
+    if config.scenario is not None:
+        partition = SCENARIOS.index(config.scenario)
+        order = order[np.array(train.partitions)[order] != partition]
+        judged = judged[np.array(test.partitions) == partition]
     n_validation = round(_VALIDATION * len(order))
     return Task(
         "deeploc",
         everything.subset(order[n_validation:]),
         everything.subset(order[:n_validation]),
-        everything.subset(np.arange(len(train[0]), len(ids))),
+        everything.subset(len(train.ids) + judged),
         None,
-        lambda row: draw(sequences[len(train[0]) + row]),
+        lambda row: draw(test.sequences[judged[row]]),
     )
 
 
 def teach(config: RunConfig, task: Task) -> tuple[TeacherOutputs, Costs]:
     """Read both teachers' logits; they were trained on the training proteins."""
     source = data_folder(config)
-    ids = [i for name in _FILES for i in _read_proteins(source / name)[0]]
+    ids = [i for name in _FILES for i in _read_proteins(source / name).ids]
     tables = []
     for name, (train, test) in _TEACHERS.items():
         logits = np.concatenate([_read_numbers(source / train, 1), _read_numbers(source / test, 0)])
@@ -132,7 +151,7 @@ def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
         InputError: If the file is not that.
     """
     if path.suffix == ".csv":
-        ids, sequences, _ = _read_proteins(path, labelled=False)
+        ids, sequences, *_ = _read_proteins(path, labelled=False)
     else:
         ids, sequences = _read_fasta(path)
     data = make_dataset(sequence_features(sequences), classes=CLASSES, ids=ids, name=str(path))
@@ -172,23 +191,27 @@ def _cached_features(sequences: list[str], folder: Path) -> Tensor:
     return torch.from_numpy(load_file(path)["features"])
 
 
-def _read_proteins(path: Path, labelled: bool = True) -> tuple[list[str], list[str], list[int]]:
-    """Ids, sequences and labels of a CSV file."""
+def _read_proteins(path: Path, labelled: bool = True) -> _Proteins:
+    """The proteins of a CSV file."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError) as error:
         raise InputError(f"Expected proteins in {path}, but got: {error}. Name a file.") from None
     key = "ACC" if rows and "ACC" in rows[0] else "id"
-    needed = [key, "Sequence", *(["Label"] if labelled else [])]
+    needed = [key, "Sequence", *(["Label", "Partition"] if labelled else [])]
     missing = [name for name in needed if not rows or rows[0].get(name) is None]
     if missing:
         raise InputError(
             f"Expected the columns {', '.join(needed)} in {path}, but {', '.join(missing)} is "
             "missing. Add it to the header."
         )
-    labels = [int(row["Label"]) for row in rows] if labelled else []
-    return [row[key] for row in rows], [row["Sequence"].strip() for row in rows], labels
+    return _Proteins(
+        [row[key] for row in rows],
+        [row["Sequence"].strip() for row in rows],
+        [int(row["Label"]) for row in rows] if labelled else [],
+        [int(row["Partition"]) for row in rows] if labelled else [],
+    )
 
 
 def _read_fasta(path: Path) -> tuple[list[str], list[str]]:
@@ -236,4 +259,5 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read=read,
+    scenarios=SCENARIOS,
 )
