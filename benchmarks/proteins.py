@@ -54,6 +54,7 @@ GROUPS = {
     "charge and disorder windows": r"charge\d|disorder",
     "charge at both ends": "charge_start|charge_end",
     "richest windows": "richest",
+    "triplets": "triplet",
     "motifs": "motif",
 }
 
