@@ -54,7 +54,6 @@ GROUPS = {
     "charge and disorder windows": r"charge\d|disorder",
     "charge at both ends": "charge_start|charge_end",
     "richest windows": "richest",
-    "triplets": "triplet",
     "motifs": "motif",
 }
 

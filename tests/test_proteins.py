@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from mtbkd.proteins.features import feature_names, sequence_features, standardisation
-from mtbkd.proteins.scales import RESIDUE_KINDS
 from mtbkd.types import InputError
 
 LETTERS = np.array(list("ACDEFGHIKLMNPQRSTVWY"))
@@ -150,11 +149,3 @@ def test_moment_is_that_of_a_helix_and_not_of_a_strand():
     strand = "LK" * 9
     assert change("moment100_18:top", strand, helix) > 0.3
     assert change("moment160_11:top", strand, helix) < -0.3
-
-
-def test_triplets_are_root_frequencies_of_kinds_in_a_row():
-    found = sequence_features(["ACDRX", "GCERG"])
-    assert column(found, "triplet:AG-C-DE").tolist() == pytest.approx([0.5**0.5, (1 / 3) ** 0.5])
-    assert column(found, "triplet:DE-KR-AG").tolist() == pytest.approx([0, (1 / 3) ** 0.5])
-    assert column(found, "triplet:DE-C-AG").tolist() == [0, 0]
-    assert sorted("".join(RESIDUE_KINDS)) == sorted(LETTERS)

@@ -7,7 +7,6 @@ residues above a hydropathy of 1.6 count as membrane-spanning (Kyte & Doolittle 
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +21,6 @@ from mtbkd.proteins.scales import (
     PK,
     PROFILE_SCALES,
     RESIDUE_GROUPS,
-    RESIDUE_KINDS,
     membership,
 )
 from mtbkd.types import InputError
@@ -169,21 +167,6 @@ def _amphipathy_and_charge(r: Residues) -> Iterator[_Block]:
     yield _columns(block)
 
 
-def _triplets(r: Residues) -> _Block:
-    """Root frequencies of three neighbours, each known by its kind only."""
-    kind = np.full(len(LETTERS) + 1, -1)
-    for number, letters in enumerate(RESIDUE_KINDS):
-        kind[[LETTERS.index(letter) for letter in letters]] = number
-    first = kind[r.codes]
-    second, third = np.roll(first, -1), np.roll(first, -2)
-    whole = (r.remaining >= 2) & (np.minimum(np.minimum(first, second), third) >= 0)
-    n = len(RESIDUE_KINDS)
-    cell = ((r.owner * n + first) * n + second) * n + third
-    counts = np.bincount(cell[whole], minlength=len(r.length) * n**3).reshape(-1, n**3)
-    names = [f"triplet:{'-'.join(kinds)}" for kinds in product(RESIDUE_KINDS, repeat=3)]
-    return names, np.sqrt(counts / np.maximum(counts.sum(1, keepdims=True), 1))
-
-
 def _motif_counts(sequences: Sequence[str]) -> _Block:
     return [f"motif:{name}" for name in MOTIFS], np.log1p(count_motifs(sequences))
 
@@ -195,7 +178,6 @@ def _chunk_features(sequences: Sequence[str]) -> tuple[list[str], NDArray[np.flo
         *_profiles(residues),
         *_hydrophobic_segments(residues),
         *_amphipathy_and_charge(residues),
-        _triplets(residues),
         _motif_counts([sequence.upper() for sequence in sequences]),
     ]
     names = [name for block, _ in blocks for name in block]

@@ -58,8 +58,6 @@ PK: Mapping[str, tuple[float, int]] = {
     "H": (6.04, 1), "K": (10.54, 1), "R": (12.48, 1),
 }  # fmt: skip
 RESIDUE_GROUPS = ("KR", "DE", "ST", "NQ", "FWY", "ILMV", "DEKR", "GP")
-# Every amino acid is in one: small, cysteine, acidic, basic, aliphatic, aromatic, polar, proline.
-RESIDUE_KINDS = ("AG", "C", "DE", "KR", "ILMV", "FWY", "HNQST", "P")
 
 
 def _letter_table() -> Ints:

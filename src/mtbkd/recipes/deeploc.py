@@ -56,7 +56,6 @@ _VALIDATION = 0.2
 _CLIP = 5.0
 # How much a group of features counts, by the start of its name; chosen by cross-validation on the
 # training proteins.
-_FAINT = ("triplet",)
 _QUIET = ("composition_quarter", "profile", "motif")
 _HALF_QUIET = ("membrane", "richest", "disorder", "charge1", "charge2", "charge5")
 
@@ -71,10 +70,9 @@ class Standardise(nn.Module):
     def __init__(self, features: Tensor) -> None:
         super().__init__()
         mean, scale = standardisation(features.numpy())
-        levels = ((0.2, _FAINT), (0.4, _QUIET), (0.7, _HALF_QUIET), (1.0, ("",)))
         quiet = [
-            next(level for level, starts in levels if name.startswith(starts))
-            for name in feature_names()
+            0.4 if n.startswith(_QUIET) else 0.7 if n.startswith(_HALF_QUIET) else 1.0
+            for n in feature_names()
         ]
         self.register_buffer("mean", torch.from_numpy(mean))
         self.register_buffer("scale", torch.from_numpy(scale))
