@@ -13,8 +13,10 @@ Beside the scores of single-location proteins: the accuracy of the half that the
 certain of (by total entropy), and how well each uncertainty tells 2,000 proteins with two to five
 locations, which no student was trained on, from the 1,000 with one (area under the ROC curve).
 `second` is the mean over draws of the probability of a draw's second most probable place: how
-much it is believed that there is one. It was chosen by what it means and by validation proteins
-alone: there it tells best which ones the teachers give a second place a quarter of their belief.
+much it is believed that there is one. It was looked for after the entropies had been seen to do
+worse on these proteins, so its figure there is not that of a choice made blind; the rows of
+`validation AUROC` judge all five without them, by how well they tell the validation proteins to
+whose second place the teachers give a quarter of their belief or more.
 """
 
 from __future__ import annotations
