@@ -1,5 +1,6 @@
 """The protein recipe on the paper's own files."""
 
+import csv
 import json
 import sys
 
@@ -10,7 +11,7 @@ import torch
 from mtbkd import cli
 from mtbkd.config import build_config
 from mtbkd.metrics import accuracy
-from mtbkd.recipes import deeploc
+from mtbkd.recipes import deeploc, proteins, stages
 from mtbkd.types import InputError
 
 
@@ -42,7 +43,7 @@ def test_both_teachers_are_matched_to_their_proteins(config, task):
 
 def test_features_are_computed_once(config, tmp_path, monkeypatch):
     first = deeploc.load(config, tmp_path)
-    monkeypatch.setattr(deeploc, "sequence_features", lambda _: pytest.fail("computed again"))
+    monkeypatch.setattr(proteins, "sequence_features", lambda _: pytest.fail("computed again"))
     second = deeploc.load(config, tmp_path)
     assert torch.equal(first.train.inputs, second.train.inputs)
 
@@ -69,7 +70,7 @@ def test_a_tiny_run_predicts_new_proteins(data_folder, tmp_path, monkeypatch):
         assert not stop.value.code
     rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
     assert [row["id"] for row in rows] == ["one", "two"]
-    assert sum(rows[0][f"prob.{c}"] for c in deeploc.CLASSES) == pytest.approx(1)
+    assert sum(rows[0][f"prob.{c}"] for c in proteins.LOCATIONS) == pytest.approx(1)
     assert "Endoplasmic reticulum" in (out / "report.html").read_text()
 
 
@@ -91,12 +92,42 @@ def test_faulty_protein_files_are_refused(name, text, message, tmp_path):
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(InputError, match=message):
-        deeploc.read(path)
+        proteins.read(path)
 
 
 def test_proteins_are_read_from_csv(tmp_path):
     path = tmp_path / "a.csv"
     path.write_text("ACC,Sequence\np1,MKV\np2,MAA\n")
-    ids, inputs = deeploc.read(path)
+    ids, inputs = proteins.read(path)
     assert ids == ("p1", "p2")
     assert np.isfinite(inputs.numpy()).all()
+
+
+def test_relatives_are_kept_apart(data_folder, tmp_path):
+    def partitions(dataset):
+        return {partition_of[i] for i in dataset.ids}
+
+    partition_of = {
+        row["ACC"]: int(row["Partition"])
+        for name in ("data_our_train_sample.csv", "data_our_test.csv")
+        for row in csv.DictReader(
+            (data_folder / "deeploc2_mtbkd" / name).read_text(encoding="utf-8").splitlines()
+        )
+    }
+    tested = []
+    for n, scenario in enumerate(deeploc.SCENARIOS):
+        given = [f"data={data_folder}", f"scenario={scenario}"]
+        config = build_config(deeploc.RECIPE.defaults, given)
+        task = deeploc.load(config, tmp_path)
+        assert partitions(task.test) == {n}
+        assert len(partitions(task.calibration)) == 1
+        assert partitions(task.train) == set(range(5)) - {n} - partitions(task.calibration)
+        assert deeploc.teach(config, task)[0].ids == task.ids
+        tested += task.test.ids
+    assert len(tested) == len(set(tested)) == 1000
+
+
+def test_a_scenario_that_is_not_there_is_refused(data_folder, tmp_path):
+    config = build_config(deeploc.RECIPE.defaults, [f"data={data_folder}", "scenario=apart-5"])
+    with pytest.raises(InputError, match="apart-4, but got 'apart-5'"):
+        stages.load(deeploc.RECIPE, config, tmp_path)

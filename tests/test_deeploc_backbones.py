@@ -16,7 +16,7 @@ from mtbkd.config import build_config
 from mtbkd.proteins import backbone as backbones
 from mtbkd.proteins.alphabet import RESIDUES
 from mtbkd.recipes import deeploc_backbones as recipe
-from mtbkd.recipes.deeploc import CLASSES
+from mtbkd.recipes.proteins import LOCATIONS as CLASSES
 from mtbkd.store import load_outputs
 from mtbkd.types import InputError
 
@@ -46,12 +46,9 @@ def places(tmp_path_factory):
     ]:
         with (folder / name).open("w", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(["ACC", "Sequence", "Label"])
+            rows.writerow(["ACC", "Sequence", "Label", "Partition"])
             for i in range(start, start + n):
-                rows.writerow([f"P{i:03d}", protein(i % 3, chance), i % 3])
-    for name in ("ESM_650M", "T5"):  # of the recipe deeploc, not read by this one
-        (folder / f"{name}_probs_sample.csv").touch()
-        (folder / f"{name}_probs_test.csv").touch()
+                rows.writerow([f"P{i:03d}", protein(i % 3, chance), i % 3, i % 5])
     write_esm(root / "large", hidden_size=32)
     write_t5(root / "t5")
     write_esm(root / "small", seed=1)

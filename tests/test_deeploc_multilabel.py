@@ -11,8 +11,8 @@ from mtbkd import cli, metrics
 from mtbkd.config import build_config
 from mtbkd.proteins import composition, experts
 from mtbkd.recipes import deeploc_multilabel as recipe
-from mtbkd.recipes.deeploc import CLASSES
 from mtbkd.recipes.deeploc_partitions import Proteins
+from mtbkd.recipes.proteins import LOCATIONS as CLASSES
 from mtbkd.types import InputError
 
 SETTINGS = [

@@ -41,7 +41,7 @@ class Schooling:
     batch_size: int = 64
     learning_rate: float = 2e-3
     held: float = 0.1
-    patience: int = 2
+    patience: int = 3
 
 
 def first(sequences: Sequence[str], n: int) -> Pieces:
@@ -86,7 +86,7 @@ class EndExpert(nn.Module):
 class ChainExpert(nn.Module):
     """Reads a whole chain: motifs anywhere, and how far they are from both ends."""
 
-    def __init__(self, n_labels: int, widths: tuple[int, int] = (32, 64), heads: int = 8) -> None:
+    def __init__(self, n_labels: int, widths: tuple[int, int] = (48, 96), heads: int = 8) -> None:
         super().__init__()
         narrow, wide = widths
         self.embedding = nn.Embedding(_RESIDUES + 1, 22, padding_idx=0)

@@ -3,109 +3,71 @@
 2,500 training and 1,000 test proteins in ten locations. The student reads the sequence alone,
 through features that need no pre-trained network. 80 % of the training proteins teach it, 20 %
 validate, as in the paper.
+
+The proteins are in five homology partitions; none has a close relative in another. The scenario
+``apart-N`` tests on partition N alone, validates on one that the seed picks, and learns from the
+other three. Validation is kept apart as well, else it would be easier than the test.
 """
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import html
-import warnings
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
-from torch import Tensor, nn
 
 from mtbkd.config import RunConfig
 from mtbkd.data import Dataset, make_dataset
 from mtbkd.downloads import data_root
 from mtbkd.outputs import TeacherOutputs, align, make_table
-from mtbkd.proteins.features import feature_names, sequence_features, standardisation
-from mtbkd.proteins.reading import read_proteins
-from mtbkd.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.samples import save_tensors
+from mtbkd.proteins.reading import Proteins, read_proteins
+from mtbkd.recipes.base import Costs, Recipe, Task
+from mtbkd.recipes.proteins import LOCATIONS, cached_features, draw, network, read
 from mtbkd.types import InputError, Report, quiet
 
-CLASSES = (
-    "Cytoplasm",
-    "Nucleus",
-    "Extracellular",
-    "Cell membrane",
-    "Mitochondrion",
-    "Plastid",
-    "Endoplasmic reticulum",
-    "Lysosome/Vacuole",
-    "Golgi apparatus",
-    "Peroxisome",
-)
 _FOLDER = "deeploc2_mtbkd"
-_FILES = ("data_our_train_sample.csv", "data_our_test.csv")
+FILES = ("data_our_train_sample.csv", "data_our_test.csv")
 # (training rows, test rows): logits despite the names, and only the first have a header
 _TEACHERS = {
     "ESM-2 650M": ("ESM_650M_probs_sample.csv", "ESM_650M_probs_test.csv"),
     "ProtT5": ("T5_probs_sample.csv", "T5_probs_test.csv"),
 }
 _SEVERAL = "data_MuLabel_sub.csv"
-_VALIDATION = 0.2
-_CLIP = 5.0
-# How much a group of features counts, by the start of its name; chosen by cross-validation on the
-# training proteins.
-_QUIET = ("composition_quarter", "profile", "motif")
-_HALF_QUIET = ("membrane", "richest", "disorder", "charge1", "charge2", "charge5")
-
-
-class Standardise(nn.Module):
-    """Frozen first layer: features to columns of comparable size, fitted on training proteins."""
-
-    mean: Tensor
-    scale: Tensor
-    loudness: Tensor
-
-    def __init__(self, features: Tensor) -> None:
-        super().__init__()
-        mean, scale = standardisation(features.numpy())
-        quiet = [
-            0.4 if n.startswith(_QUIET) else 0.7 if n.startswith(_HALF_QUIET) else 1.0
-            for n in feature_names()
-        ]
-        self.register_buffer("mean", torch.from_numpy(mean))
-        self.register_buffer("scale", torch.from_numpy(scale))
-        self.register_buffer("loudness", torch.tensor(quiet))
-        size = self(features).square().sum(1).mean()
-        self.loudness *= (features.shape[1] / size.clamp_min(1.0)).sqrt()
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(example, feature) to the same."""
-        clipped = ((features - self.mean) * self.scale).clamp(-_CLIP, _CLIP)
-        return clipped * self.loudness
+SCENARIOS = tuple(f"apart-{partition}" for partition in range(5))
+VALIDATION = 0.2
 
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Read the proteins, compute their features once, and split by seed."""
     del report
     source = data_folder(config)
-    train, test = (_read_proteins(source / name) for name in _FILES)
-    ids = [*train[0], *test[0]]
-    sequences = [*train[1], *test[1]]
+    (train, labels, partitions), (test, more, judged_partitions) = (
+        read_labelled(source / name) for name in FILES
+    )
+    ids = [*train.ids, *test.ids]
     everything = make_dataset(
-        _cached_features(sequences, folder),
-        labels=[*train[2], *test[2]],
-        classes=CLASSES,
+        cached_features([*train.sequences, *test.sequences], folder),
+        labels=[*labels, *more],
+        classes=LOCATIONS,
         ids=ids,
         name="proteins",
     )
-    order = np.random.default_rng(config.seed).permutation(len(train[0]))
-    n_validation = round(_VALIDATION * len(order))
+    rng = np.random.default_rng(config.seed)
+    order, judged = rng.permutation(len(train.ids)), np.arange(len(test.ids))
+    held = np.arange(len(order)) < round(VALIDATION * len(order))
+    if config.scenario is not None:
+        tested = SCENARIOS.index(config.scenario)
+        validated = (tested + rng.integers(1, len(SCENARIOS))) % len(SCENARIOS)
+        judged = judged[judged_partitions == tested]
+        order = order[partitions[order] != tested]
+        held = partitions[order] == validated
     return Task(
         "deeploc",
-        everything.subset(order[n_validation:]),
-        everything.subset(order[:n_validation]),
-        everything.subset(np.arange(len(train[0]), len(ids))),
+        everything.subset(order[~held]),
+        everything.subset(order[held]),
+        everything.subset(len(train.ids) + judged),
         None,
-        lambda row: draw(sequences[len(train[0]) + row]),
+        lambda row: draw(test.sequences[judged[row]]),
         others=_several_locations(source, folder),
         noun="location",
     )
@@ -115,60 +77,39 @@ def _several_locations(source: Path, folder: Path) -> dict[str, Dataset]:
     """The paper's proteins of two to five locations, if they are there."""
     if not (source / _SEVERAL).exists():
         return {}
-    ids, sequences, _ = _read_proteins(source / _SEVERAL, labelled=False)
-    inputs = _cached_features(sequences, folder)
-    return {"several locations": make_dataset(inputs, classes=CLASSES, ids=ids, name=_SEVERAL)}
+    proteins = read_proteins(source / _SEVERAL)
+    inputs = cached_features(proteins.sequences, folder)
+    data = make_dataset(inputs, classes=LOCATIONS, ids=proteins.ids, name=_SEVERAL)
+    return {"several locations": data}
 
 
 def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Read both teachers' logits; they were trained on the training proteins."""
     del report
     source = data_folder(config)
-    ids = [i for name in _FILES for i in _read_proteins(source / name)[0]]
+    ids = [i for name in FILES for i in read_proteins(source / name).ids]
     tables = []
     for name, (train, test) in _TEACHERS.items():
         logits = np.concatenate([_read_numbers(source / train, 1), _read_numbers(source / test, 0)])
         tables.append(
-            make_table(name, logits, kind="logits", ids=ids, classes=CLASSES, held_out=False)
+            make_table(name, logits, kind="logits", ids=ids, classes=LOCATIONS, held_out=False)
         )
-    outputs = align(tables, tuple(ids), CLASSES)
+    outputs = align(tables, tuple(ids), LOCATIONS)
     return outputs.at(task.ids), {}
 
 
-def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:
-    """The student: frozen standardisation, then a small network."""
-    layers = mlp([example.shape[-1], *config.student.hidden, n_classes])
-    return nn.Sequential(Standardise(example), *layers)
-
-
-def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    """Read new proteins from FASTA, CSV or Parquet, as `read_proteins` does.
-
-    Raises:
-        InputError: If the file does not hold proteins.
-    """
-    proteins = read_proteins(path)
-    for note in proteins.notes:
-        warnings.warn(note, stacklevel=2)
-    features = sequence_features(proteins.sequences)
-    data = make_dataset(features, classes=CLASSES, ids=proteins.ids, name=str(path))
-    return data.ids, data.inputs
-
-
-def draw(sequence: str) -> str:
-    """Both ends of a sequence and its length."""
-    ends = sequence if len(sequence) <= 48 else f"{sequence[:24]} … {sequence[-24:]}"
-    return f"<code>{html.escape(ends)}</code><br>{len(sequence)} residues"
-
-
-def data_folder(config: RunConfig) -> Path:
+def data_folder(config: RunConfig, outputs: bool = True) -> Path:
     """Where the files are: `data_root` says under which folder.
+
+    Args:
+        config: May name another folder.
+        outputs: Whether the teachers' outputs are needed.
 
     Raises:
         InputError: If they are not there.
     """
     folder = data_root(config.data) / _FOLDER
-    wanted = [*_FILES, *(f for pair in _TEACHERS.values() for f in pair)]
+    wanted = [*FILES, *(f for pair in _TEACHERS.values() for f in pair if outputs)]
     missing = [name for name in wanted if not (folder / name).exists()]
     if missing:
         to = f" --to {config.data}" if config.data else ""
@@ -179,32 +120,16 @@ def data_folder(config: RunConfig) -> Path:
     return folder
 
 
-def _cached_features(sequences: list[str], folder: Path) -> Tensor:
-    """Features of these sequences, from the folder if they were computed before."""
-    digest = hashlib.sha256("\n".join(sequences).encode()).hexdigest()[:16]
-    path = folder / f"sequences-{digest}.safetensors"
-    if not path.exists():
-        save_tensors(path, {"features": torch.from_numpy(sequence_features(sequences))})
-    return torch.from_numpy(load_file(path)["features"])
+def read_labelled(path: Path) -> tuple[Proteins, list[int], NDArray[np.int64]]:
+    """The proteins of one of the paper's files, their labels, and their partitions.
 
-
-def _read_proteins(path: Path, labelled: bool = True) -> tuple[list[str], list[str], list[int]]:
-    """Ids, sequences and labels of a CSV file."""
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, ValueError) as error:
-        raise InputError(f"Expected proteins in {path}, but got: {error}. Name a file.") from None
-    key = "ACC" if rows and "ACC" in rows[0] else "id"
-    needed = [key, "Sequence", *(["Label"] if labelled else [])]
-    missing = [name for name in needed if not rows or rows[0].get(name) is None]
-    if missing:
-        raise InputError(
-            f"Expected the columns {', '.join(needed)} in {path}, but {', '.join(missing)} is "
-            "missing. Add it to the header."
-        )
-    labels = [int(row["Label"]) for row in rows] if labelled else []
-    return [row[key] for row in rows], [row["Sequence"].strip() for row in rows], labels
+    Raises:
+        InputError: If it is not one.
+    """
+    proteins = read_proteins(path, needed=("Label", "Partition"))
+    assert proteins.table is not None
+    partitions = np.asarray(proteins.table["Partition"].to_pylist(), np.int64)
+    return proteins, proteins.table["Label"].to_pylist(), partitions
 
 
 def _read_numbers(path: Path, skip: int) -> NDArray[np.float64]:
@@ -232,4 +157,5 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read=read,
+    scenarios=SCENARIOS,
 )

@@ -7,7 +7,7 @@ is a head on the features of a small language model.
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,38 +20,17 @@ from mtbkd.outputs import TeacherOutputs, align, make_table
 from mtbkd.proteins.backbone import Backbone, load_backbone
 from mtbkd.proteins.cache import cache_root
 from mtbkd.proteins.embedding import embed
-from mtbkd.proteins.reading import read_proteins
 from mtbkd.proteins.source import count_parameters, digest_of
 from mtbkd.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.recipes.deeploc import CLASSES, data_folder, draw
+from mtbkd.recipes.deeploc import FILES, VALIDATION, data_folder, read_labelled
 from mtbkd.recipes.folder import read_json
+from mtbkd.recipes.proteins import LOCATIONS, Standardise, draw, read_sequences
 from mtbkd.samples import save_json
 from mtbkd.teachers.head_training import Training
 from mtbkd.teachers.heads import cross_fitted, random_folds
 from mtbkd.types import InputError, Report, quiet
 
-_FILES = ("data_our_train_sample.csv", "data_our_test.csv")
-_VALIDATION = 0.2
-_CLIP = 5.0
 _RECORD = "backbone.json"
-
-
-class Standardise(nn.Module):
-    """Frozen first layer: features in standard deviations of the training proteins."""
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, features: Tensor) -> None:
-        super().__init__()
-        spread = features.double().std(0, correction=0)
-        flat = spread <= 1e-6 * features.abs().amax(0)
-        self.register_buffer("mean", features.double().mean(0).float())
-        self.register_buffer("scale", (~flat / spread.masked_fill(flat, 1.0)).float())
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(example, feature) to the same."""
-        return ((features - self.mean) * self.scale).clamp(-_CLIP, _CLIP)
 
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
@@ -59,20 +38,20 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
 
     What the teachers are made from is the sequence of each id.
     """
-    source = data_folder(config)
-    train, test = (_read_labelled(source / name) for name in _FILES)
-    ids, sequences = [*train[0], *test[0]], [*train[1], *test[1]]
-    n_train = len(train[0])
+    source = data_folder(config, outputs=False)
+    (train, labels, _), (test, more, _) = (read_labelled(source / name) for name in FILES)
+    ids, sequences = [*train.ids, *test.ids], [*train.sequences, *test.sequences]
+    n_train = len(train.ids)
     backbone = _student(config, folder)
     everything = make_dataset(
         _embed(config, backbone, sequences, report),
-        labels=[*train[2], *test[2]],
-        classes=CLASSES,
+        labels=[*labels, *more],
+        classes=LOCATIONS,
         ids=ids,
         name="proteins",
     )
     order = np.random.default_rng(config.seed).permutation(n_train)
-    n_validation = round(_VALIDATION * n_train)
+    n_validation = round(VALIDATION * n_train)
     return Task(
         "deeploc-backbones",
         everything.subset(order[n_validation:]),
@@ -105,14 +84,14 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
             labels,
             folds=folds,
             family="classification",
-            n_outputs=len(CLASSES),
+            n_outputs=len(LOCATIONS),
             seed=config.seed,
             training=training,
         )
-        tables.append(make_table(name, logits, kind="logits", ids=task.ids, classes=CLASSES))
-        head = training.hidden * (backbone.width + len(CLASSES) + 1) + len(CLASSES)
+        tables.append(make_table(name, logits, kind="logits", ids=task.ids, classes=LOCATIONS))
+        head = training.hidden * (backbone.width + len(LOCATIONS) + 1) + len(LOCATIONS)
         costs[name] = {"parameters": float(count_parameters(backbone.files) + head)}
-    return align(tables, task.ids, CLASSES), costs
+    return align(tables, task.ids, LOCATIONS), costs
 
 
 def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:
@@ -129,11 +108,9 @@ def read_as(
     Raises:
         InputError: If the file holds no proteins, or the model is not the one of the run.
     """
-    found = read_proteins(source)
-    for note in found.notes:
-        warnings.warn(note, stacklevel=2)
-    features = _embed(config, _student(config, folder), list(found.sequences), report)
-    data = make_dataset(features, classes=CLASSES, ids=found.ids, name=str(source))
+    ids, sequences = read_sequences(source)
+    features = _embed(config, _student(config, folder), sequences, report)
+    data = make_dataset(features, classes=LOCATIONS, ids=ids, name=str(source))
     return data.ids, data.inputs
 
 
@@ -152,7 +129,9 @@ def _student(config: RunConfig, folder: Path) -> Backbone:
     return backbone
 
 
-def _embed(config: RunConfig, backbone: Backbone, sequences: list[str], report: Report) -> Tensor:
+def _embed(
+    config: RunConfig, backbone: Backbone, sequences: Sequence[str], report: Report
+) -> Tensor:
     tokens = _section(config).max_tokens
     return embed(backbone, sequences, max_tokens=tokens, cache=cache_root(), report=report)
 
@@ -164,13 +143,6 @@ def _section(config: RunConfig) -> BackbonesConfig:
             "deeploc-backbones my.yaml`."
         )
     return config.backbones
-
-
-def _read_labelled(path: Path) -> tuple[list[str], list[str], list[int]]:
-    """Ids, sequences and labels of one of the paper's files."""
-    found = read_proteins(path, needed=("Label",))
-    labels = found.table["Label"].to_pylist() if found.table is not None else []
-    return list(found.ids), list(found.sequences), labels
 
 
 RECIPE = Recipe(

@@ -7,26 +7,20 @@ teacher says about partitions 0-2 comes from a model that has not seen that part
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
 from mtbkd.outputs import TeacherOutputs, align, make_table
 from mtbkd.proteins import composition, experts
-from mtbkd.proteins.features import sequence_features
-from mtbkd.recipes import deeploc
-from mtbkd.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.recipes.deeploc import CLASSES
+from mtbkd.recipes.base import Costs, Recipe, Task
 from mtbkd.recipes.deeploc_partitions import (
     CALIBRATION,
     FOLDER,
@@ -36,7 +30,7 @@ from mtbkd.recipes.deeploc_partitions import (
     read_partitions,
     some_of_each,
 )
-from mtbkd.samples import save_tensors
+from mtbkd.recipes.proteins import LOCATIONS, cached_features, draw, network, read
 from mtbkd.types import Report, quiet
 
 Floats = NDArray[np.float32]
@@ -52,8 +46,8 @@ _TINY = 70  # proteins of each partition in the scenario tiny
 class Effort:
     """How long the teachers learn: epochs at both ends and on the chain, and rounds of boosting."""
 
-    end: int = 6
-    chain: int = 6
+    end: int = 10
+    chain: int = 14
     boosting: int = 200
 
 
@@ -67,9 +61,9 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     if config.scenario == "tiny":
         proteins = some_of_each(proteins, _TINY, config.seed)
     everything = make_dataset(
-        _cached_features(proteins.sequences, folder),
+        cached_features(proteins.sequences, folder),
         labels=proteins.labels,
-        classes=CLASSES,
+        classes=LOCATIONS,
         ids=proteins.ids,
         family="multilabel",
         name="proteins",
@@ -83,7 +77,8 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         everything.subset(calibration),
         everything.subset(test),
         proteins,
-        lambda row: deeploc.draw(proteins.sequences[test[row]]),
+        lambda row: draw(proteins.sequences[test[row]]),
+        noun="location",
     )
 
 
@@ -115,11 +110,11 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
                 combined(np.stack(found)),
                 kind="probs",
                 ids=proteins.ids,
-                classes=CLASSES,
+                classes=LOCATIONS,
                 family="multilabel",
             )
         )
-    return align(tables, task.ids, CLASSES), costs
+    return align(tables, task.ids, LOCATIONS), costs
 
 
 def combined(answers: Floats) -> Floats:
@@ -132,21 +127,6 @@ def combined(answers: Floats) -> Floats:
     return np.nanmean(answers, 0)
 
 
-def network(config: RunConfig, example: Tensor, n_labels: int) -> nn.Module:
-    """The student: frozen standardisation, then a small network."""
-    layers = mlp([example.shape[-1], *config.student.hidden, n_labels])
-    return nn.Sequential(deeploc.Standardise(example), *layers)
-
-
-def _cached_features(sequences: tuple[str, ...], folder: Path) -> Tensor:
-    """Features of these sequences, from the folder if they were computed before."""
-    digest = hashlib.sha256("\n".join(sequences).encode()).hexdigest()[:16]
-    path = folder / f"sequences-{digest}.safetensors"
-    if not path.exists():
-        save_tensors(path, {"features": torch.from_numpy(sequence_features(sequences))})
-    return torch.from_numpy(load_file(path)["features"])
-
-
 Train = Callable[[Ints, int], tuple[Predict, float]]
 """Rows to learn from and a seed to a trained model and its number of parameters."""
 
@@ -156,7 +136,7 @@ def _teachers(proteins: Proteins, effort: Effort) -> dict[str, Train]:
     start = experts.first(proteins.sequences, _END)
     end = experts.last(proteins.sequences, _END)
     chain = experts.both_ends(proteins.sequences, _CHAIN)
-    n = len(CLASSES)
+    n = len(LOCATIONS)
     at_end, along = experts.Schooling(effort.end), experts.Schooling(effort.chain)
 
     def on(pieces: experts.Pieces, build: Callable[[], nn.Module], how: experts.Schooling) -> Train:
@@ -202,6 +182,6 @@ RECIPE = Recipe(
     load=load,
     teach=teach,
     network=network,
-    read=deeploc.read,
+    read=read,
     scenarios=("tiny",),
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtbkd.config import RunConfig
-from mtbkd.recipes.deeploc import CLASSES
+from mtbkd.downloads import data_root
+from mtbkd.recipes.proteins import LOCATIONS
 from mtbkd.types import InputError
 
 FOLDER = "deeploc2_full"
@@ -42,14 +42,13 @@ def read_partitions(config: RunConfig) -> Proteins:
     Raises:
         InputError: If a file is missing, or is not what it should be.
     """
-    root = Path(config.data or os.environ.get("MTBKD_DATA", ".")) / FOLDER
+    root = data_root(config.data) / FOLDER
     files = [root / f"partition{part}.csv.gz" for part in (*TEACH, CALIBRATION, TEST)]
     missing = [path.name for path in files if not path.exists()]
     if missing:
         raise InputError(
             f"Expected the DeepLoc 2.0 proteins in {root}, but {missing[0]} is missing "
-            f"({len(missing)} such). Set MTBKD_DATA to the folder that holds {FOLDER}; see "
-            "docs/data.md."
+            f"({len(missing)} such). Run `mtbkd data get deeploc2`; see docs/data.md."
         )
     ids: list[str] = []
     sequences: list[str] = []
@@ -61,15 +60,15 @@ def read_partitions(config: RunConfig) -> Proteins:
         sequences += [row["sequence"] for row in rows]
         named += [row["label"] for row in rows]
         partitions += [part] * len(rows)
-    labels = np.zeros((len(ids), len(CLASSES)), np.float32)
+    labels = np.zeros((len(ids), len(LOCATIONS)), np.float32)
     for row, names in enumerate(named):
         for name in names.split("|"):
-            if name not in CLASSES:
+            if name not in LOCATIONS:
                 raise InputError(
-                    f"Expected locations among {', '.join(CLASSES)}, but got {name!r} for protein "
-                    f"{ids[row]!r}. Fetch the files again."
+                    f"Expected locations among {', '.join(LOCATIONS)}, but got {name!r} for "
+                    f"protein {ids[row]!r}. Fetch the files again."
                 )
-            labels[row, CLASSES.index(name)] = 1
+            labels[row, LOCATIONS.index(name)] = 1
     return Proteins(tuple(ids), tuple(sequences), labels, np.array(partitions))
 
 

@@ -18,7 +18,6 @@ from mtbkd.config import OwnConfig, RunConfig
 from mtbkd.data import Dataset, make_dataset
 from mtbkd.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins
 from mtbkd.recipes.base import Labelling, Recipe, Task, mlp
-from mtbkd.recipes.deeploc import draw
 from mtbkd.recipes.folder import read_json
 from mtbkd.recipes.own_columns import (
     classes_of,
@@ -42,6 +41,7 @@ from mtbkd.recipes.own_inputs import (
 from mtbkd.recipes.own_split import groups_of, split_rows
 from mtbkd.recipes.own_teachers import label_all
 from mtbkd.recipes.own_template import TEMPLATE
+from mtbkd.recipes.proteins import draw
 from mtbkd.samples import save_json, save_tensors
 from mtbkd.types import InputError, Report, quiet
 
