@@ -35,7 +35,7 @@ class Enlarge(nn.Module):
         return self.by * x
 
 
-def load(config, folder):
+def load(config, folder, report=None):
     del config, folder
     chance = np.random.default_rng(0)
     labels = np.arange(360) % 3
@@ -48,7 +48,7 @@ def load(config, folder):
     return Task("toy", *splits, None, lambda row: f"<code>{row}</code>", others, "side")
 
 
-def teach(config, task):
+def teach(config, task, report=None):
     del config
     inputs = torch.cat([task.train.inputs, task.calibration.inputs, task.test.inputs]).double()
     logits = -0.5 * torch.cdist(inputs, torch.from_numpy(CENTRES)).square().numpy()
@@ -162,9 +162,10 @@ def test_others_and_test_set_change_places():
 
 def test_uncertainty_of_whole_examples():
     two = np.array([[0.5, 0.25], [0.1, 0.2]])
-    one = of_examples(Predictive(two, two[:, 0], two[:, 1], two, two, 0.9), None)
+    one = of_examples(Predictive(two, two[:, 0], two[:, 1], two, two, two[:, 1], 0.9), None)
     np.testing.assert_allclose(one["total"], [0.5, 0.1])
     np.testing.assert_allclose(one["epistemic"], [0.25, 0.0])
+    np.testing.assert_allclose(one["second"], [0.25, 0.2])
     labels = of_examples(LabelPredictive(two, two, 0.5 * two, two, two, 0.9), None)
     np.testing.assert_allclose(labels["total"], [0.75, 0.3])
     np.testing.assert_allclose(labels["epistemic"], [0.375, 0.15])

@@ -37,6 +37,7 @@ def test_uncertainty_splits_as_entropies_of_the_draws_do(drawn):
     np.testing.assert_allclose(answer.total, entropy(mean, axis=1), atol=1e-6)
     np.testing.assert_allclose(answer.aleatoric, entropy(probs, axis=2).mean(0), atol=1e-6)
     np.testing.assert_allclose(answer.total, answer.aleatoric + answer.epistemic, atol=1e-12)
+    np.testing.assert_allclose(answer.second, np.sort(probs, 2)[:, :, -2].mean(0), atol=1e-6)
     deviance = (-2 * probs * np.log(probs)).sum(2).mean(0)
     np.testing.assert_allclose(answer.deviance, deviance, atol=1e-5)
     assert (answer.epistemic > 0.01).any()

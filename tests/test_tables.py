@@ -58,10 +58,11 @@ def test_classes_keep_their_columns():
     probs = np.array([[0.1, 0.9]])
     one = np.array([0.3])
     table = prediction_table(
-        ("x",), ("a", "b"), Predictive(probs, one, one - 0.1, probs, probs, 0.95)
+        ("x",), ("a", "b"), Predictive(probs, one, one - 0.1, probs, probs, one, 0.95)
     )
     assert table.column_names == [
-        "id", "prediction", "probability", "total", "aleatoric", "epistemic", "credible_set",
+        "id", "prediction", "probability", "total", "aleatoric", "epistemic", "second",
+        "credible_set",
         "prob.a", "prob.b", "lower.a", "lower.b", "upper.a", "upper.b",
     ]  # fmt: skip
     row = table.to_pylist()[0]

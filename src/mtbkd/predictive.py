@@ -32,6 +32,9 @@ class Predictive:
         aleatoric: Mean entropy of a draw, shape (example,).
         lower: Lower end of the credible interval of each probability, shape (example, class).
         upper: Upper end, shape (example, class).
+        second: Mean probability of a draw's second most probable class, shape (example,): how much
+            it is believed that there is another one. Two classes alike give nearly 0.5, many
+            classes alike little.
         level: Posterior mass of the intervals.
     """
 
@@ -40,6 +43,7 @@ class Predictive:
     aleatoric: Floats
     lower: Floats
     upper: Floats
+    second: Floats
     level: float
 
     @property
@@ -230,14 +234,15 @@ def _batches(student: Student, samples: PosteriorSamples, inputs: Tensor) -> tup
 
 def _summarise(
     probs: Tensor, level: float, point: str
-) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+) -> tuple[Floats, Floats, Floats, Floats, Floats, Floats]:
     """From (draw, example, class) to the fields of `Predictive`."""
     mean = probs.double().mean(0)
     lower, upper = _quantiles(probs, level)
     estimate = mean if point == "mean" else _marginal_mode(probs)
     total = -torch.special.xlogy(mean, mean).sum(-1)
     aleatoric = -torch.special.xlogy(probs, probs).sum(-1).double().mean(0)
-    fields = (estimate, total, aleatoric, lower, upper)
+    second = probs.topk(2, -1).values[..., 1].double().mean(0)
+    fields = (estimate, total, aleatoric, lower, upper, second)
     return tuple(field.double().cpu().numpy() for field in fields)  # type: ignore[return-value]
 
 

@@ -31,8 +31,9 @@ def prediction_table(
     """One row for each example.
 
     Classification: ``id``, ``prediction``, ``probability``, ``total``, ``aleatoric`` and
-    ``epistemic`` uncertainty in nats, ``credible_set`` from the most probable class on; ``prob.C``,
-    ``lower.C`` and ``upper.C`` for each class C.
+    ``epistemic`` uncertainty in nats, ``second``, the mean probability of a draw's second class,
+    ``credible_set`` from the most probable class on; ``prob.C``, ``lower.C`` and ``upper.C`` for
+    each class C.
 
     Multi-label: ``id``, ``labels`` (those of probability 0.5 or more, or, with causes, above their
     thresholds), ``total``, ``aleatoric`` and
@@ -78,6 +79,7 @@ def _classes(names: tuple[str, ...], predictive: Predictive) -> Columns:
         "total": predictive.total,
         "aleatoric": predictive.aleatoric,
         "epistemic": predictive.epistemic,
+        "second": predictive.second,
         "credible_set": pa.array(
             [known[row[inside[row]]].tolist() for row, inside in zip(ranked, sets, strict=True)]
         ),

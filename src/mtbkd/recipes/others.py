@@ -12,7 +12,7 @@ from torch import Tensor
 from mtbkd.config import RunConfig
 from mtbkd.distill import Posterior
 from mtbkd.metrics import wrong_auroc
-from mtbkd.predictive import Answer, NumberPredictive
+from mtbkd.predictive import Answer, NumberPredictive, Predictive
 from mtbkd.recipes.base import Task
 from mtbkd.recipes.scoring import unit_of
 
@@ -33,7 +33,8 @@ def judge_others(
         predictive: What it says about the test examples.
 
     Returns:
-        ``{"others": {name: {"n", "auroc_total", "auroc_aleatoric", "auroc_epistemic"}}}``, and
+        ``{"others": {name: {"n", "auroc_total", "auroc_aleatoric", "auroc_epistemic"}}}``, for
+        classes also "auroc_second", by the belief in a second class; and
         ``other.NAME.total`` and so on, each of shape (example,) and as in `of_examples`; both empty
         if there are no other inputs. The AUROC is the chance that one of them is more uncertain
         than a test example.
@@ -49,14 +50,14 @@ def judge_others(
         )
         unusual = of_examples(answer, unit)
         numbers[name] = {"n": len(other)} | {
-            f"auroc_{part}": told_apart(usual[part], unusual[part]) for part in PARTS
+            f"auroc_{part}": told_apart(usual[part], unusual[part]) for part in usual
         }
-        stored |= {f"other.{name}.{part}": torch.from_numpy(unusual[part]) for part in PARTS}
+        stored |= {f"other.{name}.{part}": torch.from_numpy(unusual[part]) for part in usual}
     return {"others": numbers}, stored
 
 
 def of_examples(answer: Answer, unit: Floats | None) -> dict[str, Floats]:
-    """Total, aleatoric and epistemic uncertainty, each of shape (example,).
+    """Total, aleatoric and epistemic uncertainty, and of classes ``second``, each (example,).
 
     Of classes in nats; of several labels the sum over them, in nats; of numbers the sum of the
     variances of targets.
@@ -68,6 +69,8 @@ def of_examples(answer: Answer, unit: Floats | None) -> dict[str, Floats]:
     parts = {name: np.asarray(getattr(answer, name), dtype=np.float64) for name in PARTS}
     if isinstance(answer, NumberPredictive) and unit is not None:
         parts = {name: values / np.square(unit) for name, values in parts.items()}
+    if isinstance(answer, Predictive):
+        parts["second"] = np.asarray(answer.second, dtype=np.float64)
     return {n: np.ascontiguousarray(v if v.ndim == 1 else v.sum(1)) for n, v in parts.items()}
 
 

@@ -72,7 +72,8 @@ def _told_apart(metrics: dict[str, Any]) -> list[str]:
 
 
 def _other(name: str, stored: Arrays) -> Others:
-    return Others(**{part: stored[f"other.{name}.{part}"] for part in PARTS})
+    second = stored.get(f"other.{name}.second")
+    return Others(**{part: stored[f"other.{name}.{part}"] for part in PARTS}, second=second)
 
 
 def _chains(diagnostics: dict[str, Any], stored: Arrays) -> Arrays:
@@ -97,6 +98,7 @@ def _of_classes(
         probs=np.column_stack([table[f"prob.{c}"].to_numpy() for c in task.test.classes]),
         pool_probs=stored["pool_probs"],
         disagreement=table["teacher_disagreement"].to_numpy(),
+        second=table["second"].to_numpy(),
         examples=_most_uncertain(task, teachers, table),
         **{name: table[name].to_numpy() for name in ("total", "aleatoric", "epistemic")},
     )

@@ -53,11 +53,13 @@ class Others:
         total: Shape (example,); of several labels the sum over them.
         aleatoric: Likewise.
         epistemic: Likewise.
+        second: Belief in a second class, not in nats; None for several labels.
     """
 
     total: Floats
     aleatoric: Floats
     epistemic: Floats
+    second: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class ReportData:
         examples: The most uncertain first.
         warnings: In sentences.
         noun: What a class is, in one word.
+        second: Mean probability of a draw's second class, shape (example,).
         others: Inputs beside the test set, by what they are.
     """
 
@@ -110,6 +113,7 @@ class ReportData:
     examples: tuple[Example, ...]
     warnings: tuple[str, ...]
     noun: str = "class"
+    second: Floats | None = None
     others: Mapping[str, Others] = field(default_factory=dict)
 
 

@@ -125,13 +125,14 @@ def flagged_errors(auroc: Any, hits: NDArray[np.bool_], total: Floats, what: str
 def told_apart(data: AnyReportData) -> Finding | None:
     """Whether inputs beside the test set are the uncertain ones; of several sets the least so."""
     others = data.metrics.get("student", {}).get("others", {})
-    known = {n: m["auroc_total"] for n, m in others.items() if is_number(m.get("auroc_total"))}
+    scored = {n: m.get("auroc_second", m.get("auroc_total")) for n, m in others.items()}
+    known = {n: auroc for n, auroc in scored.items() if is_number(auroc)}
     if not known:
         return None
     name = min(known, key=known.__getitem__)
     how = "well" if known[name] >= 0.8 else "partly" if known[name] >= 0.6 else "hardly"
     said = (
-        f"Uncertainty tells examples of “{name}” from test examples {how} (AUROC "
+        f"It tells examples of “{name}” from test examples {how} (AUROC "
         f"{known[name]:.2f}; 0.5 is chance)."
     )
     level = "trust" if known[name] >= 0.6 else "care"

@@ -20,6 +20,7 @@ _PARTS = {
     "aleatoric": "The part that lies in the examples, which more training data would not remove.",
     "epistemic": "The part on which draws disagree, which more training data would reduce.",
 }
+_SECOND = "Mean probability of a draw's second class: how much is believed in a second one."
 _ROLES = ("student", "pool", "wrong")
 
 
@@ -171,6 +172,16 @@ def _beside(data: ReportData | LabelReportData) -> tuple[list[dict[str, Any]], d
             title = f"{part.capitalize()} uncertainty: test examples and {name}"
             drawn[key] = _overlaid(key, title, groups, part)
             shown.append((key, _heading(part, auroc), _PARTS[part]))
+        second = data.second if isinstance(data, ReportData) else None
+        if second is not None and other.second is not None:
+            key, auroc = f"other-{i}-second", scores.get("auroc_second")
+            drawn[key] = figures.overlaid(
+                key,
+                f"Belief in a second {data.noun}: test examples and {name}",
+                [("test", "student", second), (name, "pool", other.second)],
+                (f"belief in a second {data.noun}", "share of such examples"),
+            )
+            shown.append((key, _heading(f"second {data.noun}", auroc), _SECOND))
         lead = (
             f"{len(other.total):,} examples of “{name}”, none of them in the test set; if the "
             "student knows that they are unlike it, they are more uncertain."
