@@ -290,3 +290,20 @@ def test_arrays_that_do_not_fit_are_refused():
     data = make()
     with pytest.raises(InputError, match=r"Expected total of shape \(400,\), but got \(399,\)\."):
         render(replace(data, total=data.total[1:]))
+
+
+def test_flags_are_counted_where_it_is_known_what_is_right():
+    flags = {
+        "none": {"n": 350, "right": 0.9, "expected": 0.88},
+        "teachers disagree": {"n": 50, "right": 0.4, "expected": 0.35},
+    }
+    page = render(replace(make(), metrics=make().metrics | {"flags": flags}))
+    assert "Why answers are uncertain" in page
+    row = page[page.index("teachers disagree</th>") :][:80]
+    assert [row.index(cell) for cell in ("50", "40.0", "35.0")] == sorted(
+        row.index(cell) for cell in ("50", "40.0", "35.0")
+    )
+    assert "not flagged</th>" in page
+    unknown = {"none": {"n": 400, "right": None, "expected": None}}
+    page = render(replace(make(), metrics=make().metrics | {"flags": unknown}))
+    assert "Why answers are uncertain" not in page

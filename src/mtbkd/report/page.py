@@ -72,8 +72,22 @@ def render(data: AnyReportData) -> str:
         "sampler": _sampler(diagnostics),
         "costs": _costs(data.metrics.get("cost", {})),
         "count": count,
+        "flags": _flags(data.metrics.get("flags", {})),
     }
     return environment.get_template(template).render(parts | shared) + "\n"
+
+
+def _flags(flags: dict[str, Any]) -> list[tuple[str, list[str]]]:
+    """Rows of the table of flags; none where nobody can say what is right."""
+    if any(numbers.get("right") is None for numbers in flags.values()):
+        return []
+    return [
+        (
+            "not flagged" if name == "none" else name,
+            [count(numbers["n"]), percent(numbers["right"]), percent(numbers["expected"])],
+        )
+        for name, numbers in flags.items()
+    ]
 
 
 def _size(metrics: dict[str, Any]) -> tuple[str, str, str]:
