@@ -215,7 +215,7 @@ def recipes(context: typer.Context) -> None:
         from mtbkd.recipes import RECIPES
 
         for recipe in RECIPES.values():
-            print(f"{recipe.name:10} {recipe.summary}\n{'':10} needs {recipe.needs}")
+            print(f"{recipe.name:18} {recipe.summary}\n{'':18} needs {recipe.needs}")
 
 
 @recipes_app.command("copy")

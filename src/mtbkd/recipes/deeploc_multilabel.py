@@ -23,7 +23,6 @@ from mtbkd.proteins import composition, experts
 from mtbkd.recipes.base import Costs, Recipe, Task
 from mtbkd.recipes.deeploc_partitions import (
     CALIBRATION,
-    FOLDER,
     TEACH,
     TEST,
     Proteins,
@@ -170,7 +169,7 @@ def _seed(seed: int, teacher: int, fold: int) -> int:
 RECIPE = Recipe(
     name="deeploc-multilabel",
     summary="Where proteins go, several places each; all of DeepLoc 2.0, experts by residues.",
-    needs=f"the folder {FOLDER} under $MTBKD_DATA or `data` (docs/data.md)",
+    needs="the training set of DeepLoc 2.0: mtbkd data get deeploc2 (docs/data.md)",
     defaults={
         "recipe": "deeploc-multilabel",
         "prior": {"concentration": 1.0, "power": 0.2, "discount": 0.0},
