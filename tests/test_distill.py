@@ -140,7 +140,7 @@ def test_stacking_on_rows_that_teachers_were_trained_on_is_refused(scene):
         (lambda d: {"data": d.subset([])}, "one example in the split `data`, but got none"),
         (lambda d: {"calibration": d.subset([])}, "in the split `calibration`, but got none"),
         (lambda d: {"chains": 0}, "chains above 0, but got 0"),
-        (lambda d: {"device": "gpu-7"}, "Expected a device that torch can use, but got 'gpu-7'"),
+        (lambda d: {"device": "gpu-7"}, "Expected a device of this machine, but got 'gpu-7'"),
         (lambda d: {"network": torch.nn.Linear(2, 3)}, "maps 2 classes, one logit each"),
     ],
 )

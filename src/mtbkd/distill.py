@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mtbkd.data import Dataset, check_splits
+from mtbkd.devices import find_device
 from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.engines import Plan, SamplerSettings
 from mtbkd.inference.run import MapSettings, sample
@@ -120,7 +121,7 @@ def distill(
     alone = teachers is None
     teachers = nobody(data) if teachers is None else teachers
     _check_families(data, teachers, calibration)
-    where = pick_device(device)
+    where = find_device(device, double=True)
     student = make_student(
         network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
     ).to(where)
@@ -231,7 +232,7 @@ def load_posterior(
         )
     for name, value in student.fixed().items():
         value.copy_(stored[name])
-    where = pick_device(device)
+    where = find_device(device, double=True)
     return Posterior(
         student.to(where),
         samples,
@@ -244,23 +245,6 @@ def load_posterior(
         family,
         units,
     )
-
-
-def pick_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is a device for it.
-
-    Raises:
-        InputError: If the device cannot be used here.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"Expected a device that torch can use, but got {device!r}: {reason} Use device=auto."
-        ) from None
 
 
 def _check_families(data: Dataset, teachers: TeacherOutputs, calibration: Dataset | None) -> None:

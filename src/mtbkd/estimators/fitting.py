@@ -16,7 +16,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.distill import Posterior, distill, pick_device
+from mtbkd.devices import find_device
+from mtbkd.distill import Posterior, distill
 from mtbkd.estimators.asking import Rows, ask_all
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.run import MapSettings
@@ -108,7 +109,7 @@ def _prior(
     rest = data.subset(np.setdiff1d(np.arange(len(data)), aside))
     calibration = data.subset(aside)
     student = make_student(_mlp(widths), weight_scale=float(estimator.weight_scale))
-    student = student.to(pick_device(estimator.device))
+    student = student.to(find_device(estimator.device, double=True))
     units = choose_units(rest, teachers, calibration, None)
     weighting = choose_weighting(asked.weights, rest, teachers, calibration, None, units)
     training = training_set(student, rest, teachers, weighting, None, units)

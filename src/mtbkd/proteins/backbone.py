@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mtbkd.devices import find_device
 from mtbkd.proteins.alphabet import Alphabet, read_alphabet
 from mtbkd.proteins.source import ModelFiles, digest_of, find_model, first_line, need
 from mtbkd.types import InputError
@@ -108,7 +109,7 @@ def load_backbone(
         InputError: If files are missing or damaged, or the settings do not fit the model.
     """
     files = find_model(source)
-    place = _device(device)
+    place = find_device(device)
     faults: list[str] = []
     allowed = _positions(files)
     if limit is not None and (limit < 2 or (allowed is not None and limit > allowed)):
@@ -146,23 +147,6 @@ def _positions(files: ModelFiles) -> int | None:
         return None
     given = files.config.get("max_position_embeddings")
     return given - 4 if isinstance(given, int) and given > 6 else LIMIT
-
-
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        found = (
-            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        )
-        return found or torch.device("cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"Expected a device of this machine, but got {device!r} ({first_line(error)}). Choose "
-            "'auto' or 'cpu'."
-        ) from None
-    return place
 
 
 def _precision(

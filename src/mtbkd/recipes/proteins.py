@@ -14,23 +14,12 @@ from torch import Tensor, nn
 
 from mtbkd.config import RunConfig
 from mtbkd.data import make_dataset
+from mtbkd.downloads.deeploc2 import LOCATIONS
 from mtbkd.proteins.features import feature_names, sequence_features, standardisation
 from mtbkd.proteins.reading import read_proteins
 from mtbkd.recipes.base import mlp
 from mtbkd.samples import save_tensors
 
-LOCATIONS = (
-    "Cytoplasm",
-    "Nucleus",
-    "Extracellular",
-    "Cell membrane",
-    "Mitochondrion",
-    "Plastid",
-    "Endoplasmic reticulum",
-    "Lysosome/Vacuole",
-    "Golgi apparatus",
-    "Peroxisome",
-)
 _CLIP = 5.0
 # How much a group of features counts, by the start of its name; chosen by cross-validation on the
 # training proteins of the recipe deeploc.

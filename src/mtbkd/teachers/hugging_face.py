@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 import torch
 
+from mtbkd.devices import find_device
 from mtbkd.outputs import Kind
 from mtbkd.teachers.base import Teacher, fingerprint_of, need
-from mtbkd.teachers.torch_module import Precision, evaluator, find_device
+from mtbkd.teachers.torch_module import Precision, evaluator
 from mtbkd.types import Family, InputError
 
 Task = Literal["text", "image"]

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mtbkd.devices import find_device
 from mtbkd.outputs import Kind
 from mtbkd.teachers.base import Teacher, fingerprint_of
 from mtbkd.types import InputError
@@ -63,28 +64,6 @@ def from_torch(
     declared.setdefault("fingerprint", fingerprint_of(module.state_dict()))
     declared.setdefault("parameters", sum(p.numel() for p in module.parameters()))
     return Teacher(name, tuple(map(str, classes)), kind, predict, **declared)
-
-
-def find_device(device: str) -> torch.device:
-    """The device of this name; ``auto`` is an accelerator if there is one, else the CPU.
-
-    Raises:
-        InputError: If there is none of this name.
-    """
-    if device == "auto":
-        found = (
-            torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        )
-        return found or torch.device("cpu")
-    try:
-        place = torch.device(device)
-        torch.empty(0, device=place)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            f"Expected a device of this machine, but got {device!r} "
-            f"({str(error).splitlines()[0]}). Choose 'auto' or 'cpu'."
-        ) from None
-    return place
 
 
 def evaluator(module: nn.Module, device: torch.device, precision: str) -> Callable[..., Any]:
