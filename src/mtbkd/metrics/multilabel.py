@@ -108,10 +108,12 @@ def mcc_by_label(probs: Floats, labels: Floats, threshold: Threshold = _THRESHOL
 
 
 def best_thresholds(probs: Floats, labels: Floats) -> Floats:
-    """Threshold of each label at which Matthews' correlation is largest, shape (label,).
+    """Threshold of each label at which Matthews' correlation is largest, or nearly so, (label,).
 
-    It lies halfway between two probabilities; of several that are as good the one next to 0.5 is
-    taken. 0.5 for a label of which all known answers are the same.
+    The correlation hardly changes over a wide range, in which the best place is chance. So of all
+    thresholds whose correlation r is within its standard error, ``(1 - r^2) / sqrt(n)``, of the
+    largest, the one next to 0.5 is taken; it lies halfway between two probabilities. 0.5 for a
+    label of which all known answers are the same.
 
     Args:
         probs: Of yes, shape (example, label).
@@ -130,7 +132,8 @@ def best_thresholds(probs: Floats, labels: Floats) -> Floats:
         scores = _mcc(true.cumsum()[cuts], cuts + 1, true.sum(), len(true))
         if len(cuts) and scores.max() > 0:
             halfway = (said[cuts] + said[cuts + 1]) / 2
-            best = halfway[scores >= scores.max() - 1e-12]
+            slack = (1 - scores.max() ** 2) / np.sqrt(len(true))
+            best = halfway[scores >= scores.max() - slack - 1e-12]
             found[column] = best[np.abs(best - _THRESHOLD).argmin()]
     return found
 
