@@ -3,6 +3,10 @@
     python benchmarks/recipes.py digits
     python benchmarks/recipes.py digits --set prior=paper --out runs/paper
     python benchmarks/recipes.py deeploc          # needs MTBKD_DATA, see docs/data.md
+    python benchmarks/recipes.py deeploc-multilabel --seeds 0 1
+
+Of several labels, `tuned` is at a threshold for each label that was chosen on calibration examples,
+and `worst ece` that of the label with the largest.
 
 Runs go to OUT/RECIPE-SEED and are taken from there if they are complete.
 """
@@ -20,17 +24,35 @@ from mtbkd.config import build_config
 from mtbkd.recipes import find_recipe
 from mtbkd.recipes.run import run
 
-SCORES = ("accuracy", "nll", "brier", "ece")
-SETS = ("coverage_90", "coverage_90_exact", "mass_90", "set_size_90", "error_auroc")
+SCORES = {
+    "classification": ("accuracy", "nll", "brier", "ece"),
+    "multilabel": (
+        "accuracy", "f1_micro", "f1_macro", "jaccard", "nll", "ece", "worst ece",
+        "tuned accuracy", "tuned f1_micro", "tuned f1_macro", "tuned jaccard",
+    ),
+    "regression": ("rmse", "nll", "crps", "coverage_90"),
+}  # fmt: skip
+SETS = (
+    "coverage_90", "coverage_90_exact", "mass_90", "set_size_90", "set_coverage", "set_size",
+    "error_auroc",
+)  # fmt: skip
 
 
 def rows(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
-    return {
+    found = {
         **{f"teacher: {n}": m for n, m in metrics["teachers"].items()},
         "pool of teachers": metrics["teacher_pool"],
         **{f"baseline: {n}": m for n, m in metrics["baselines"].items()},
         "Bayesian student": metrics["student"],
     }
+    return {name: flat(numbers) for name, numbers in found.items()}
+
+
+def flat(numbers: dict[str, Any]) -> dict[str, float]:
+    """With the scores at chosen thresholds, and the largest calibration error of a label."""
+    tuned = {f"tuned {name}": value for name, value in numbers.get("tuned", {}).items()}
+    errors = [label["ece"] for label in numbers.get("by_label", {}).values()]
+    return numbers | tuned | ({"worst ece": max(errors)} if errors else {})
 
 
 def spread(values: list[float]) -> str:
@@ -53,12 +75,13 @@ def main() -> None:
         )
         found.append(run(config, asked.out / f"{asked.recipe}-{seed}"))
     tables = [rows(metrics) for metrics in found]
-    print(f"| {asked.recipe}, {len(found)} seeds | " + " | ".join(SCORES) + " |")
-    print("|---" * (len(SCORES) + 1) + "|")
+    columns = SCORES[found[0].get("family", "classification")]
+    print(f"| {asked.recipe}, {len(found)} seeds | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
     for name in tables[0]:
-        cells = [spread([table[name][score] for table in tables]) for score in SCORES]
+        cells = [spread([table[name][score] for table in tables]) for score in columns]
         print(f"| {name} | " + " | ".join(cells) + " |")
-    for name in SETS:
+    for name in (n for n in SETS if n in found[0]["student"]):
         print(f"{name}: {spread([metrics['student'][name] for metrics in found])}")
     worst = max(metrics["diagnostics"]["rhat_95"] for metrics in found)
     print(f"largest 95th percentile of R-hat: {worst:.3f}")

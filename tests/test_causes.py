@@ -118,7 +118,8 @@ def test_a_background_is_written_and_read(world, tmp_path):
     path = tmp_path / "background.safetensors"
     save_background(path, background)
     again = load_background(path)
-    assert (again.level, again.bound) == (background.level, background.bound)
+    assert again.level == background.level
+    assert torch.equal(again.bounds, background.bounds)
     assert torch.equal(again.features, background.features)
     assert torch.equal(again.reliable, background.reliable)
     path.write_bytes(path.read_bytes()[:100])
@@ -153,7 +154,7 @@ def test_for_labels_the_whole_answer_counts(world):
     predictive = LabelPredictive(probs, nothing, nothing, probs, probs, 0.9)
     answers = torch.zeros(len(background.features), 6)
     half = torch.full((3,), 0.5, dtype=torch.float64)
-    like = replace(background, answers=answers, bound=0.35, thresholds=half)
+    like = replace(background, answers=answers, bounds=0.7 * half, thresholds=half)
     features = background.features[:2].float()
     causes = find_causes(like, features, predictive)
     assert causes.reliable == pytest.approx([0.9 * 0.8 * 0.95, 0.6 * 0.6 * 0.5])

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.conformal import class_bound, class_sets, label_bound, label_sets, tail
+from mtbkd.conformal import class_bound, class_sets, label_bounds, label_sets, tail
 from mtbkd.data import Dataset
 from mtbkd.distill import Posterior
 from mtbkd.influence import dissent
@@ -39,7 +39,7 @@ _NEAREST, _ALIKE = 10, 20
 _RARE, _DISPUTED, _EVEN = 0.02, 0.25, 0.5
 _ENOUGH = 50  # examples with and without a label, for a threshold of its own
 _BATCH = 1024
-_TENSORS = ("features", "answers", "dissent", "reliable", "distances", "thresholds")
+_TENSORS = ("features", "answers", "dissent", "reliable", "distances", "thresholds", "bounds")
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ class Background:
         distances: Of calibration examples to the nearest training examples, in rising order.
         thresholds: Probability from which on a label is answered with yes, shape (label,); empty
             for the other families.
+        bounds: Of the sets, as in `mtbkd.conformal`: one of all classes, one of each label, none of
+            numbers.
         level: Of the sets.
-        bound: Of the sets, as in `mtbkd.conformal`; NaN for numbers.
     """
 
     features: Tensor
@@ -67,8 +68,8 @@ class Background:
     reliable: Tensor
     distances: Tensor
     thresholds: Tensor
+    bounds: Tensor
     level: float
-    bound: float
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,11 @@ def make_background(
     held_out = calibration.subset(np.flatnonzero(calibration.known.numpy()))
     predictive = posterior.predict(held_out.inputs)
     labels = held_out.labels.numpy()
-    bound, thresholds = float("nan"), np.empty(0)
+    bounds, thresholds = np.empty(0), np.empty(0)
     if isinstance(predictive, Predictive):
-        bound = class_bound(predictive.probs, labels, level)
+        bounds = np.array([class_bound(predictive.probs, labels, level)])
     elif isinstance(predictive, LabelPredictive):
-        bound = label_bound(predictive.probs, labels, level)
+        bounds = label_bounds(predictive.probs, labels, level)
         thresholds = _thresholds(predictive.probs, labels)
     far = _distances(_flat(posterior.student.features(calibration.inputs)), features.float())
     return Background(
@@ -138,8 +139,8 @@ def make_background(
         *_told(teachers.at(some.ids), posterior.weighting),
         far.sort().values,
         torch.from_numpy(thresholds),
+        torch.from_numpy(bounds),
         level,
-        bound,
     )
 
 
@@ -172,10 +173,10 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
     if isinstance(predictive, LabelPredictive):
         labels = predictive.probs >= background.thresholds.numpy()
         reliable = np.where(labels, predictive.probs, 1 - predictive.probs).prod(1)
-        sets = label_sets(predictive.probs, background.bound)
+        sets = label_sets(predictive.probs, background.bounds.numpy())
     else:
         reliable = predictive.probs.max(1)
-        sets = class_sets(predictive.probs, background.bound)
+        sets = class_sets(predictive.probs, float(background.bounds))
     cause = np.where(np.nan_to_num(pool) >= _EVEN, KNOWN, AMBIGUOUS).astype(object)
     cause[np.nan_to_num(against) >= _DISPUTED] = DISPUTED
     cause[reliable >= _EVEN] = ""
@@ -185,9 +186,9 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
 
 def save_background(path: Path, background: Background) -> None:
     """Write it under a temporary name, then rename."""
-    numbers = torch.tensor([background.level, background.bound], dtype=torch.float64)
+    level = torch.tensor(background.level, dtype=torch.float64)
     tensors = {n: getattr(background, n) for n in _TENSORS}
-    save_tensors(path, tensors | {"level_and_bound": numbers})
+    save_tensors(path, tensors | {"level": level})
 
 
 def load_background(path: Path) -> Background:
@@ -198,8 +199,7 @@ def load_background(path: Path) -> Background:
     """
     try:
         stored = load_file(str(path))
-        level, bound = stored.pop("level_and_bound").tolist()
-        return Background(**stored, level=level, bound=bound)
+        return Background(**stored | {"level": stored["level"].item()})
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(
             f"Expected what answers are compared with in {path}, but it is incomplete ({error}). "

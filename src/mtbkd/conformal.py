@@ -44,11 +44,14 @@ def class_sets(probs: Floats, bound: float) -> NDArray[np.bool_]:
     return _ahead(probs) <= bound + 1e-9
 
 
-def label_bound(probs: Floats, labels: Floats, level: float) -> float:
-    """How improbable a label may be that belongs to the set of possible ones.
+def label_bounds(probs: Floats, labels: Floats, level: float) -> Floats:
+    """How improbable each label may be and still belong to the set of possible ones.
 
-    The score of an example is ``1 - p`` of the least probable of its labels, so a set holds *all*
-    labels of an example with the level.
+    A set holds *all* labels of an example with the level, and no label is left out more readily
+    than another: what counts is not how improbable a label is, but which share of the held-out
+    examples that have it were given more than this. The score of an example is the largest such
+    share among its labels. One bound for all would hold the frequent labels nearly always and rare
+    ones, which are never given much, hardly more often than not.
 
     Args:
         probs: Probabilities of yes on held-out examples, shape (example, label).
@@ -56,14 +59,23 @@ def label_bound(probs: Floats, labels: Floats, level: float) -> float:
         level: In (0, 1).
 
     Returns:
-        In [0, 1]; 1 if there are too few labels for the level, so that sets hold every label.
+        In [0, 1], shape (label,); 1 for a label that too few held-out examples have, or where there
+        are too few examples for the level, so that it is always held.
     """
-    return _rank((1 - np.where(labels == 1, probs, 1.0)).max(1), level)
+    doubt = 1 - probs
+    had = [np.sort(doubt[labels[:, i] == 1, i]) for i in range(probs.shape[1])]
+    # the example itself and one more, which may be before it, so that the level is kept
+    shares = [(np.searchsorted(own, doubt[:, i]) + 1) / (len(own) + 1) for i, own in enumerate(had)]
+    largest = _rank(np.where(labels == 1, np.stack(shares, 1), 0.0).max(1), level)
+    places = [math.floor(largest * (len(own) + 1) + 1e-9) for own in had]
+    return np.array([
+        own[k] if k < len(own) else 1.0 for k, own in zip(places, had, strict=True)
+    ])  # fmt: skip
 
 
-def label_sets(probs: Floats, bound: float) -> NDArray[np.bool_]:
-    """Labels that are not more improbable than that, shape (example, label)."""
-    return 1 - probs <= bound + 1e-9
+def label_sets(probs: Floats, bounds: Floats) -> NDArray[np.bool_]:
+    """Labels that are not more improbable than their bounds, shape (example, label)."""
+    return 1 - probs <= bounds + 1e-9
 
 
 def whole_coverage(sets: NDArray[np.bool_], labels: Floats) -> float:
