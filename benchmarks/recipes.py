@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from mtbkd.causes import FLAGS
 from mtbkd.config import build_config
 from mtbkd.recipes import find_recipe
 from mtbkd.recipes.run import run
@@ -83,6 +84,14 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(cells) + " |")
     for name in (n for n in SETS if n in found[0]["student"]):
         print(f"{name}: {spread([metrics['student'][name] for metrics in found])}")
+    for name in ("none", *FLAGS):
+        told = [metrics["flags"][name] for metrics in found if name in metrics["flags"]]
+        if told and told[0]["right"] is not None:
+            n = sum(one["n"] for one in told) / len(found)
+            right, expected = ([one[key] for one in told] for key in ("right", "expected"))
+            print(
+                f"flag {name}: {n:.0f} examples, {spread(right)} right, {spread(expected)} expected"
+            )
     worst = max(metrics["diagnostics"]["rhat_95"] for metrics in found)
     print(f"largest 95th percentile of R-hat: {worst:.3f}")
     margins = [
