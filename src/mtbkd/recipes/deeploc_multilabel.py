@@ -172,7 +172,7 @@ RECIPE = Recipe(
     needs="the training set of DeepLoc 2.0: mtbkd data get deeploc2 (docs/data.md)",
     defaults={
         "recipe": "deeploc-multilabel",
-        "prior": {"concentration": 1.0, "power": 0.2, "discount": 0.0},
+        "prior": {"concentration": 5.0, "power": 0.05, "discount": 0.0},
         "student": {"hidden": [128], "weight_scale": 1.75},
         "map": {"epochs": 12, "batch_size": 256, "learning_rate": 0.02},
         "sampler": {"burn_in": 1500, "draws": 20, "thinning": 100, "batch_size": 500},
