@@ -218,10 +218,10 @@ def _fetch(source: str) -> Path:
     except InputError:
         raise
     except Exception as error:  # the client raises nearly everything for what it cannot reach
+        told = first_line(error).removeprefix("Got: ").rstrip(".")
         raise InputError(
-            f"Expected the model {source!r} on disk or from the hub, but got: "
-            f"{first_line(error).rstrip('.')}. Check the id and the network, or name a folder that "
-            "holds the model."
+            f"Expected the model {source!r} on disk or from the hub, but got: {told}. Check the id "
+            "and the network, or name a folder that holds the model."
         ) from None
     return folder
 
