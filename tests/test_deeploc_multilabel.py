@@ -11,6 +11,7 @@ from mtbkd import cli, metrics
 from mtbkd.config import build_config
 from mtbkd.proteins import composition, experts
 from mtbkd.recipes import deeploc_multilabel as recipe
+from mtbkd.recipes import proteins as shared
 from mtbkd.recipes.deeploc_partitions import Proteins
 from mtbkd.recipes.proteins import LOCATIONS as CLASSES
 from mtbkd.types import InputError
@@ -50,7 +51,7 @@ def proteins(n=60):
 
 def test_all_proteins_are_split_by_partition(data_folder, monkeypatch, tmp_path):
     config = build_config(recipe.RECIPE.defaults, [f"data={data_folder}"])
-    monkeypatch.setattr(recipe, "sequence_features", lambda s: np.zeros((len(s), 2), np.float32))
+    monkeypatch.setattr(shared, "sequence_features", lambda s: np.zeros((len(s), 2), np.float32))
     task = recipe.load(config, tmp_path)
     assert (len(task.train), len(task.calibration), len(task.test)) == (17145, 5696, 5462)
     partition = dict(zip(task.teacher_data.ids, task.teacher_data.partitions, strict=True))
@@ -65,7 +66,7 @@ def test_all_proteins_are_split_by_partition(data_folder, monkeypatch, tmp_path)
 
 def test_features_are_computed_once(config, task, tmp_path, monkeypatch):
     first = recipe.load(config, tmp_path)
-    monkeypatch.setattr(recipe, "sequence_features", lambda _: pytest.fail("computed again"))
+    monkeypatch.setattr(shared, "sequence_features", lambda _: pytest.fail("computed again"))
     assert torch.equal(recipe.load(config, tmp_path).train.inputs, first.train.inputs)
     assert torch.equal(first.test.inputs, task.test.inputs)
 
