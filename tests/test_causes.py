@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit
 
 from mtbkd import MapSettings, PriorSettings, SamplerSettings, align, distill, make_dataset
 from mtbkd.causes import (
@@ -12,7 +13,9 @@ from mtbkd.causes import (
     DISPUTED,
     KNOWN,
     OUTSIDE,
+    _odds,
     _thresholds,
+    _together,
     _told,
     find_causes,
     load_background,
@@ -166,6 +169,21 @@ def test_for_labels_the_whole_answer_counts(world):
     causes = find_causes(strict, features, predictive)
     assert causes.labels.tolist() == [[True] * 3, [True, False, True]]
     assert causes.reliable[1] == pytest.approx(0.6 * 0.4 * 0.5)
+
+
+def test_labels_that_go_together_are_right_together():
+    chance = np.random.default_rng(0)
+    one = chance.beta(0.6, 0.6, (2000, 1))
+    labels = np.repeat((chance.random(one.shape) < one).astype(float), 4, 1)
+    said = np.repeat(one, 4, 1)
+    half = np.full(4, 0.5)
+    answer, right = said >= 0.5, ((said >= 0.5) == labels).all(1)
+    intercept, slope = _odds(said, labels, half)
+    found = expit(intercept + slope * _together(said, answer))
+    assert found.mean() == pytest.approx(right.mean(), abs=0.01)
+    assert np.maximum(said, 1 - said).prod(1).mean() < right.mean() - 0.15
+    few = _odds(said[:60], labels[:60], half)
+    assert few.tolist() == [0.0, 1.0]
 
 
 def test_a_label_has_a_threshold_of_its_own_if_there_are_enough_examples():

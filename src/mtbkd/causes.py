@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mtbkd.conformal import class_bound, class_sets, label_bounds, label_sets, tail
@@ -39,7 +41,17 @@ _NEAREST, _ALIKE = 10, 20
 _RARE, _DISPUTED, _EVEN = 0.02, 0.25, 0.5
 _ENOUGH = 50  # examples with and without a label, for a threshold of its own
 _BATCH = 1024
-_TENSORS = ("features", "answers", "dissent", "reliable", "distances", "thresholds", "bounds")
+_SURE = 1e-9
+_TENSORS = (
+    "features",
+    "answers",
+    "dissent",
+    "reliable",
+    "distances",
+    "thresholds",
+    "bounds",
+    "odds",
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +71,8 @@ class Background:
             for the other families.
         bounds: Of the sets, as in `mtbkd.conformal`: one of all classes, one of each label, none of
             numbers.
+        odds: Intercept and slope of the log odds that all labels are right, in those that they
+            would have if labels were independent; 0 and 1 for the other families.
         level: Of the sets.
     """
 
@@ -69,6 +83,7 @@ class Background:
     distances: Tensor
     thresholds: Tensor
     bounds: Tensor
+    odds: Tensor
     level: float
 
 
@@ -84,8 +99,7 @@ class Causes:
             known.
         pool: Mean probability that their pool's whole answer is right, on the same training
             examples, shape (example,); NaN if not known.
-        reliable: Probability that the whole answer is right, if labels are independent given the
-            input, shape (example,); NaN for numbers.
+        reliable: Probability that the whole answer is right, shape (example,); NaN for numbers.
         flags: A cause, or nothing where the answer is more likely right than wrong and the example
             is like the training examples.
         sets: Classes or labels that are still possible, shape (example, class); none for numbers.
@@ -126,12 +140,13 @@ def make_background(
     held_out = calibration.subset(np.flatnonzero(calibration.known.numpy()))
     predictive = posterior.predict(held_out.inputs)
     labels = held_out.labels.numpy()
-    bounds, thresholds = np.empty(0), np.empty(0)
+    bounds, thresholds, odds = np.empty(0), np.empty(0), np.array([0.0, 1.0])
     if isinstance(predictive, Predictive):
         bounds = np.array([class_bound(predictive.probs, labels, level)])
     elif isinstance(predictive, LabelPredictive):
         bounds = label_bounds(predictive.probs, labels, level)
         thresholds = _thresholds(predictive.probs, labels)
+        odds = _odds(predictive.probs, labels, thresholds)
     far = _distances(_flat(posterior.student.features(calibration.inputs)), features.float())
     return Background(
         features,
@@ -140,6 +155,7 @@ def make_background(
         far.sort().values,
         torch.from_numpy(thresholds),
         torch.from_numpy(bounds),
+        torch.from_numpy(odds),
         level,
     )
 
@@ -172,7 +188,8 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
     labels = None
     if isinstance(predictive, LabelPredictive):
         labels = predictive.probs >= background.thresholds.numpy()
-        reliable = np.where(labels, predictive.probs, 1 - predictive.probs).prod(1)
+        intercept, slope = background.odds.tolist()
+        reliable = expit(intercept + slope * _together(predictive.probs, labels))
         sets = label_sets(predictive.probs, background.bounds.numpy())
     else:
         reliable = predictive.probs.max(1)
@@ -199,7 +216,8 @@ def load_background(path: Path) -> Background:
     """
     try:
         stored = load_file(str(path))
-        return Background(**stored | {"level": stored["level"].item()})
+        level = float(stored.pop("level"))
+        return Background(**stored, level=level)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise InputError(
             f"Expected what answers are compared with in {path}, but it is incomplete ({error}). "
@@ -211,6 +229,28 @@ def _thresholds(probs: Floats, labels: Floats) -> Floats:
     """Where Matthews' correlation is largest, as DeepLoc 2.0 has it; 0.5 with few labels."""
     enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= _ENOUGH
     return np.where(enough, best_thresholds(probs, labels), _EVEN)
+
+
+def _together(probs: Floats, answer: NDArray[np.bool_]) -> Floats:
+    """Log odds that all labels are right if they are independent given the input, (example,)."""
+    return logit(np.where(answer, probs, 1 - probs).prod(1).clip(_SURE, 1 - _SURE))
+
+
+def _odds(probs: Floats, labels: Floats, thresholds: Floats) -> Floats:
+    """Intercept and slope that make the odds of a whole answer those of the held-out examples.
+
+    Labels go together, as nucleus and cytoplasm do, so the product of their probabilities is too
+    small. 0 and 1 where hardly any answer is right, or wrong, or all labels of too few are known.
+    """
+    known = ~np.isnan(labels).any(1)
+    answer = probs >= thresholds
+    right = (answer == (labels == 1)).all(1)[known]
+    if min(right.sum(), (~right).sum()) < _ENOUGH:
+        return np.array([0.0, 1.0])
+    together = _together(probs, answer)[known, None]
+    model = LogisticRegression(C=np.inf).fit(together, right)
+    slope = float(model.coef_[0, 0])
+    return np.array([float(model.intercept_[0]), slope] if slope > 0 else [0.0, 1.0])
 
 
 def _flat(features: Tensor) -> Tensor:
