@@ -107,9 +107,9 @@ def metrics_table(metrics: dict[str, Any]) -> None:
         f"them labelled; {metrics['n_test']} test examples"
     )
     table = Table(title=title, title_justify="left", title_style="bold")
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     for _, name in columns:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", min_width=5)
     rows = [
         *((f"teacher: {n}", m) for n, m in metrics["teachers"].items()),
         ("pool of teachers", metrics["teacher_pool"]),
@@ -120,7 +120,7 @@ def metrics_table(metrics: dict[str, Any]) -> None:
         style = "bold green" if name == "Bayesian student" else None
         values = (_three_digits(scores.get(key)) for key, _ in columns)
         table.add_row(name, *values, style=style)
-    console = Console()
+    console = _console()
     console.print(table)
     for warning in metrics["diagnostics"]["warnings"]:
         console.print(f"[yellow]warning:[/yellow] {warning}")
@@ -137,9 +137,7 @@ def answers_table(
     ids: tuple[str, ...], classes: tuple[str, ...], predictive: Answer, causes: Causes
 ) -> None:
     """Print the first answers for people, with intervals and flags, and how many are uncertain."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_WIDE)
+    console = _console()
     level = f"{100 * predictive.level:.0f} % interval"
     table = Table(box=None, pad_edge=False)
     for name in ("id", f"answer ({level})", "uncertain:"):
@@ -152,6 +150,12 @@ def answers_table(
     counts = {flag: causes.flags.count(flag) for flag in FLAGS}
     told = ", ".join(f"{n:,} {flag}" for flag, n in counts.items() if n)
     print(f"uncertain: {sum(counts.values()):,} of {len(ids):,}" + (f" ({told})" if told else ""))
+
+
+def _console() -> Console:
+    """As wide as the terminal, or wide where the output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
 
 
 def _answer(classes: tuple[str, ...], predictive: Answer, causes: Causes, row: int) -> str:
