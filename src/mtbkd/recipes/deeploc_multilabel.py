@@ -175,7 +175,7 @@ RECIPE = Recipe(
         "prior": {"concentration": 5.0, "power": 0.05, "discount": 0.0},
         "student": {"hidden": [128], "weight_scale": 1.75},
         "map": {"epochs": 12, "batch_size": 256, "learning_rate": 0.02},
-        "sampler": {"burn_in": 1500, "draws": 20, "thinning": 100, "batch_size": 500},
+        "sampler": {"burn_in": 2000, "draws": 30, "thinning": 300, "batch_size": 500},
         "chains": 4,
     },
     load=load,
