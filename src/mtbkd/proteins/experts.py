@@ -142,7 +142,7 @@ def school(
     targets = torch.from_numpy(labels)
     n_steps = schooling.epochs * -(-len(taught) // schooling.batch_size)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         network = build()
         optimiser = torch.optim.AdamW(network.parameters(), schooling.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)

@@ -14,8 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mtbkd.config import OwnConfig, RunConfig
+from mtbkd.config import RunConfig
 from mtbkd.data import Dataset, make_dataset
+from mtbkd.own_config import OwnConfig
 from mtbkd.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins
 from mtbkd.recipes.base import Labelling, Recipe, Task, mlp
 from mtbkd.recipes.folder import read_json

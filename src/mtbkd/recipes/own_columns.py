@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mtbkd.config import OwnConfig
+from mtbkd.own_config import OwnConfig
 from mtbkd.recipes.own_examples import Examples, numeric_columns, read_examples
 from mtbkd.types import InputError
 

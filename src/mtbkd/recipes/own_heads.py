@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.config import OwnConfig, TeacherConfig, slug
 from mtbkd.data import Dataset
 from mtbkd.outputs import TeacherTable, make_table
+from mtbkd.own_config import OwnConfig, TeacherConfig, slug
 from mtbkd.proteins.backbone import Backbone, load_backbone
 from mtbkd.proteins.cache import cache_root
 from mtbkd.proteins.embedding import embed

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.config import OwnConfig
+from mtbkd.own_config import OwnConfig
 from mtbkd.proteins.backbone import Backbone, load_backbone
 from mtbkd.proteins.cache import cache_root
 from mtbkd.proteins.cleaning import clean, first_faults

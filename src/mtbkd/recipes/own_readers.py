@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtbkd.config import OwnConfig, TeacherConfig
+from mtbkd.own_config import OwnConfig, TeacherConfig
 from mtbkd.recipes.own_examples import Examples
 from mtbkd.teachers.base import need
 from mtbkd.types import InputError

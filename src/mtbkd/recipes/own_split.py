@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtbkd.config import OwnConfig
+from mtbkd.own_config import OwnConfig
 from mtbkd.recipes.own_examples import Examples
 from mtbkd.teachers.folds import group_folds
 from mtbkd.types import InputError

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mtbkd.config import OwnConfig, TeacherConfig, slug
 from mtbkd.outputs import TeacherTable, plan_alignment
+from mtbkd.own_config import OwnConfig, TeacherConfig, slug
 from mtbkd.recipes.base import Costs, Labelling
 from mtbkd.recipes.folder import read_json
 from mtbkd.recipes.own_examples import Examples
