@@ -225,6 +225,20 @@ def test_a_half_written_run_does_not_predict(gone, copied, tmp_path, monkeypatch
     assert not (tmp_path / "a.csv").exists()
 
 
+def test_what_answers_are_compared_with_is_made_again(copied, tmp_path, monkeypatch, capsys):
+    background, source = copied / "background.safetensors", tmp_path / "new.npy"
+    before = background.read_bytes()
+    background.unlink()
+    np.save(source, np.zeros((1, 64)))
+    asked = ("predict", copied, source, "--out", tmp_path / "a.csv")
+    code, _, err = call(monkeypatch, capsys, *asked)
+    assert code == 2
+    assert f"Make it with `mtbkd evaluate {copied}`" in err
+    assert call(monkeypatch, capsys, "evaluate", copied)[0] == 0
+    assert background.read_bytes() == before
+    assert call(monkeypatch, capsys, *asked)[0] == 0
+
+
 def test_a_store_whose_bytes_were_changed_is_refused(copied, monkeypatch, capsys):
     shard = copied / "teachers" / "outputs.safetensors"
     spoilt = bytearray(shard.read_bytes())

@@ -19,7 +19,7 @@ from mtbkd.recipes.base import Labelling
 from mtbkd.recipes.evaluate import evaluate
 from mtbkd.recipes.folder import close_run, open_run, read_json, read_run
 from mtbkd.recipes.show import write_report
-from mtbkd.types import Report, quiet
+from mtbkd.types import InputError, Report, quiet
 
 Say = Callable[[str], None]
 """Called with the name of each stage as it starts."""
@@ -162,7 +162,12 @@ def predict_run(out: Path, source: Path, report: Report = quiet) -> Predicted:
     Raises:
         InputError: If the run is not distilled, or the inputs are not what its recipe reads.
     """
-    config = read_run(out, "samples/manifest.json", "teachers/manifest.json", stages.BACKGROUND)
+    config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
+    if not (out / stages.BACKGROUND).exists():
+        raise InputError(
+            f"Expected {stages.BACKGROUND} in {out}, with which answers are compared, but it is "
+            f"missing. Make it with `mtbkd evaluate {out}`."
+        )
     recipe = find_recipe(config.recipe)
     classes = tuple(read_json(out / "teachers" / "manifest.json")["classes"])
     if recipe.read is not None:
