@@ -21,8 +21,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from mtbkd.proteins.backbone import Backbone, load_backbone
-from mtbkd.proteins.embedding import embed
+from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
+from mtbkd.inputs.proteins.embedding import embed
 
 LONGEST = 1000  # residues; of longer proteins both ways show both ends
 LETTERS = "LAGVSERTIDPKQNFYMHWCXBUZO"

@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.config import build_config
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes import find_recipe
+from mtbkd.app.run import stages
+from mtbkd.app.run.commands import run
+from mtbkd.app.run.scoring import pool_of
 from mtbkd.metrics import wrong_auroc
 from mtbkd.predictive import Predictive
-from mtbkd.recipes import find_recipe, stages
-from mtbkd.recipes.run import run
-from mtbkd.recipes.scoring import pool_of
 
 NEAREST = 20
 

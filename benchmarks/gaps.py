@@ -25,14 +25,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from mtbkd.config import RunConfig, build_config  # noqa: E402
-from mtbkd.inference.batches import Prior  # noqa: E402
-from mtbkd.inference.run import find_modes  # noqa: E402
-from mtbkd.prior import Strength  # noqa: E402
-from mtbkd.recipes import digits, stages  # noqa: E402
-from mtbkd.recipes.scoring import draw_scores, pool_of  # noqa: E402
-from mtbkd.student import widened  # noqa: E402
-from mtbkd.weighing import training_set as examples  # noqa: E402
+from mtbkd.app.config.run import RunConfig, build_config  # noqa: E402
+from mtbkd.app.recipes import digits
+from mtbkd.app.run import stages  # noqa: E402
+from mtbkd.app.run.scoring import draw_scores, pool_of  # noqa: E402
+from mtbkd.inference.modes import find_modes  # noqa: E402
+from mtbkd.prior.mixture import Strength  # noqa: E402
+from mtbkd.prior.settings import Prior  # noqa: E402
+from mtbkd.student.student import widened  # noqa: E402
+from mtbkd.training import training_set as examples  # noqa: E402
 
 Case = tuple[str | None, tuple[str, ...]]
 """A scenario of the recipe and what else is set."""

@@ -40,16 +40,22 @@ from arviz_stats.base import array_stats  # noqa: E402
 from jax.scipy.special import gammaln, logsumexp  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from mtbkd.config import RunConfig, build_config  # noqa: E402
-from mtbkd.inference.batches import Minibatches, Prior, TrainingSet  # noqa: E402
+from mtbkd.app.config.run import RunConfig, build_config  # noqa: E402
+from mtbkd.app.recipes import digits  # noqa: E402
+from mtbkd.distillation.choose import choose_weighting
+from mtbkd.inference.batches import Minibatches
 from mtbkd.inference.chains import chain_generators  # noqa: E402
 from mtbkd.inference.engines import make_plan  # noqa: E402
-from mtbkd.inference.run import find_modes, sample  # noqa: E402
+from mtbkd.inference.modes import find_modes
+from mtbkd.inference.run import sample  # noqa: E402
 from mtbkd.inference.step_size import largest_curvature, start_direction  # noqa: E402
-from mtbkd.posterior import posterior_gradient  # noqa: E402
-from mtbkd.recipes import digits  # noqa: E402
-from mtbkd.student import Student, make_student  # noqa: E402
-from mtbkd.weighing import choose_weighting, training_set  # noqa: E402
+from mtbkd.prior.settings import Prior
+from mtbkd.student.log_posterior import posterior_gradient  # noqa: E402
+from mtbkd.student.student import Student, make_student  # noqa: E402
+from mtbkd.training import (
+    TrainingSet,  # noqa: E402
+    training_set,  # noqa: E402
+)
 
 CHAINS, THINNING, IMAGES, CHUNK = 8, 20, 100, 5
 

@@ -33,17 +33,18 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from mtbkd.config import RunConfig, build_config
+from mtbkd.app.config.run import RunConfig, build_config
+from mtbkd.app.folder import read_json
+from mtbkd.app.recipes.deeploc import paper as deeploc
+from mtbkd.app.recipes.deeploc.shared import Standardise, loudness
+from mtbkd.app.run import stages
+from mtbkd.app.run.commands import run
 from mtbkd.data import Dataset
-from mtbkd.distill import Posterior
+from mtbkd.distillation.distill import Posterior
+from mtbkd.inputs.proteins.features import feature_names, sequence_features
 from mtbkd.metrics import accuracy, coverage, ece, exact_coverage, scores, wrong_auroc
+from mtbkd.outputs.store import load_outputs
 from mtbkd.predictive import Floats, credible_set, draw_probs
-from mtbkd.proteins.features import feature_names, sequence_features
-from mtbkd.recipes import deeploc, stages
-from mtbkd.recipes.folder import read_json
-from mtbkd.recipes.proteins import Standardise, loudness
-from mtbkd.recipes.run import run
-from mtbkd.store import load_outputs
 
 SEVERAL = "data_MuLabel_sub.csv"
 SETTINGS = {"deeploc": [], "paper": ["prior=paper"], "apart": []}

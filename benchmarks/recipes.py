@@ -20,10 +20,10 @@ from typing import Any
 
 import torch
 
-from mtbkd.causes import FLAGS
-from mtbkd.config import build_config
-from mtbkd.recipes import find_recipe
-from mtbkd.recipes.run import run
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes import find_recipe
+from mtbkd.app.run.commands import run
+from mtbkd.explain.causes import FLAGS
 
 SCORES = {
     "classification": ("accuracy", "nll", "brier", "ece"),

@@ -7,7 +7,7 @@ Every measurement runs in a process of its own, on one thread, after another pro
 Peak resident memory is that of the whole process by ``getrusage``, pages of mapped files included.
 This process imports nothing large: a child's peak begins at its parent's.
 
-``rows`` runs `mtbkd.distill.distill` with one epoch of MAP and the engine ``ensemble``, and times
+``rows`` runs `mtbkd.distill` with one epoch of MAP and the engine ``ensemble``, and times
 the epoch together with what is prepared for it. ``classes`` times the parts of the prior on
 the same log-probabilities, in rounds that visit every part, and prints medians.
 """
@@ -37,8 +37,8 @@ def write_rows(folder: Path, n_rows: int, dtype: str) -> None:
     """Inputs, labels and a store of outputs, a block of rows at a time."""
     import numpy as np
 
-    from mtbkd.outputs import make_table
-    from mtbkd.store import align_to
+    from mtbkd.outputs.aligned import make_table
+    from mtbkd.outputs.store import align_to
 
     random = np.random.default_rng(0)
     inputs = np.lib.format.open_memmap(
@@ -74,12 +74,12 @@ def measure_rows(folder: Path, out: bool) -> dict[str, float]:
     import numpy as np
     import torch
 
-    from mtbkd import learning
     from mtbkd.data import make_dataset
-    from mtbkd.distill import distill
+    from mtbkd.distillation.distill import distill
+    from mtbkd.inference import modes as learning
     from mtbkd.inference.engines import SamplerSettings
-    from mtbkd.inference.run import MapSettings
-    from mtbkd.store import load_outputs
+    from mtbkd.inference.modes import MapSettings
+    from mtbkd.outputs.store import load_outputs
 
     torch.set_num_threads(1)
     peaks = {"imports": peak()}
@@ -140,7 +140,7 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
     from mtbkd.observation import Said, categorical, top
     from mtbkd.observation.categorical import log_softmax
     from mtbkd.observation.top import components, pulls, top_terms
-    from mtbkd.prior import Strength
+    from mtbkd.prior.mixture import Strength
     from mtbkd.types import Batch
 
     torch.set_num_threads(1)
@@ -212,8 +212,8 @@ def write_top(folder: Path) -> None:
     """A store of one teacher that gives its most probable classes of very many."""
     import numpy as np
 
-    from mtbkd.outputs import make_top_table
-    from mtbkd.store import align_to
+    from mtbkd.outputs.aligned import make_top_table
+    from mtbkd.outputs.store import align_to
 
     random = np.random.default_rng(0)
     probs = -np.sort(-random.dirichlet([0.1] * TOP, TOP_ROWS), -1) * 0.9

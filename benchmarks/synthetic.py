@@ -34,13 +34,14 @@ from synthetic_methods import (
 )
 from torch import Tensor, nn
 
-from mtbkd.evidence import power_of
+from mtbkd.app.recipes.base import mlp
+from mtbkd.app.recipes.synthetic import SCENARIOS, Scenario, make_world
+from mtbkd.distillation.evidence import power_of
 from mtbkd.observation.categorical import tempered
-from mtbkd.recipes.base import mlp
-from mtbkd.recipes.synthetic import SCENARIOS, Scenario, make_world
-from mtbkd.student import make_student
+from mtbkd.student.student import make_student
 from mtbkd.types import InputError
-from mtbkd.weights import Weighting, fit_stacked, uniform_weights
+from mtbkd.weights.rules import Weighting, uniform_weights
+from mtbkd.weights.stacking import fit_stacked
 
 WEIGHT_SCALE, TEST = 2.0, 60
 WORST_RHAT, FEWEST = 1.1, 100

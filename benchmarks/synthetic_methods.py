@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mtbkd.diagnostics import convergence
-from mtbkd.evidence import disagreement_evidence
+from mtbkd.distillation.evidence import disagreement_evidence
 from mtbkd.inference import hmc
 from mtbkd.inference import map as map_engine
-from mtbkd.inference.batches import TrainingSet
 from mtbkd.inference.chains import chain_generators
-from mtbkd.posterior import posterior_gradient
-from mtbkd.prior import MixtureTerms, Strength, mixture_terms
-from mtbkd.student import Student
+from mtbkd.inference.diagnostics import convergence
+from mtbkd.prior.mixture import MixtureTerms, Strength, mixture_terms
+from mtbkd.student.log_posterior import posterior_gradient
+from mtbkd.student.student import Student
+from mtbkd.training import TrainingSet
 from mtbkd.types import Batch, Gradient
-from mtbkd.weights import uniform_weights
+from mtbkd.weights.rules import uniform_weights
 
 LEVELS = (0.5, 0.8, 0.95)
 CHAINS, DRAWS, MAP_STEPS, RATE = 4, 100, 200, 0.05

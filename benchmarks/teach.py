@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mtbkd.teachers.asking import Examples
-from mtbkd.teachers.labelling import label
+from mtbkd.teachers.labelling.asking import Examples
+from mtbkd.teachers.labelling.label import label
 from mtbkd.teachers.torch_module import from_torch
 
 ROWS, BATCH, ROUNDS = 200_000, 256, 5

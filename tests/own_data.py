@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from mtbkd import cli
+from mtbkd.app import cli
 
 CLASSES = ["a", "b", "c"]
 FAST = {

@@ -11,15 +11,15 @@ import torch
 from test_hub import COMMIT, REPOSITORY, Answer, Hub
 from tiny_backbones import write_esm
 
-from mtbkd.proteins.backbone import load_backbone
-from mtbkd.proteins.embedding import embed
+from mtbkd.inputs.proteins.backbone import load_backbone
+from mtbkd.inputs.proteins.embedding import embed
 
 pytestmark = pytest.mark.slow  # two processes import transformers
 
 ASK = f"""
 import json
-from mtbkd.proteins.backbone import load_backbone
-from mtbkd.proteins.embedding import embed
+from mtbkd.inputs.proteins.backbone import load_backbone
+from mtbkd.inputs.proteins.embedding import embed
 from mtbkd.types import InputError
 try:
     print(json.dumps(embed(load_backbone("{REPOSITORY}", device="cpu"), ["MKVLA"]).tolist()))

@@ -8,7 +8,7 @@ import torch
 from scipy.special import expit
 
 from mtbkd import MapSettings, PriorSettings, SamplerSettings, align, distill, make_dataset
-from mtbkd.causes import (
+from mtbkd.explain.causes import (
     AMBIGUOUS,
     DISPUTED,
     KNOWN,
@@ -22,11 +22,11 @@ from mtbkd.causes import (
     make_background,
     save_background,
 )
-from mtbkd.influence import dissent
-from mtbkd.outputs import make_table
+from mtbkd.explain.influence import dissent
+from mtbkd.outputs.aligned import make_table
 from mtbkd.predictive import LabelPredictive, NumberPredictive, Predictive
 from mtbkd.types import InputError
-from mtbkd.weights import Weighting
+from mtbkd.weights.rules import Weighting
 
 CLASSES = ("a", "b", "c")
 # left: easy; upper right: the teachers disagree; lower right: both know, but labels are not

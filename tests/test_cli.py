@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from mtbkd import cli
+from mtbkd.app import cli
 
 TINY = [
     *("--set", "map.epochs=3"),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtbkd.conformal import (
+from mtbkd.explain.conformal import (
     class_bound,
     class_sets,
     label_bounds,

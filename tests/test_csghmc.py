@@ -14,10 +14,10 @@ from test_run import SETTINGS, draw, joined, network, training
 
 from mtbkd.inference import csghmc, sghmc
 from mtbkd.inference import run as run_module
-from mtbkd.inference.batches import Prior
 from mtbkd.inference.chains import chain_generators, chainwise_gradient
-from mtbkd.inference.run import MapSettings, find_modes
-from mtbkd.student import make_student
+from mtbkd.inference.modes import MapSettings, find_modes
+from mtbkd.prior.settings import Prior
+from mtbkd.student.student import make_student
 
 CYCLE, N_CYCLES, BURN_IN = 30, 50, 10
 CURVATURE = {"gaussian": 1 / 0.16, "log_gamma": float(SHAPES.max())}

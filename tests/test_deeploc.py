@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd import cli
-from mtbkd.config import build_config
+from mtbkd.app import cli
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes.deeploc import paper as deeploc
+from mtbkd.app.recipes.deeploc import shared as proteins
+from mtbkd.app.run import stages
 from mtbkd.metrics import accuracy
-from mtbkd.recipes import deeploc, proteins, stages
 from mtbkd.types import InputError
 
 

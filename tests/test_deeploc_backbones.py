@@ -11,13 +11,13 @@ import pytest
 import torch
 from tiny_backbones import write_esm, write_t5
 
-from mtbkd import cli
-from mtbkd.config import build_config
-from mtbkd.proteins import backbone as backbones
-from mtbkd.proteins.alphabet import RESIDUES
-from mtbkd.recipes import deeploc_backbones as recipe
-from mtbkd.recipes.proteins import LOCATIONS as CLASSES
-from mtbkd.store import load_outputs
+from mtbkd.app import cli
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes.deeploc import backbones as recipe
+from mtbkd.app.recipes.deeploc.shared import LOCATIONS as CLASSES
+from mtbkd.inputs.proteins import backbone as backbones
+from mtbkd.inputs.proteins.alphabet import RESIDUES
+from mtbkd.outputs.store import load_outputs
 from mtbkd.types import InputError
 
 pytest.importorskip("transformers")
@@ -189,7 +189,7 @@ def test_faulty_sections_are_refused(change, message):
 def test_the_section_is_kept_and_belongs_to_its_recipe(places):
     config = build_config(recipe.RECIPE.defaults, settings(places))
     assert "small" in config.to_yaml()
-    from mtbkd.recipes import digits
+    from mtbkd.app.recipes import digits
 
     plain = build_config(digits.RECIPE.defaults)
     assert "backbones" not in plain.to_yaml()
@@ -198,7 +198,7 @@ def test_the_section_is_kept_and_belongs_to_its_recipe(places):
 
 
 def test_the_report_says_how_to_make_the_run_again(places):
-    from mtbkd.recipes.show import _command
+    from mtbkd.app.run.report_data import _command
 
     teachers = json.dumps({"A's": str(places / "t5"), "B 2": "some/model"})
     given = [each for each in settings(places) if "teachers" not in each]

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd import cli, metrics
-from mtbkd.config import build_config
-from mtbkd.proteins import composition, experts
-from mtbkd.recipes import deeploc_multilabel as recipe
-from mtbkd.recipes import proteins as shared
-from mtbkd.recipes.deeploc_partitions import Proteins
-from mtbkd.recipes.proteins import LOCATIONS as CLASSES
+from mtbkd import metrics
+from mtbkd.app import cli
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes.deeploc import multilabel as recipe
+from mtbkd.app.recipes.deeploc import shared as shared
+from mtbkd.app.recipes.deeploc.partitions import PartitionProteins
+from mtbkd.app.recipes.deeploc.shared import LOCATIONS as CLASSES
+from mtbkd.inputs.proteins import composition, experts
 from mtbkd.types import InputError
 
 SETTINGS = [
@@ -46,7 +47,7 @@ def proteins(n=60):
     chance = np.random.default_rng(1)
     labels = (chance.random((n, len(CLASSES))) < 0.3).astype(np.float32)
     ids = tuple(f"p{i}" for i in range(n))
-    return Proteins(ids, tuple(sequences(n)), labels, np.arange(n) % 5)
+    return PartitionProteins(ids, tuple(sequences(n)), labels, np.arange(n) % 5)
 
 
 def test_all_proteins_are_split_by_partition(data_folder, monkeypatch, tmp_path):
@@ -195,8 +196,8 @@ def test_a_tiny_run_is_judged_and_predicts_new_proteins(data_folder, tmp_path, m
 
 def check_thresholds(out, data_folder, found, thresholds):
     """They are the best on the calibration partition, and the scores are those on the test one."""
-    from mtbkd.recipes import stages
-    from mtbkd.recipes.folder import read_run
+    from mtbkd.app.folder import read_run
+    from mtbkd.app.run import stages
 
     config = read_run(out)
     task = recipe.load(config, out / "features")

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from mtbkd.dense import is_dense
 from mtbkd.inference.chains import chainwise_gradient
-from mtbkd.posterior import log_posterior, posterior_gradient
-from mtbkd.prior import Strength, mixture_terms
-from mtbkd.student import make_student
+from mtbkd.prior.mixture import Strength, mixture_terms
+from mtbkd.student.dense import is_dense
+from mtbkd.student.log_posterior import log_posterior, posterior_gradient
+from mtbkd.student.student import make_student
 from mtbkd.types import Batch
 
 

@@ -11,16 +11,19 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mtbkd import cli
-from mtbkd.config import build_config
-from mtbkd.diagnostics import convergence
+from mtbkd.app import cli
+from mtbkd.app.config.run import build_config
+from mtbkd.app.folder import read_run
+from mtbkd.app.recipes import find_recipe
+from mtbkd.app.report import ReferenceData, draw_reference
+from mtbkd.app.run import commands as run
+from mtbkd.app.run import diagnose, stages
+from mtbkd.files import save_tensors
+from mtbkd.inference.diagnostics import convergence
 from mtbkd.inference.run import Chains
+from mtbkd.inference.samples import PosteriorSamples, load_samples, segment_path
 from mtbkd.metrics import agreement, total_variation
 from mtbkd.predictive import draw_probs
-from mtbkd.recipes import diagnose, find_recipe, run, stages
-from mtbkd.recipes.folder import read_run
-from mtbkd.report import ReferenceData, draw_reference
-from mtbkd.samples import PosteriorSamples, load_samples, save_tensors, segment_path
 
 LINEAR = [
     "student.hidden=[]",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtbkd.diagnostics import diagnose
+from mtbkd.inference.diagnostics import diagnose
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 import mtbkd
-from mtbkd.distill import load_posterior
-from mtbkd.influence import by_class, responsibilities
-from mtbkd.weighing import training_set
+from mtbkd.distillation.distill import load_posterior
+from mtbkd.explain.influence import by_class, responsibilities
+from mtbkd.training import training_set
 
 CLASSES = ("left", "right")
 QUICK = {

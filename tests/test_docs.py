@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from mtbkd.config import build_config
+from mtbkd.app.config.run import build_config
 
 ROOT = Path(__file__).parent.parent
 PAGES = ["README.md", "docs/teachers.md", "docs/estimators.md"]

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtbkd import cli, downloads
-from mtbkd.downloads import DATASETS, Patience, data_root, datasets, deeploc2, fetching
-from mtbkd.downloads.fetching import fetch
+from mtbkd.app import cli
+from mtbkd.app import data as downloads
+from mtbkd.app.data import DATASETS, Patience, data_root, datasets, deeploc2, fetching
+from mtbkd.app.data.fetching import fetch
 from mtbkd.types import InputError
 
 BYTES = np.random.default_rng(0).bytes(300_000)

@@ -7,16 +7,16 @@ import torch
 from scipy.stats import t as student_t
 from torch import nn
 
-from mtbkd.evidence import disagreement_evidence, power_of
-from mtbkd.inference.batches import Prior, TrainingSet
-from mtbkd.inference.run import MapSettings, find_modes
-from mtbkd.learning import choose_prior
-from mtbkd.recipes.base import mlp
-from mtbkd.recipes.synthetic import SCENARIOS, make_world
-from mtbkd.settings import PriorSettings
-from mtbkd.student import make_student
+from mtbkd.app.recipes.base import mlp
+from mtbkd.app.recipes.synthetic import SCENARIOS, make_world
+from mtbkd.distillation.choose import choose_prior
+from mtbkd.distillation.evidence import disagreement_evidence, power_of
+from mtbkd.inference.modes import MapSettings, find_modes
+from mtbkd.prior.settings import Prior, PriorSettings
+from mtbkd.student.student import make_student
+from mtbkd.training import TrainingSet
 from mtbkd.types import InputError
-from mtbkd.weights import uniform_weights
+from mtbkd.weights.rules import uniform_weights
 
 N = 50
 

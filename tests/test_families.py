@@ -11,14 +11,14 @@ from torch import nn
 
 import mtbkd
 from mtbkd.inference.engines import SamplerSettings
-from mtbkd.inference.run import MapSettings
+from mtbkd.inference.modes import MapSettings
+from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.metrics import mixture_quantile
-from mtbkd.outputs import align, make_table
+from mtbkd.outputs.aligned import align, make_table
 from mtbkd.predictive import LabelPredictive, NumberPredictive, predict
-from mtbkd.samples import PosteriorSamples
-from mtbkd.student import make_student
+from mtbkd.student.student import make_student
 from mtbkd.types import InputError
-from mtbkd.units import Units, find_units
+from mtbkd.weights.units import Units, find_units
 
 QUICK = {
     "modes": MapSettings(epochs=40, batch_size=64),

@@ -10,10 +10,10 @@ import pytest
 import torch
 from tiny_backbones import write_esm, write_t5
 
-from mtbkd.proteins import cache as caches
-from mtbkd.proteins.backbone import load_backbone
-from mtbkd.proteins.embedding import embed
-from mtbkd.proteins.source import digest_of, find_model
+from mtbkd.inputs.proteins import cache as caches
+from mtbkd.inputs.proteins.backbone import load_backbone
+from mtbkd.inputs.proteins.embedding import embed
+from mtbkd.inputs.proteins.source import digest_of, find_model
 from mtbkd.types import InputError
 
 pytest.importorskip("transformers")
@@ -93,8 +93,8 @@ def test_models_limits_and_precisions_never_share(folder, tmp_path):
 
 
 def test_the_digest_of_large_files_is_remembered_until_they_change(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("mtbkd.proteins.source._LARGE", 1)
-    monkeypatch.setattr("mtbkd.proteins.source._SETTLED", -1.0)
+    monkeypatch.setattr("mtbkd.inputs.proteins.source._LARGE", 1)
+    monkeypatch.setattr("mtbkd.inputs.proteins.source._SETTLED", -1.0)
     mine = shutil.copytree(folder, tmp_path / "model")
     first = digest_of(find_model(mine), tmp_path / "digests")
     notes = list((tmp_path / "digests").iterdir())

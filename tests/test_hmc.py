@@ -9,14 +9,16 @@ from arviz_stats.base import array_stats
 from torch import nn
 
 from mtbkd.inference import hmc
-from mtbkd.inference.batches import Minibatches, Prior, TrainingSet, in_parts
+from mtbkd.inference.batches import Minibatches, in_parts
 from mtbkd.inference.chains import chain_generators, chainwise_gradient
 from mtbkd.inference.engines import make_plan
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.posterior import posterior_gradient
-from mtbkd.prior import Strength
-from mtbkd.student import make_student
-from mtbkd.weights import uniform_weights
+from mtbkd.prior.mixture import Strength
+from mtbkd.prior.settings import Prior
+from mtbkd.student.log_posterior import posterior_gradient
+from mtbkd.student.student import make_student
+from mtbkd.training import TrainingSet
+from mtbkd.weights.rules import uniform_weights
 
 CPU = torch.device("cpu")
 DEVIATIONS = torch.logspace(-1.5, 0, 20)

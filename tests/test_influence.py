@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from scipy.spatial.distance import jensenshannon
 
-from mtbkd.inference.batches import Prior, TrainingSet
-from mtbkd.influence import by_class, disagreement, responsibilities
-from mtbkd.samples import PosteriorSamples
-from mtbkd.student import make_student
+from mtbkd.explain.influence import by_class, disagreement, responsibilities
+from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.prior.settings import Prior
+from mtbkd.student.student import make_student
+from mtbkd.training import TrainingSet
 
 
 def _scene():

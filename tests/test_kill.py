@@ -23,7 +23,7 @@ SAME = ("predictions.parquet", "teachers/outputs.safetensors", "modes.safetensor
 
 
 def start(out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", "from mtbkd.cli import main; main()", "run", "digits"]
+    command = [sys.executable, "-c", "from mtbkd.app.cli import main; main()", "run", "digits"]
     return subprocess.Popen(
         [*command, "--out", str(out), *SETTINGS], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )

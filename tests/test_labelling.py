@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd.outputs import make_table
-from mtbkd.teachers.asking import Examples
+from mtbkd.outputs.aligned import make_table
 from mtbkd.teachers.base import Teacher, from_callable
-from mtbkd.teachers.labelling import label, load_table
+from mtbkd.teachers.labelling.asking import Examples
+from mtbkd.teachers.labelling.label import label, load_table
 from mtbkd.types import InputError
 
 ROWS = 103

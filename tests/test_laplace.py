@@ -8,18 +8,19 @@ from test_engines import COVARIANCE, MEAN, PRECISION, check_moment, run
 from test_run import N_CHAINS, SETTINGS, Interrupted, contents, draw, joined, network
 from torch import nn
 
-from mtbkd.curvature import choose_kind, precision
-from mtbkd.dense import is_dense
 from mtbkd.inference import ensemble, laplace
-from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.run import SamplerSettings, sample
 from mtbkd.observation import CATEGORICAL
-from mtbkd.posterior import log_posterior
-from mtbkd.prior import MixtureTerms, Strength, mixture_terms
-from mtbkd.student import Student, make_student
+from mtbkd.prior.mixture import MixtureTerms, Strength, mixture_terms
+from mtbkd.prior.settings import Prior
+from mtbkd.student.curvature import choose_kind, precision
+from mtbkd.student.dense import is_dense
+from mtbkd.student.log_posterior import log_posterior
+from mtbkd.student.student import Student, make_student
+from mtbkd.training import TrainingSet
 from mtbkd.types import Batch, InputError
-from mtbkd.weights import uniform_weights
+from mtbkd.weights.rules import uniform_weights
 
 DOUBLE = {"rtol": 1e-8, "atol": 1e-9}
 
@@ -215,7 +216,7 @@ def test_diagonal_when_the_prior_is_off_centre_or_parameters_are_not_sampled(sam
 def test_diagonal_of_a_stack_is_the_same_by_both_paths(monkeypatch):
     student, batch, positions = make_case(deep(), n_examples=50)
     found = precision(student, positions, batch, Strength(0.5), "diagonal").matrix
-    monkeypatch.setattr("mtbkd.curvature.is_dense", lambda *_: False)
+    monkeypatch.setattr("mtbkd.student.curvature.is_dense", lambda *_: False)
     other = precision(student, positions, batch, Strength(0.5), "diagonal").matrix
     torch.testing.assert_close(found, other, **DOUBLE)
 
@@ -287,7 +288,7 @@ def test_projection_matters_only_where_teachers_disagree(disagree):
 def test_parts_of_the_examples_add_up(monkeypatch, kind):
     student, batch, positions = make_case()
     whole = precision(student, positions, batch, Strength(0.5), kind).matrix
-    monkeypatch.setattr("mtbkd.curvature._FLOATS", 40)
+    monkeypatch.setattr("mtbkd.student.curvature._FLOATS", 40)
     sizes = []
 
     def counted(logits, part, strength):

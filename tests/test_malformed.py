@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mtbkd.outputs import align, make_table, make_top_table
-from mtbkd.store import _render, load_outputs, save_outputs
+from mtbkd.outputs.aligned import align, make_table, make_top_table
+from mtbkd.outputs.store import _render, load_outputs, save_outputs
 from mtbkd.types import InputError
 
 FAMILIES = ("classification", "multilabel", "regression")

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.func import grad, jacrev
 
 from mtbkd.observation import BINARY, CATEGORICAL, GAUSSIAN, Said, categorical, top
-from mtbkd.prior import Strength, find_spaces
+from mtbkd.prior.mixture import Strength
+from mtbkd.prior.spaces import find_spaces
 from mtbkd.types import Batch
 
 TEACHERS, EXAMPLES, CLASSES = 3, 7, 5

@@ -17,14 +17,15 @@ from scipy.stats import norm
 from torch import nn
 
 from mtbkd.inference import hmc, sghmc, sgld
-from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.chains import chain_generators, chainwise_gradient
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.posterior import log_posterior
-from mtbkd.prior import Strength, mixture_terms
-from mtbkd.student import make_student
+from mtbkd.prior.mixture import Strength, mixture_terms
+from mtbkd.prior.settings import Prior
+from mtbkd.student.log_posterior import log_posterior
+from mtbkd.student.student import make_student
+from mtbkd.training import TrainingSet
 from mtbkd.types import Batch
-from mtbkd.weights import uniform_weights
+from mtbkd.weights.rules import uniform_weights
 
 MINIMAL_ESS, ERRORS = 1000, 3.0
 

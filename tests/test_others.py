@@ -11,13 +11,16 @@ from safetensors.numpy import load_file
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from mtbkd.config import build_config
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes import RECIPES
+from mtbkd.app.recipes.base import Recipe, Task
+from mtbkd.app.run import commands as run
+from mtbkd.app.run import report_data as show
+from mtbkd.app.run import stages
+from mtbkd.app.run.others import PARTS, judge_others, of_examples, told_apart
 from mtbkd.data import make_dataset
-from mtbkd.outputs import align, make_table
+from mtbkd.outputs.aligned import align, make_table
 from mtbkd.predictive import LabelPredictive, NumberPredictive, Predictive
-from mtbkd.recipes import RECIPES, run, show, stages
-from mtbkd.recipes.base import Recipe, Task
-from mtbkd.recipes.others import PARTS, judge_others, of_examples, told_apart
 from mtbkd.types import InputError
 
 CLASSES = ("left", "right", "above")

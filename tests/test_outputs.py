@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd.outputs import LOG_FLOOR, align, make_table, make_top_table
+from mtbkd.outputs.aligned import LOG_FLOOR, align, make_table, make_top_table
 from mtbkd.types import InputError
 
 IDS, CLASSES = ("p", "q", "r", "s"), ("cat", "dog", "cow")

@@ -25,9 +25,9 @@ from own_data import (
     write_table,
 )
 
-from mtbkd.config import load_config
-from mtbkd.recipes import find_recipe
-from mtbkd.store import load_outputs
+from mtbkd.app.config.run import load_config
+from mtbkd.app.recipes import find_recipe
+from mtbkd.outputs.store import load_outputs
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "own"
 QUICK = [f"--set={key}" for key in ("map.epochs=3", "sampler.burn_in=20", "sampler.thinning=2")]
@@ -243,7 +243,7 @@ def test_a_run_directory_runs_no_code(folder, monkeypatch, capsys):
     write_module(folder, "marks", text)
     path = write_config(folder, {"near": {"factory": "marks:nearest"}})
     out = folder / "run"
-    monkeypatch.setattr("mtbkd.recipes.own_teachers.label", _killed)
+    monkeypatch.setattr("mtbkd.app.recipes.own.teachers.label", _killed)
     assert call(monkeypatch, capsys, "teach", path, "--out", out)[0] == 130
     monkeypatch.undo()
     assert (out / "config.yaml").exists()
@@ -304,7 +304,7 @@ def test_killed_while_teaching_and_resumed_ends_in_the_same_bytes(folder, monkey
     calm, killed = folder / "calm", folder / "killed"
     options = ("--shard-rows", 5, "--batch-size", 5)
     assert call(monkeypatch, capsys, "teach", path, "--out", calm, *options)[0] == 0
-    command = [sys.executable, "-c", "from mtbkd.cli import main; main()", "teach", path]
+    command = [sys.executable, "-c", "from mtbkd.app.cli import main; main()", "teach", path]
     process = subprocess.Popen([*map(str, command), "--out", str(killed), *map(str, options)])
     labels = killed / "teachers" / "labels" / "near"
     while process.poll() is None and len(list(labels.glob("shard-*"))) < 4:

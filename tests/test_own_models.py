@@ -5,7 +5,7 @@ import pytest
 import torch
 from own_data import CLASSES, ROWS, call, points, write_config, write_csv
 
-from mtbkd.store import load_outputs
+from mtbkd.outputs.store import load_outputs
 
 
 def write_models(folder) -> None:

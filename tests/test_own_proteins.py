@@ -21,12 +21,12 @@ from own_proteins_data import (
 )
 from safetensors import safe_open
 
-from mtbkd.config import load_config
-from mtbkd.proteins import embedding
-from mtbkd.proteins.features import sequence_features
-from mtbkd.recipes import find_recipe
-from mtbkd.recipes.base import Labelling
-from mtbkd.store import load_outputs
+from mtbkd.app.config.run import load_config
+from mtbkd.app.recipes import find_recipe
+from mtbkd.app.recipes.base import Labelling
+from mtbkd.inputs.proteins import embedding
+from mtbkd.inputs.proteins.features import sequence_features
+from mtbkd.outputs.store import load_outputs
 
 pytest.importorskip("transformers")
 pytest.importorskip("Bio")

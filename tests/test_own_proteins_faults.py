@@ -16,8 +16,8 @@ from own_proteins_data import (
     write_proteins,
 )
 
-from mtbkd.config import build_config
-from mtbkd.recipes.own_template import TEMPLATE
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes.own.template import TEMPLATE
 
 pytest.importorskip("transformers")
 pytest.importorskip("Bio")

@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.distributions import Categorical, Dirichlet, Normal
 
-from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.chains import chainwise_gradient
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.posterior import log_posterior, posterior_gradient
-from mtbkd.prior import MixtureTerms, Strength, mixture_terms
-from mtbkd.student import Student, make_student
+from mtbkd.prior.mixture import MixtureTerms, Strength, mixture_terms
+from mtbkd.prior.settings import Prior
+from mtbkd.student.log_posterior import log_posterior, posterior_gradient
+from mtbkd.student.student import Student, make_student
+from mtbkd.training import TrainingSet
 from mtbkd.types import Batch
-from mtbkd.weights import uniform_weights
+from mtbkd.weights.rules import uniform_weights
 
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-10}
 N_FEATURES = 3

@@ -6,9 +6,9 @@ import torch
 from scipy.stats import entropy, gaussian_kde
 
 from mtbkd import predictive as module
+from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.predictive import credible_set, draw_probs, predict
-from mtbkd.samples import PosteriorSamples
-from mtbkd.student import make_student
+from mtbkd.student.student import make_student
 
 
 @pytest.fixture

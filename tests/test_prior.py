@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from torch.distributions import Dirichlet
 from torch.nn import functional as F
 
-from mtbkd.prior import (
+from mtbkd.prior.mixture import (
     component_log_densities,
     log_responsibilities,
     mixture_log_density,
     mixture_terms,
     warmed_concentration,
 )
-from mtbkd.weights import uniform_weights
+from mtbkd.weights.rules import uniform_weights
 
 SEEDS = st.integers(0, 2**31 - 1)
 COUNTS = st.integers(1, 5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtbkd.proteins.features import feature_names, sequence_features, standardisation
+from mtbkd.inputs.proteins.features import feature_names, sequence_features, standardisation
 from mtbkd.types import InputError
 
 LETTERS = np.array(list("ACDEFGHIKLMNPQRSTVWY"))

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd.teachers.asking import Examples
 from mtbkd.teachers.base import Teacher, from_callable
-from mtbkd.teachers.labelling import label
-from mtbkd.teachers.on_ray import label_on_ray
+from mtbkd.teachers.labelling.asking import Examples
+from mtbkd.teachers.labelling.label import label
+from mtbkd.teachers.labelling.on_ray import label_on_ray
 from mtbkd.types import InputError
 
 pytest.importorskip("ray")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtbkd.proteins.features import sequence_features
-from mtbkd.proteins.reading import Proteins, read_proteins
+from mtbkd.inputs.proteins.features import sequence_features
+from mtbkd.inputs.proteins.reading import Proteins, read_proteins
 from mtbkd.types import InputError
 
 LETTERS = "ABCDEFGHIKLMNOPQRSTUVWXYZ"

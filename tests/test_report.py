@@ -8,11 +8,11 @@ import matplotlib
 import numpy as np
 import pytest
 
+from mtbkd.app.report import Example, ReportData, render, verdict
+from mtbkd.app.report.figures import calibration
+from mtbkd.app.report.findings import mean_when_handing_over
+from mtbkd.app.report.verdict_classes import calibration_by_chance
 from mtbkd.metrics import coverage, ece, error_auroc, reliability, scores
-from mtbkd.report import Example, ReportData, render, verdict
-from mtbkd.report.figures import calibration
-from mtbkd.report.findings import mean_when_handing_over
-from mtbkd.report.verdict_classes import calibration_by_chance
 from mtbkd.types import InputError
 
 SECTIONS = (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtbkd.report.by_class import (
+from mtbkd.app.report.by_class import (
     by_number,
     confusion,
     largest,
@@ -15,7 +15,7 @@ from mtbkd.report.by_class import (
     spill,
     strips,
 )
-from mtbkd.report.sentences import confusion_sentences, spill_sentences
+from mtbkd.app.report.sentences import confusion_sentences, spill_sentences
 
 NAN = float("nan")
 COUNTS = np.array([[5, 3, 0], [1, 8, 1], [0, 7, 3]])

@@ -9,9 +9,9 @@ import test_report_labels
 import test_report_numbers
 from test_report import Page, changed, make
 
-from mtbkd.report import Others, page_by_class, render, verdict
-from mtbkd.report.figures_classes import confusion_map
-from mtbkd.report.page_by_class import MOST, section
+from mtbkd.app.report import Others, page_by_class, render, verdict
+from mtbkd.app.report.figures_classes import confusion_map
+from mtbkd.app.report.page_by_class import MOST, section
 from mtbkd.types import InputError
 
 NAN = float("nan")

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from test_report import SECTIONS, Page, changed
 
+from mtbkd.app.report import LabelReportData, Shown, render, verdict
+from mtbkd.app.report.verdict_labels import f1_macro_error, label_ece_by_chance
 from mtbkd.metrics import f1_macro, label_ece, label_scores, wrong_auroc
-from mtbkd.report import LabelReportData, Shown, render, verdict
-from mtbkd.report.verdict_labels import f1_macro_error, label_ece_by_chance
 from mtbkd.types import InputError
 
 NAN = float("nan")

@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import norm
 from test_report import SECTIONS, Page, changed
 
+from mtbkd.app.report import NumberReportData, Shown, render, verdict
+from mtbkd.app.report.verdict_numbers import calibration_by_chance
 from mtbkd.metrics import calibration_error, number_scores, rmse
-from mtbkd.report import NumberReportData, Shown, render, verdict
-from mtbkd.report.verdict_numbers import calibration_by_chance
 from mtbkd.types import InputError
 
 NAN = float("nan")

@@ -6,15 +6,19 @@ import pytest
 import torch
 from torch import nn
 
+from mtbkd.inference import modes as modes_module
 from mtbkd.inference import run as run_module
-from mtbkd.inference.batches import Minibatches, Prior, TrainingSet
+from mtbkd.inference.batches import Minibatches
 from mtbkd.inference.chains import chain_generators
-from mtbkd.inference.run import MapSettings, SamplerSettings, find_modes, sample
-from mtbkd.posterior import log_posterior
-from mtbkd.samples import load_samples, save_manifest
-from mtbkd.student import make_student
+from mtbkd.inference.modes import MapSettings, find_modes
+from mtbkd.inference.run import SamplerSettings, sample
+from mtbkd.inference.samples import load_samples, save_manifest
+from mtbkd.prior.settings import Prior
+from mtbkd.student.log_posterior import log_posterior
+from mtbkd.student.student import make_student
+from mtbkd.training import TrainingSet
 from mtbkd.types import InputError
-from mtbkd.weights import uniform_weights
+from mtbkd.weights.rules import uniform_weights
 
 N_CHAINS = 2
 SETTINGS = SamplerSettings("sghmc", burn_in=30, draws=25, thinning=7, batch_size=16)
@@ -297,7 +301,9 @@ def test_warm_up_keeps_large_concentrations_from_locking_on_the_unsure_teacher(m
         return (guesses == labels).float().mean(1)
 
     warmed = accuracy()
-    monkeypatch.setattr(run_module, "warmed_concentration", lambda _, concentration: concentration)
+    monkeypatch.setattr(
+        modes_module, "warmed_concentration", lambda _, concentration: concentration
+    )
     cold = accuracy()
     assert (warmed > 0.9).all()
     assert (cold < 0.5).all()

@@ -19,10 +19,16 @@ from scipy.stats import chi2
 from torch import nn
 
 from mtbkd.inference import run as run_module
-from mtbkd.inference.batches import Prior, TrainingSet
 from mtbkd.inference.engines import METHODS, SamplerSettings
-from mtbkd.prior import Strength, component_log_densities, mixture_log_density, mixture_terms
-from mtbkd.student import make_student
+from mtbkd.prior.mixture import (
+    Strength,
+    component_log_densities,
+    mixture_log_density,
+    mixture_terms,
+)
+from mtbkd.prior.settings import Prior
+from mtbkd.student.student import make_student
+from mtbkd.training import TrainingSet
 from mtbkd.types import Batch
 
 REPLICATIONS, DRAWS, BINS, SIGNIFICANCE = 400, 99, 20, 0.01

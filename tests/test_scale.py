@@ -11,28 +11,25 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from mtbkd.curvature import precision
 from mtbkd.data import make_dataset
-from mtbkd.distill import distill
-from mtbkd.evidence import disagreement_evidence
+from mtbkd.distillation.choose import choose_units, choose_weighting
+from mtbkd.distillation.distill import distill
+from mtbkd.distillation.evidence import disagreement_evidence
+from mtbkd.files import hash_tensor
 from mtbkd.inference import batches as batches_module
-from mtbkd.inference.batches import Minibatches, Prior, in_parts
+from mtbkd.inference.batches import Minibatches, in_parts
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.engines import SamplerSettings
-from mtbkd.inference.run import MapSettings, find_modes, sample
-from mtbkd.outputs import align, make_table
-from mtbkd.posterior import posterior_gradient
-from mtbkd.prior import Strength
-from mtbkd.settings import PriorSettings
-from mtbkd.store import hash_tensor, load_outputs, save_outputs, save_rows
-from mtbkd.student import make_student
-from mtbkd.weighing import (
-    cached_features,
-    choose_units,
-    choose_weighting,
-    observation_of,
-    training_set,
-)
+from mtbkd.inference.modes import MapSettings, find_modes
+from mtbkd.inference.run import sample
+from mtbkd.outputs.aligned import align, make_table
+from mtbkd.outputs.store import load_outputs, save_outputs, save_rows
+from mtbkd.prior.mixture import Strength
+from mtbkd.prior.settings import Prior, PriorSettings
+from mtbkd.student.curvature import precision
+from mtbkd.student.log_posterior import posterior_gradient
+from mtbkd.student.student import make_student
+from mtbkd.training import cached_features, observation_of, training_set
 
 N, INPUTS, CHAINS = 150, 5, 2
 IDS = tuple(f"x{i}" for i in range(N))
@@ -323,7 +320,7 @@ def test_a_file_that_was_mapped_claims_the_folder_of_the_one_in_memory(tmp_path)
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (50, 7), (2, 3, 41), (1, 1, 200)])
 def test_a_tensor_is_hashed_in_pieces_whatever_its_strides(shape, monkeypatch):
-    monkeypatch.setattr("mtbkd.store._ROWS", 20)
+    monkeypatch.setattr("mtbkd.outputs.store._ROWS", 20)
     tensor = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     expected = hashlib.sha256(tensor.numpy().tobytes()).hexdigest()
     for same in (tensor, tensor.mT.contiguous().mT if len(shape) > 1 else tensor):
@@ -333,7 +330,7 @@ def test_a_tensor_is_hashed_in_pieces_whatever_its_strides(shape, monkeypatch):
 
 
 def test_frozen_features_are_written_in_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr("mtbkd.weighing._FEATURES", 64)
+    monkeypatch.setattr("mtbkd.training._FEATURES", 64)
     data, _ = material("classes")
     student = make_student(network("classes"), sampled="2.*", example=data.inputs[:2])
     assert student.frozen is not None

@@ -10,7 +10,7 @@ WRITE = """
 import sys, numpy as np, torch
 from pathlib import Path
 from mtbkd.outputs import TeacherOutputs
-from mtbkd.store import save_outputs
+from mtbkd.outputs.store import save_outputs
 folder, n, n_classes = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 random = torch.Generator().manual_seed(0)
 values = torch.randn(4, n, n_classes, generator=random).sub_(n_classes**0.5)
@@ -23,12 +23,11 @@ TRAIN = """
 import sys, threading, time, numpy as np, torch
 from pathlib import Path
 from mtbkd.data import make_dataset
-from mtbkd.distill import distill
+from mtbkd import distill
 from mtbkd.inference import batches
 from mtbkd.inference.engines import SamplerSettings
-from mtbkd.inference.run import MapSettings
-from mtbkd.settings import PriorSettings
-from mtbkd.store import load_outputs
+from mtbkd import MapSettings, PriorSettings
+from mtbkd.outputs.store import load_outputs
 
 def own():
     lines = Path("/proc/self/status").read_text().splitlines()

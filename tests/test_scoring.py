@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mtbkd.outputs import align, make_table
-from mtbkd.recipes.scoring import pool_of, pool_scores, teacher_scores
-from mtbkd.weights import Weighting
+from mtbkd.app.run.scoring import pool_of, pool_scores, teacher_scores
+from mtbkd.outputs.aligned import align, make_table
+from mtbkd.weights.rules import Weighting
 
 IDS, CLASSES = ("a", "b", "c", "d"), ("x", "y", "z")
 PROBS = [[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.1, 0.1, 0.8], [0.3, 0.3, 0.4]]

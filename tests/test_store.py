@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd.outputs import align, make_table, make_top_table
-from mtbkd.store import _render, align_to, load_outputs, save_outputs
+from mtbkd.outputs.aligned import align, make_table, make_top_table
+from mtbkd.outputs.store import _render, align_to, load_outputs, save_outputs
 from mtbkd.types import InputError
 
 IDS, CLASSES = tuple(f"x{i}" for i in range(60)), ("cat", "dog", "cow", "hen")
@@ -87,7 +87,7 @@ def test_round_trip(tmp_path, case, dtype):
 def test_streaming_writes_the_same_bytes(tmp_path, case, dtype, monkeypatch):
     make, top = CASES[case]
     save_outputs(tmp_path / "a", align(make(), IDS, CLASSES, missing="mask", top=top), dtype)
-    monkeypatch.setattr("mtbkd.outputs._PIECE", 28)
+    monkeypatch.setattr("mtbkd.outputs.aligned._PIECE", 28)
     align_to(tmp_path / "b", make(), IDS, CLASSES, missing="mask", top=top, dtype=dtype)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -142,7 +142,7 @@ MEMORY = """
 import resource, sys, torch
 from pathlib import Path
 from mtbkd.outputs import TeacherTable
-from mtbkd.store import _render, align_to, load_outputs
+from mtbkd.outputs.store import _render, align_to, load_outputs
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(l.split()[1]) / 1024 for l in lines if l.startswith("RssAnon"))
@@ -178,7 +178,7 @@ def test_neither_writing_nor_loading_holds_the_values_in_memory(tmp_path):
 def test_values_that_half_precision_cannot_hold_are_refused_and_nothing_is_left(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mtbkd.outputs._PIECE", 1)
+    monkeypatch.setattr("mtbkd.outputs.aligned._PIECE", 1)
     table = make_table(
         "ann", [[1.0], [7e4]], kind="mean", ids=("a", "b"), classes=("y",), family="regression"
     )

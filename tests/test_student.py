@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mtbkd.inference.chains import chain_generators
-from mtbkd.student import make_student
+from mtbkd.student.student import make_student
 from mtbkd.types import InputError
 
 INPUTS = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd import cli
-from mtbkd.config import build_config
-from mtbkd.evidence import power_of
-from mtbkd.recipes import synthetic
-from mtbkd.recipes.synthetic import SCENARIOS, Scenario, make_world
-from mtbkd.weights import uniform_weights
+from mtbkd.app import cli
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes import synthetic
+from mtbkd.app.recipes.synthetic import SCENARIOS, Scenario, make_world
+from mtbkd.distillation.evidence import power_of
+from mtbkd.weights.rules import uniform_weights
 
 STUDY = Path(__file__).parents[1] / "benchmarks"
 TINY = [

@@ -7,9 +7,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from mtbkd.console import metrics_table
+from mtbkd.app.console import metrics_table
+from mtbkd.app.tables import prediction_table, write_table
 from mtbkd.predictive import LabelPredictive, NumberPredictive, Predictive
-from mtbkd.tables import prediction_table, write_table
 from mtbkd.types import InputError
 
 LABELS = LabelPredictive(

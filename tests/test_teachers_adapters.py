@@ -17,8 +17,8 @@ from sklearn.svm import SVC
 from torch import nn
 
 from mtbkd.teachers.base import check_output, from_callable
-from mtbkd.teachers.convert import as_table
 from mtbkd.teachers.factory import adapt, from_factory
+from mtbkd.teachers.labelling.convert import as_table
 from mtbkd.teachers.sklearn_estimator import from_sklearn
 from mtbkd.teachers.torch_module import from_torch
 from mtbkd.types import InputError

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from mtbkd.teachers.base import check_output, need
-from mtbkd.teachers.convert import as_table
 from mtbkd.teachers.hugging_face import from_hugging_face
+from mtbkd.teachers.labelling.convert import as_table
 from mtbkd.teachers.onnx_model import from_onnx
 from mtbkd.types import InputError
 

@@ -7,17 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtbkd import weights as weights_module
 from mtbkd.observation import BINARY
 from mtbkd.observation.categorical import confidence, tempered
-from mtbkd.weights import (
-    Weighting,
-    entropy,
-    entropy_weights,
-    fit_stacked,
-    pool_log_probs,
-    uniform_weights,
-)
+from mtbkd.weights import stacking as weights_module
+from mtbkd.weights.rules import Weighting, entropy, entropy_weights, pool_log_probs, uniform_weights
+from mtbkd.weights.stacking import fit_stacked
 
 N_CLASSES = 6
 

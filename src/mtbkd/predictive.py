@@ -11,12 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtbkd.samples import PosteriorSamples
-from mtbkd.student import Student
-from mtbkd.types import Family
-from mtbkd.units import Units
-
-Floats = NDArray[np.float64]
+from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.student.student import Student
+from mtbkd.types import Family, Floats
+from mtbkd.weights.units import Units
 
 _BUDGET = 2**24  # floats held at a time: draws times examples times classes
 _GRID, _BISECTIONS = 64, 40

@@ -6,14 +6,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Family = Literal["classification", "multilabel", "regression"]
 """What is predicted: one class of several, any of several labels, or real numbers."""
 
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
 Report = Callable[[str, int, int], None]
 """Called with (stage, steps done, steps in all)."""
+
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -81,7 +92,7 @@ class Batch(NamedTuple):
         return Batch(change(self.inputs), change(self.labels), terms)
 
 
-class Examples(Protocol):
+class BatchSource(Protocol):
     """A `Batch`, or all examples of a data set that is mapped from files."""
 
     @property

@@ -12,14 +12,14 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from mtbkd.estimators.labels import class_name
-from mtbkd.outputs import TeacherOutputs, TeacherTable, align, make_table
+from mtbkd.outputs.aligned import TeacherOutputs, TeacherTable, align, make_table
 from mtbkd.types import Family, InputError
 
 Teachers = Sequence[Any] | Mapping[str, Any] | TeacherOutputs | None
 
 
 @dataclass(frozen=True)
-class Rows:
+class FitRows:
     """What teachers are asked about.
 
     Attributes:
@@ -78,7 +78,7 @@ def _kind_of(teacher: Any) -> str:
     return getattr(teacher, "__name__", type(teacher).__name__)
 
 
-def ask_all(given: Mapping[str, Any] | TeacherOutputs, rows: Rows) -> TeacherOutputs:
+def ask_all(given: Mapping[str, Any] | TeacherOutputs, rows: FitRows) -> TeacherOutputs:
     """What the teachers say on the rows."""
     if isinstance(given, TeacherOutputs):
         if rows.named:
@@ -96,7 +96,7 @@ def ask_all(given: Mapping[str, Any] | TeacherOutputs, rows: Rows) -> TeacherOut
     return align(tables, rows.ids, rows.columns)
 
 
-def _table(name: str, teacher: Any, rows: Rows) -> TeacherTable:
+def _table(name: str, teacher: Any, rows: FitRows) -> TeacherTable:
     """What one teacher, of whatever sort, says on the rows."""
     if isinstance(teacher, TeacherTable):
         return _matched(name, teacher, rows)
@@ -141,7 +141,7 @@ def _table(name: str, teacher: Any, rows: Rows) -> TeacherTable:
     return _made(name, said, None, rows, "probs", rows.columns, held_out=rows.held_out)
 
 
-def _regression_table(name: str, teacher: Any, rows: Rows) -> TeacherTable:
+def _regression_table(name: str, teacher: Any, rows: FitRows) -> TeacherTable:
     if hasattr(teacher, "predict"):
         options = {"return_std": True} if _knows_its_deviation(teacher) else {}
         said = _ask(name, teacher.predict, rows, **options)
@@ -165,7 +165,7 @@ def _knows_its_deviation(teacher: Any) -> bool:
     return "return_std" in inspect.signature(last.predict).parameters
 
 
-def _ask(name: str, function: Any, rows: Rows, **options: Any) -> Any:
+def _ask(name: str, function: Any, rows: FitRows, **options: Any) -> Any:
     try:
         return function(rows.inputs, **options)
     except NotFittedError:
@@ -183,7 +183,7 @@ def _made(
     name: str,
     values: Any,
     variance: Any,
-    rows: Rows,
+    rows: FitRows,
     kind: Any,
     columns: tuple[str, ...],
     **declared: Any,
@@ -202,7 +202,7 @@ def _made(
     )
 
 
-def _matched(name: str, table: TeacherTable, rows: Rows) -> TeacherTable:
+def _matched(name: str, table: TeacherTable, rows: FitRows) -> TeacherTable:
     """A table's rows in the order of X: by id if the user gave ids, else as they are."""
     if not rows.named:
         _check_rows(f"teacher {name!r}", len(table.ids), rows)
@@ -214,7 +214,7 @@ def _matched(name: str, table: TeacherTable, rows: Rows) -> TeacherTable:
     return replace(table, name=name, ids=ids, values=table.values[where], kept=kept)
 
 
-def _check_rows(whose: str, n_given: int, rows: Rows) -> None:
+def _check_rows(whose: str, n_given: int, rows: FitRows) -> None:
     if n_given != len(rows.ids):
         raise InputError(
             f"Expected {len(rows.ids)} rows from {whose}, one for each row of X, but got "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from mtbkd.estimators.asking import Rows, Teachers, as_teachers_read, by_name, check_ids
+from mtbkd.estimators.asking import FitRows, Teachers, as_teachers_read, by_name, check_ids
 from mtbkd.estimators.fitting import (
     EngineName,
     Floats,
@@ -20,7 +20,7 @@ from mtbkd.estimators.fitting import (
 )
 from mtbkd.estimators.labels import all_classes, class_labels, class_name
 from mtbkd.predictive import Predictive
-from mtbkd.settings import Rule
+from mtbkd.prior.settings import Rule
 from mtbkd.types import InputError
 
 
@@ -145,7 +145,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
                 f"Expected labels among the {len(names)} classes, but got {error.args[0]!r}. "
                 "Correct it, or add it to classes."
             ) from None
-        rows = Rows(
+        rows = FitRows(
             as_teachers_read(X, inputs), *check_ids(ids, len(inputs)), tuple(position), held_out
         )
         self.classes_ = names

@@ -16,20 +16,19 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.devices import find_device
-from mtbkd.distill import Posterior, distill
-from mtbkd.estimators.asking import Rows, ask_all
+from mtbkd.distillation.choose import choose_prior, choose_units, choose_weighting
+from mtbkd.distillation.distill import Posterior, distill
+from mtbkd.estimators.asking import FitRows, ask_all
 from mtbkd.inference.engines import METHODS, SamplerSettings
-from mtbkd.inference.run import MapSettings
-from mtbkd.learning import choose_prior
-from mtbkd.outputs import TeacherOutputs
+from mtbkd.inference.modes import MapSettings
+from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer
-from mtbkd.settings import PriorSettings, Rule
-from mtbkd.student import make_student
-from mtbkd.types import InputError
-from mtbkd.weighing import choose_units, choose_weighting, observation_of, training_set
+from mtbkd.prior.settings import PriorSettings, Rule
+from mtbkd.student.devices import find_device
+from mtbkd.student.student import make_student
+from mtbkd.training import observation_of, training_set
+from mtbkd.types import Floats, InputError
 
-Floats = NDArray[np.float64]
 EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"]
 
 _MODE_BATCH, _BATCH = 64, 256
@@ -40,7 +39,7 @@ def fit_student(
     estimator: Any,
     inputs: Floats,
     labels: NDArray[Any],
-    rows: Rows,
+    rows: FitRows,
     given: Mapping[str, Any] | TeacherOutputs | None,
 ) -> None:
     """Standardise, ask the teachers, distil, and leave the fitted attributes behind."""

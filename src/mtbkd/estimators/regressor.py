@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from mtbkd.estimators.asking import Rows, Teachers, as_teachers_read, by_name, check_ids
+from mtbkd.estimators.asking import FitRows, Teachers, as_teachers_read, by_name, check_ids
 from mtbkd.estimators.fitting import (
     EngineName,
     Floats,
@@ -19,7 +19,7 @@ from mtbkd.estimators.fitting import (
 )
 from mtbkd.estimators.labels import target_names, target_numbers
 from mtbkd.predictive import NumberPredictive
-from mtbkd.settings import Rule
+from mtbkd.prior.settings import Rule
 
 
 class DistilledRegressor(RegressorMixin, BaseEstimator):
@@ -108,7 +108,7 @@ class DistilledRegressor(RegressorMixin, BaseEstimator):
         inputs = fitted_inputs(self, X)
         numbers = target_numbers(y, len(inputs))
         names = target_names(y, numbers, targets)
-        rows = Rows(
+        rows = FitRows(
             as_teachers_read(X, inputs), *check_ids(ids, len(inputs)), names, held_out, "regression"
         )
         fit_student(self, inputs, numbers, rows, by_name(teachers))

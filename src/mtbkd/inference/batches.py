@@ -3,119 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mtbkd.observation import CATEGORICAL, Observation, Said
-from mtbkd.prior import Strength
-from mtbkd.types import Batch, Examples, Generators, Gradient
+from mtbkd.prior.settings import Prior
+from mtbkd.training import TrainingSet, _on, prior_terms
+from mtbkd.types import Batch, BatchSource, Generators, Gradient
 
 _ROWS = 2**16
 _PIECE = 2**22  # numbers of teachers' outputs whose terms are worked out at once
 _PREPARED = 2**28  # bytes of the mixture's terms that are prepared once, not batch by batch
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Everything the log posterior needs of the data.
-
-    Tensors are on the student's device, or mapped from files, of which batches are then read.
-
-    Attributes:
-        features: Inputs of the student's head, shape (example, ...).
-        labels: As in a `Dataset` of this family; for regression in units of 1.
-        values: As in `TeacherOutputs`, shape (teacher, example, ...).
-        log_weights: Log teacher weights, shape (teacher, example) or (teacher, example, column).
-        kept: As in `TeacherOutputs`.
-        inside: Probability that one of the classes that a partial teacher knows is true, shape
-            (teacher, example).
-        nobody: Log weight of trusting no teacher, shape (example,) or (example, column).
-        temperature: Divides the teachers' log-probabilities, shape (teacher,); for regression it
-            multiplies their variance.
-        observation: How outputs meet labels and teachers.
-    """
-
-    features: Tensor
-    labels: Tensor
-    values: Tensor
-    log_weights: Tensor
-    kept: Tensor | None = None
-    inside: Tensor | None = None
-    nobody: Tensor | None = None
-    temperature: Tensor | None = None
-    observation: Observation = CATEGORICAL
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def said(self, rows: Tensor | slice) -> Said:
-        """What the teachers say on some examples, on the device, in single precision or better."""
-        where = self.log_weights.device
-        values = self.values[:, _on(self.values, rows)].to(where)
-        return Said(
-            values.float() if values.dtype == torch.float16 else values,
-            self.log_weights[:, rows],
-            None if self.kept is None else self.kept[:, _on(self.kept, rows)].to(where),
-            None if self.inside is None else self.inside[:, rows],
-            None if self.nobody is None else self.nobody[rows],
-        )
-
-    def subset(self, rows: Tensor) -> TrainingSet:
-        """The examples at these positions, or where this mask is true, in memory."""
-        said = self.said(rows)
-        return replace(
-            self,
-            features=self.features[_on(self.features, rows)],
-            labels=self.labels[rows],
-            values=self.values[:, _on(self.values, rows)],
-            log_weights=said.log_weights,
-            kept=said.kept,
-            inside=said.inside,
-            nobody=said.nobody,
-        )
-
-
-def _on(tensor: Tensor, rows: Tensor | slice) -> Tensor | slice:
-    """Positions where the tensor is, so that it can be indexed with them."""
-    return rows.to(tensor.device) if isinstance(rows, Tensor) else rows
-
-
-@dataclass(frozen=True)
-class Prior:
-    """The mixture prior's settings.
-
-    Attributes:
-        concentration: Pseudo-observations that a teacher is worth.
-        softening: Divides the teachers' log-probabilities.
-        strength: How the mixture enters the posterior.
-        discount: How much less teachers count where they are unsure; see `mixture_terms`.
-    """
-
-    concentration: float = 1.0
-    softening: float = 1.0
-    strength: Strength = Strength()
-    discount: float = 0.0
-
-
-def prior_terms(
-    data: TrainingSet, prior: Prior, rows: Tensor | slice = slice(None), *, at: float | None = None
-) -> Any:
-    """What the mixture needs from the teachers on some examples.
-
-    Args:
-        data: With what the teachers say.
-        prior: Its concentration and softening.
-        rows: Of the data.
-        at: Another concentration, for the warm-up.
-    """
-    softening: float | Tensor = prior.softening
-    if data.temperature is not None:
-        softening = data.temperature * prior.softening
-    concentration = prior.concentration if at is None else at
-    return data.observation.terms(data.said(rows), concentration, softening, prior.discount)
 
 
 class Minibatches:
@@ -137,7 +37,7 @@ class Minibatches:
             self._terms = None  # makes room for the new ones
             self._terms = _prepared(self._data, self._prior, concentration)
 
-    def __call__(self, size: int) -> Examples:
+    def __call__(self, size: int) -> BatchSource:
         """A batch with a leading chain axis; all examples, shared, if ``size`` covers them."""
         n, n_chains = self.n_examples, len(self._generators)
         if size >= n:
@@ -209,10 +109,10 @@ def in_parts(gradient: Gradient, n_rows: int = _ROWS) -> Gradient:
 
     Args:
         gradient: Of the log posterior averaged per example.
-        n_rows: Examples held at a time, over all chains together.
+        n_rows: BatchSource held at a time, over all chains together.
     """
 
-    def summed(position: Tensor, batch: Examples) -> tuple[Tensor, Tensor]:
+    def summed(position: Tensor, batch: BatchSource) -> tuple[Tensor, Tensor]:
         n, size = batch.n_examples, max(1, n_rows // len(position))
         if isinstance(batch, Batch) and n <= size:
             return gradient(position, batch)

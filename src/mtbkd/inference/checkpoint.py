@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.samples import save_tensors, segment_path
+from mtbkd.files import save_tensors
+from mtbkd.inference.samples import segment_path
 from mtbkd.types import Generators
 
 

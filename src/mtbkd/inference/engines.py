@@ -66,7 +66,7 @@ class Problem(NamedTuple):
 
     gradient: Gradient
     temperature: float
-    precision: laplace.Precision
+    precision: laplace.PrecisionAt
 
 
 class Plan(NamedTuple):

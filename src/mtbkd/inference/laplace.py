@@ -12,7 +12,7 @@ from torch import Tensor
 from mtbkd.inference.chains import fill_normal
 from mtbkd.types import Engine, Generators, InputError
 
-Precision = Callable[[Tensor], tuple[Tensor, Tensor]]
+PrecisionAt = Callable[[Tensor], tuple[Tensor, Tensor]]
 """From modes (chain, parameter) to (which, matrix).
 
 ``which`` holds the parameters that vary, shape (chain, varying); ``matrix`` their precision, shape
@@ -37,7 +37,7 @@ class State(NamedTuple):
     factor: Tensor
 
 
-def build(precision: Precision, *, temperature: float) -> Engine:
+def build(precision: PrecisionAt, *, temperature: float) -> Engine:
     """Build the engine (MacKay 1992; Daxberger et al. 2021, arXiv:2106.14806).
 
     Each update is a draw from ``N(mode, temperature * inv(precision))``, independent of the last

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mtbkd.curvature import choose_kind, precision
-from mtbkd.inference import map as map_engine
-from mtbkd.inference.batches import Minibatches, Prior, TrainingSet, in_parts
+from mtbkd.files import save_tensors
+from mtbkd.inference.batches import Minibatches, in_parts
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.checkpoint import Checkpoint, Probe, restore, save
 from mtbkd.inference.engines import (
@@ -24,36 +21,18 @@ from mtbkd.inference.engines import (
     hopeless_for_hmc,
     make_plan,
 )
+from mtbkd.inference.samples import PosteriorSamples, segment_path
 from mtbkd.inference.step_size import gradient_noise, largest_curvature, start_direction
-from mtbkd.posterior import posterior_gradient
-from mtbkd.prior import warmed_concentration
-from mtbkd.samples import PosteriorSamples, save_tensors, segment_path
-from mtbkd.student import Student
-from mtbkd.types import Gradient, check_positive
-
-Progress = Callable[[int, int], None]
-"""Called with (steps done, steps in all)."""
+from mtbkd.prior.settings import Prior
+from mtbkd.student.curvature import choose_kind, precision
+from mtbkd.student.log_posterior import posterior_gradient
+from mtbkd.student.student import Student
+from mtbkd.training import TrainingSet
+from mtbkd.types import Gradient, Progress
 
 _SEGMENT = 10
+_SAMPLER_STREAM = 1
 _PROBES, _PROBE_EXAMPLES, _FIRST_ITERATIONS, _LATER_ITERATIONS = 20, 512, 10, 3
-_MAP_STREAM, _SAMPLER_STREAM = 0, 1
-
-
-@dataclass(frozen=True)
-class MapSettings:
-    """How modes are found: passes over the data, examples per step, Adam's learning rate."""
-
-    epochs: int = 100
-    batch_size: int = 64
-    learning_rate: float = 0.02
-
-    __pydantic_config__ = {"extra": "forbid"}
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        check_positive(
-            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate
-        )
 
 
 class Chains(NamedTuple):
@@ -70,39 +49,6 @@ class Chains(NamedTuple):
     samples: PosteriorSamples
     plan: Plan
     statistics: dict[str, Tensor]
-
-
-def find_modes(
-    student: Student,
-    data: TrainingSet,
-    prior: Prior,
-    settings: MapSettings,
-    *,
-    n_chains: int,
-    seed: int,
-    progress: Progress | None = None,
-) -> Tensor:
-    """Find one mode for each chain, with the concentration warmed up from 1.
-
-    Returns:
-        Positions, shape (chain, parameter).
-    """
-    generators = chain_generators(seed, _MAP_STREAM, n_chains, data.labels.device)
-    batches = Minibatches(data, prior, generators)
-    steps_per_epoch = -(-batches.n_examples // settings.batch_size)
-    n_steps = settings.epochs * steps_per_epoch
-    gradient = posterior_gradient(student, batches.n_examples, prior.strength, data.observation)
-    engine = map_engine.build(gradient, learning_rate=settings.learning_rate, n_steps=n_steps)
-    state = engine.init(student.initial_position(generators), generators)
-    for step in range(n_steps):
-        if step % steps_per_epoch == 0:
-            batches.set_concentration(warmed_concentration(step / n_steps, prior.concentration))
-            if progress is not None:
-                progress(step, n_steps)
-        state, _ = engine.update(state, batches(settings.batch_size), generators)
-    if progress is not None:
-        progress(n_steps, n_steps)
-    return state.position
 
 
 def sample(

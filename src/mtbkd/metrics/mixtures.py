@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import logsumexp, ndtr
 
-Floats = NDArray[np.float64]
+from mtbkd.types import Floats
 
 _HALVINGS = 50
 _LEAST_SD = 1e-12

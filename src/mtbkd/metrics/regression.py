@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mtbkd.metrics.mixtures import (
     equal_weights,
@@ -19,8 +18,7 @@ from mtbkd.metrics.mixtures import (
     mixture_quantile,
     pit,
 )
-
-Floats = NDArray[np.float64]
+from mtbkd.types import Floats
 
 LEVELS: Floats = np.linspace(0.05, 0.95, 19)
 """The quantiles at which calibration is measured."""

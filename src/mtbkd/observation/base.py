@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mtbkd.prior import Strength
+from mtbkd.prior.mixture import Strength
 from mtbkd.types import Batch, Family
 
 

@@ -20,7 +20,7 @@ from mtbkd.observation.categorical import (
     pulled,
     tempered,
 )
-from mtbkd.prior import (
+from mtbkd.prior.mixture import (
     MixtureTerms,
     Strength,
     log_responsibilities,

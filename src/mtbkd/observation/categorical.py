@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 
 from mtbkd.observation.base import Observation, Said, psd_root
-from mtbkd.prior import (
+from mtbkd.prior.mixture import (
     MixtureTerms,
-    Spaces,
     Strength,
-    block_logits,
     component_log_densities,
-    extended,
     log_responsibilities,
     mixture_log_density,
     mixture_terms,
 )
+from mtbkd.prior.spaces import Spaces, block_logits, extended
 from mtbkd.types import Batch
 
 

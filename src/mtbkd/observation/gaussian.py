@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.observation.base import Observation, Said, psd_root
-from mtbkd.prior import Strength
+from mtbkd.prior.mixture import Strength
 from mtbkd.types import Batch
 
 

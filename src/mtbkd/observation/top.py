@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtbkd.observation.base import Observation, Said
 from mtbkd.observation.categorical import confidence, log_likelihood, log_softmax
-from mtbkd.prior import Strength, informed
+from mtbkd.prior.mixture import Strength, informed
 from mtbkd.types import Batch, InputError
 
 _LEAST_TAIL = 1e-7  # what float32 tells from zero beside one

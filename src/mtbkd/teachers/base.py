@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.outputs import Kind
+from mtbkd.outputs.aligned import Kind
 from mtbkd.types import Family, InputError
 
 Numbers = tuple[Tensor, Tensor | None]

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from mtbkd.outputs import Kind, TeacherTable, make_table, make_top_table
+from mtbkd.outputs.aligned import Kind, TeacherTable, make_table, make_top_table
 from mtbkd.types import Family, InputError
 
 SUFFIXES = (".csv", ".parquet", ".npz", ".safetensors")

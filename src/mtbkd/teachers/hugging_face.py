@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import torch
 
-from mtbkd.devices import find_device
-from mtbkd.outputs import Kind
+from mtbkd.outputs.aligned import Kind
+from mtbkd.student.devices import find_device
 from mtbkd.teachers.base import Teacher, fingerprint_of, need
-from mtbkd.teachers.torch_module import Precision, evaluator
+from mtbkd.teachers.torch_module import ComputeDtype, evaluator
 from mtbkd.types import Family, InputError
 
 Task = Literal["text", "image"]
@@ -28,7 +28,7 @@ def from_hugging_face(
     task: Task = "text",
     batch_size: int = 32,
     device: str = "auto",
-    precision: Precision = "float32",
+    precision: ComputeDtype = "float32",
     top: int | None = None,
     **declared: Any,
 ) -> Teacher:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtbkd.outputs import Kind
+from mtbkd.outputs.aligned import Kind
 from mtbkd.teachers.base import Teacher, need
 from mtbkd.types import InputError
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mtbkd.devices import find_device
-from mtbkd.outputs import Kind
+from mtbkd.outputs.aligned import Kind
+from mtbkd.student.devices import find_device
 from mtbkd.teachers.base import Teacher, fingerprint_of
 from mtbkd.types import InputError
 
-Precision = Literal["float32", "bfloat16", "float16"]
+ComputeDtype = Literal["float32", "bfloat16", "float16"]
 
 _DTYPES = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -26,7 +26,7 @@ def from_torch(
     classes: Sequence[object],
     kind: Kind = "logits",
     device: str = "auto",
-    precision: Precision = "float32",
+    precision: ComputeDtype = "float32",
     batch_size: int | None = None,
     **declared: Any,
 ) -> Teacher:

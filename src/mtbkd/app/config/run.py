@@ -1,0 +1,266 @@
+"""What a run is asked to do: checked, complete, as YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from mtbkd.app.config.own import Name, OwnConfig
+from mtbkd.inference.engines import SamplerSettings
+from mtbkd.inference.modes import MapSettings
+from mtbkd.prior.settings import PAPER, PriorSettings
+from mtbkd.types import InputError
+
+PRESETS: dict[str, PriorSettings] = {"paper": PAPER}
+
+
+class StudentConfig(BaseModel):
+    """The network: hidden widths, none for a linear one, and the weight prior's scale.
+
+    The scale is in units of ``1 / sqrt(fan_in)``.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    hidden: list[int]
+    weight_scale: float = Field(gt=0, default=3.0)
+
+    @field_validator("hidden")
+    @classmethod
+    def _widths(cls, value: list[int]) -> list[int]:
+        if any(width < 1 for width in value):
+            raise ValueError("hidden widths must be 1 or more")
+        return value
+
+
+class PredictConfig(BaseModel):
+    """The point estimate and the level of credible sets and intervals."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    point: Literal["mean", "mode"] = "mean"
+    level: float = Field(gt=0, lt=1, default=0.9)
+
+
+class BackbonesConfig(BaseModel):
+    """Protein language models: those that teachers stand on, and the student's.
+
+    Attributes:
+        teachers: By name, each a folder or an id on the hub (``id@revision`` for one version).
+        student: The same.
+        precision: Of weights and arithmetic; ``auto`` halves it on accelerators where that is safe.
+        max_tokens: Of a batch, padding included; as the device likes it if not given.
+        folds: Of the training proteins, for answers of teachers to proteins they have not seen.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    teachers: dict[Name, str]
+    student: str
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_tokens: int | None = Field(ge=1, default=None)
+    folds: int = Field(ge=2, default=5)
+
+    @field_validator("student")
+    @classmethod
+    def _place(cls, value: str) -> str:
+        """Folders as they are called from everywhere."""
+        folder = Path(value).expanduser()
+        return str(folder.resolve()) if folder.is_dir() else value
+
+    @field_validator("teachers")
+    @classmethod
+    def _places(cls, value: dict[str, str]) -> dict[str, str]:
+        if not value:
+            raise ValueError("Expected one teacher or more, but got none. Name one.")
+        return {name: cls._place(source) for name, source in value.items()}
+
+
+class RunConfig(BaseModel):
+    """A whole run.
+
+    Attributes:
+        recipe: The built-in recipe that reads the data and the teachers.
+        seed: Of everything random.
+        data: A folder, for recipes that read one; ``$MTBKD_DATA`` if not given, else where
+            ``mtbkd data get`` puts it.
+        scenario: Which variant of the data, for recipes that have several.
+        prior: What the teachers are worth; ``paper`` stands for the paper's settings.
+        student: The network.
+        map: How modes are found.
+        sampler: How the posterior is explored.
+        chains: How many.
+        predict: How predictions are made.
+        baselines: Whether to train the baselines as well.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        own: Your examples and teachers, for the recipe ``own`` only.
+        backbones: Protein language models, for the recipe ``deeploc-backbones`` only.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    recipe: str
+    seed: int = Field(ge=0, default=0, strict=True)
+    data: str | None = None
+    scenario: str | None = None
+    prior: PriorSettings = PriorSettings()
+    student: StudentConfig
+    map: MapSettings = MapSettings()
+    sampler: SamplerSettings = SamplerSettings()
+    chains: int = Field(ge=1, default=8, strict=True)
+    predict: PredictConfig = PredictConfig()
+    baselines: bool = True
+    device: str = "auto"
+    own: OwnConfig | None = None
+    backbones: BackbonesConfig | None = None
+
+    @model_validator(mode="after")
+    def _backbones(self) -> RunConfig:
+        if (self.recipe == "deeploc-backbones") != (self.backbones is not None):
+            raise ValueError(
+                "Expected the section `backbones` with the recipe deeploc-backbones, and with no "
+                f"other, but got recipe {self.recipe!r} {'with' if self.backbones else 'without'} "
+                "it. Start from `mtbkd recipes copy deeploc-backbones my.yaml`."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _own(self) -> RunConfig:
+        if (self.recipe == "own") != (self.own is not None):
+            raise ValueError(
+                "Expected the section `own` with the recipe own, and with no other, but got "
+                f"recipe {self.recipe!r} {'with' if self.own else 'without'} it. Start from "
+                "`mtbkd recipes copy own my.yaml`."
+            )
+        return self
+
+    @field_validator("prior", mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            if value not in PRESETS:
+                raise ValueError(f"no preset of this name; there is {', '.join(PRESETS)}")
+            return PRESETS[value]
+        return value
+
+    def to_yaml(self) -> str:
+        """The complete configuration."""
+        absent = {name for name in ("own", "backbones") if getattr(self, name) is None}
+        values = self.model_dump(mode="json", exclude=absent)
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """As YAML says, a key comes once; the library takes the last of several."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = next((k for i, k in enumerate(keys) if k in keys[:i] and k != "<<"), None)
+        if twice is not None:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {twice!r} twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+def read_config(text: str, source: str) -> dict[str, Any]:
+    """Parse a YAML mapping.
+
+    Raises:
+        InputError: If it is not one.
+    """
+    try:
+        value = yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        told = " ".join(str(error).split())
+        raise InputError(f"Expected YAML in {source}, but got {told}. Mend the file.") from None
+    if not isinstance(value, dict):
+        raise InputError(
+            f"Expected a YAML mapping in {source}, but got {type(value).__name__}. "
+            "Start from `mtbkd recipes copy NAME`."
+        )
+    return value
+
+
+def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Check a configuration, with ``key.sub=value`` overrides, and report all faults at once.
+
+    Raises:
+        InputError: With one message for each fault.
+    """
+    merged, faults = values, []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            faults.append(
+                f"Expected --set key=value, but got {override!r}. Write for example "
+                "--set prior.concentration=5."
+            )
+            continue
+        merged = _set(merged, key.split("."), yaml.safe_load(text))
+    try:
+        config = RunConfig.model_validate(merged)
+    except ValidationError as error:
+        faults += [_message(e) for e in error.errors()]  # type: ignore[arg-type]
+        raise InputError(*faults) from None
+    if faults:
+        raise InputError(*faults)
+    return config
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration file.
+
+    Raises:
+        InputError: If it cannot be read or holds faults.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"Expected a configuration file at {path}, but got: {error.strerror}. "
+            "Name a file or a recipe."
+        ) from None
+    values = read_config(text, str(path))
+    own = values.get("own")
+    if isinstance(own, dict) and isinstance(own.get("folder", "."), str):
+        folder = str((path.parent / own.get("folder", ".")).resolve())
+        values = values | {"own": own | {"folder": folder}}
+    return build_config(values, overrides)
+
+
+def _set(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
+    """A copy with one nested value replaced."""
+    head, *rest = keys
+    if rest:
+        inner = values.get(head)
+        if isinstance(inner, str) and inner in PRESETS:
+            inner = asdict(PRESETS[inner])
+        value = _set(inner if isinstance(inner, dict) else {}, rest, value)
+    return {**values, head: value}
+
+
+def _message(error: dict[str, Any]) -> str:
+    """One fault in the house's form."""
+    unions = ("float", "bool", "str", "literal['auto']", "list[str]", "list[float]")
+    key = ".".join(str(part) for part in error["loc"] if part not in unions)
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"Expected only known keys, but got `{key}`. Remove it or correct its spelling."
+    if error["type"] in ("missing", "missing_argument"):
+        return f"Expected a value for `{key}`, but got none. Add it."
+    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if reason.startswith("Expected"):
+        return f"`{key}`: {reason}" if key else reason
+    return f"Expected `{key}` to be {reason}, but got {error['input']!r}. Correct it."

@@ -1,0 +1,205 @@
+"""What the command line shows: progress where there is a terminal, and the table of results."""
+
+from __future__ import annotations
+
+import math
+from time import perf_counter
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from mtbkd.explain.causes import FLAGS, Causes
+from mtbkd.predictive import Answer, NumberPredictive, Predictive
+
+_SHOWN, _WIDE = 40, 140
+_LIKELY, _UNLIKELY = 3, 0.1
+
+_COLUMNS = {
+    "classification": (
+        ("accuracy", "accuracy"),
+        ("nll", "NLL (nats)"),
+        ("brier", "Brier"),
+        ("ece", "ECE"),
+    ),
+    "multilabel": (
+        ("accuracy", "accuracy of sets"),
+        ("f1_micro", "micro F1"),
+        ("f1_macro", "macro F1"),
+        ("jaccard", "Jaccard"),
+        ("nll", "NLL (nats per label)"),
+        ("ece", "ECE"),
+    ),
+    "regression": (
+        ("rmse", "RMSE"),
+        ("nll", "NLL (nats)"),
+        ("crps", "CRPS"),
+        ("coverage_90", "90 % coverage"),
+    ),
+}
+"""Of each family: the key in ``metrics.json`` and the heading."""
+
+
+class Progress:
+    """Bars on standard error; nothing where that is not a terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._bars = RichProgress(
+            TextColumn("{task.description:>22}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, Any] = {}
+        self._begun: dict[str, tuple[float, int]] = {}
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def say(self, stage: str) -> None:
+        """Name the stage that starts."""
+        if not self._bars.disable:
+            self._bars.console.print(f"[dim]{stage}[/dim]")
+
+    def report(self, stage: str, done: int, total: int) -> None:
+        """Move the bar of a stage."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage, total=total, rate="")
+            self._begun[stage] = perf_counter(), done
+        start, before = self._begun[stage]
+        seconds = perf_counter() - start
+        rate = f"{(done - before) / seconds:,.0f}/s" if done > before and seconds > 0 else ""
+        self._bars.update(self._tasks[stage], completed=done, rate=rate)
+
+    def line(self, text: str) -> None:
+        """Print a result above the bars."""
+        if self._bars.disable:
+            print(text)
+        else:
+            self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def metrics_table(metrics: dict[str, Any]) -> None:
+    """Print everyone's scores, those of the family, and the warnings.
+
+    Args:
+        metrics: The content of ``metrics.json``; its ``family`` is "classification" if absent.
+    """
+    columns = _COLUMNS[metrics.get("family", "classification")]
+    title = (
+        f"{metrics['task']}: {metrics['n_train']} training examples, {metrics['n_labelled']} of "
+        f"them labelled; {metrics['n_test']} test examples"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("", overflow="fold")
+    for _, name in columns:
+        table.add_column(name, justify="right", min_width=5)
+    rows = [
+        *((f"teacher: {n}", m) for n, m in metrics["teachers"].items()),
+        ("pool of teachers", metrics["teacher_pool"]),
+        *((f"baseline: {n}", m) for n, m in metrics["baselines"].items()),
+        ("Bayesian student", metrics["student"]),
+    ]
+    for name, scores in rows:
+        style = "bold green" if name == "Bayesian student" else None
+        values = (_three_digits(scores.get(key)) for key, _ in columns)
+        table.add_row(name, *values, style=style)
+    console = _console()
+    console.print(table)
+    for warning in metrics["diagnostics"]["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {warning}")
+
+
+def _three_digits(value: float | None) -> str:
+    """Large numbers without decimals; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def answers_table(
+    ids: tuple[str, ...], classes: tuple[str, ...], predictive: Answer, causes: Causes
+) -> None:
+    """Print the first answers for people, with intervals and flags, and how many are uncertain."""
+    console = _console()
+    level = f"{100 * predictive.level:.0f} % interval"
+    table = Table(box=None, pad_edge=False)
+    for name in ("id", f"answer ({level})", "uncertain:"):
+        table.add_column(name, overflow="fold")
+    for row, key in enumerate(ids[:_SHOWN]):
+        table.add_row(key, _answer(classes, predictive, causes, row), causes.flags[row])
+    console.print(table, markup=False, highlight=False)
+    if len(ids) > _SHOWN:
+        print(f"… {len(ids) - _SHOWN:,} more in the file")
+    counts = {flag: causes.flags.count(flag) for flag in FLAGS}
+    told = ", ".join(f"{n:,} {flag}" for flag, n in counts.items() if n)
+    print(f"uncertain: {sum(counts.values()):,} of {len(ids):,}" + (f" ({told})" if told else ""))
+
+
+def _console() -> Console:
+    """As wide as the terminal, or wide where the output goes to a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
+
+
+def _answer(classes: tuple[str, ...], predictive: Answer, causes: Causes, row: int) -> str:
+    """The most probable classes, the labels that are answered with yes, or the numbers."""
+    if isinstance(predictive, NumberPredictive):
+        low, high, mean = predictive.lower[row], predictive.upper[row], predictive.mean[row]
+        each = (
+            f"{c} {m:.4g} [{a:.4g}, {b:.4g}]"
+            for c, m, a, b in zip(classes, mean, low, high, strict=True)
+        )
+        return "; ".join(each)
+    probs = predictive.probs[row]
+    order = (-probs).argsort(kind="stable")
+    if isinstance(predictive, Predictive):
+        shown = [i for i in order[:_LIKELY] if probs[i] >= _UNLIKELY or i == order[0]]
+    else:
+        yes = probs >= 0.5 if causes.labels is None else causes.labels[row]
+        shown = [i for i in order if yes[i]]
+    low, high = predictive.lower[row], predictive.upper[row]
+    each = [f"{classes[i]} {probs[i]:.2f} [{low[i]:.2f}, {high[i]:.2f}]" for i in shown]
+    if each:
+        return "; ".join(each)
+    i = order[0]
+    return f"none; most likely {classes[i]} {probs[i]:.2f} [{low[i]:.2f}, {high[i]:.2f}]"
+
+
+def reference_table(found: dict[str, Any]) -> None:
+    """Print how a run compares with its reference, and the verdict."""
+    title = (
+        f"{found['run_engine']}, {found['run_steps']:,} steps, against {found['reference']}, "
+        f"{found['steps']:,} steps"
+    )
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name, justify in (("", "left"), ("agreement", "right"), ("total variation", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name, key in (("run", ""), ("its modes", "modes_"), ("halves of the reference", "halves_")):
+        values = found[f"{key}agreement"], found[f"{key}total_variation"]
+        cells = ["-" if v is None else f"{v:.{d}f}" for v, d in zip(values, (3, 4), strict=True)]
+        table.add_row(name, *cells)
+    console = Console()
+    console.print(table)
+    if found["rhat_99"] is not None:
+        print(
+            f"reference: R-hat {found['rhat_99']:.4f} (99 % of {found['n_functions']} test "
+            f"probabilities below), ESS {found['ess']:.0f} (95 % above)"
+        )
+    print(found["verdict"])

@@ -1,0 +1,196 @@
+"""Several labels: which digits are in a picture of two, one partly over the other?
+
+Pictures of 8 x 14 pixels are made of scikit-learn's digits; teachers, student and test never share
+a digit's image. Two teachers know half of the labels each, and say so; a third knows all of them
+but has seen few pictures.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from torch import Tensor, nn
+
+from mtbkd.app.config.run import RunConfig
+from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
+from mtbkd.app.recipes.tabular import read_numbers
+from mtbkd.data import make_dataset
+from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
+from mtbkd.types import Floats32, Report, quiet
+
+CLASSES = tuple(str(digit) for digit in range(10))
+_WIDTH, _SHIFT = 14, 6
+_PIXELS = 8 * _WIDTH
+# pictures, and the share of the images that they are made of
+_SPLITS = {
+    "teach": (2500, 0.4),
+    "train": (1000, 0.25),
+    "calibration": (150, 0.1),
+    "test": (600, 0.25),
+}
+_LABELLED, _FEW = 150, 150
+
+
+class Pictures(NamedTuple):
+    """Pictures and their labels: (example, 112), (example, 10)."""
+
+    pixels: Floats32
+    labels: Floats32
+
+
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
+    """Make the pictures of each split from images of its own, by seed."""
+    del folder, report
+    chance = np.random.default_rng([config.seed, 0])
+    images, digits = load_digits(return_X_y=True)
+    order = chance.permutation(len(digits))
+    ends = np.cumsum([round(share * len(order)) for _, share in _SPLITS.values()])[:-1]
+    made = {
+        name: make_pictures(np.asarray(images)[rows] / 16, np.asarray(digits)[rows], size, chance)
+        for (name, (size, _)), rows in zip(_SPLITS.items(), np.split(order, ends), strict=True)
+    }
+    splits = {
+        name: make_dataset(
+            pictures.pixels,
+            labels=pictures.labels,
+            classes=CLASSES,
+            ids=[f"{name}-{i:04d}" for i in range(len(pictures.pixels))],
+            family="multilabel",
+        )
+        for name, pictures in made.items()
+        if name != "teach"
+    }
+    unlabelled = chance.permutation(len(splits["train"]))[_LABELLED:]
+    return Task(
+        "overlay",
+        splits["train"].without_labels(unlabelled),
+        splits["calibration"],
+        splits["test"],
+        made["teach"],
+        lambda row: draw(made["test"].pixels[row]),
+    )
+
+
+def make_pictures(
+    images: NDArray[np.floating], digits: NDArray[np.int64], size: int, chance: np.random.Generator
+) -> Pictures:
+    """Random pairs of images, the second six pixels to the right, the darker pixel on top."""
+    pairs = chance.integers(len(images), size=(size, 2))
+    left, right = (images[rows].reshape(-1, 8, 8) for rows in pairs.T)
+    canvas = np.zeros((size, 8, _WIDTH))
+    canvas[:, :, :8] = left
+    canvas[:, :, _SHIFT:] = np.maximum(canvas[:, :, _SHIFT:], right)
+    labels = np.zeros((size, len(CLASSES)), np.float32)
+    np.put_along_axis(labels, digits[pairs], 1.0, 1)
+    return Pictures(canvas.reshape(size, -1).astype(np.float32), labels)
+
+
+def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
+    """Train extra trees on the labels 0-4, a network on 5-9, and another on 150 pictures."""
+    del report
+    seed, pixels, labels = config.seed, task.teacher_data.pixels, task.teacher_data.labels
+    trees: Any = ExtraTreesClassifier(200, random_state=seed, min_samples_leaf=2)
+    trees.fit(pixels, labels[:, :5])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a teacher need not be the best
+        network = _network(seed, early_stopping=True).fit(pixels, labels[:, 5:])
+        small = _network(seed + 1, early_stopping=False).fit(pixels[:_FEW], labels[:_FEW])
+    inputs = torch.cat([task.train.inputs, task.calibration.inputs, task.test.inputs]).numpy()
+    predictors: dict[str, tuple[Any, tuple[str, ...], float]] = {
+        "extra trees 0-4": (
+            lambda x: np.stack([p[:, 1] for p in trees.predict_proba(x)], 1),
+            CLASSES[:5],
+            float(sum(t.tree_.node_count for t in trees.estimators_)),
+        ),
+        "network 5-9": (network.predict_proba, CLASSES[5:], _size(network)),
+        "network on 150 pictures": (small.predict_proba, CLASSES, _size(small)),
+    }
+    tables, costs = [], {}
+    for name, (predict, classes, size) in predictors.items():
+        start = perf_counter()
+        probs = predict(inputs)
+        milliseconds = 1000 * (perf_counter() - start) / len(inputs)
+        costs[name] = {"parameters": size, "ms_per_example": milliseconds}
+        tables.append(
+            make_table(
+                name,
+                probs,
+                kind="probs",
+                ids=task.ids,
+                classes=classes,
+                family="multilabel",
+                partial=len(classes) < len(CLASSES),
+            )
+        )
+    return align(tables, task.ids, CLASSES), costs
+
+
+def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
+    """The student: pixels to one logit for each label."""
+    return mlp([example.shape[-1], *config.student.hidden, n_outputs])
+
+
+def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
+    """Read new pictures: .npy (example, 112) or .csv with 112 pixel columns and, if wanted, an id.
+
+    Pixels are in 0-1, row by row.
+
+    Raises:
+        InputError: If the file is not that.
+    """
+    ids, pixels = read_numbers(path, _PIXELS, "pictures")
+    data = make_dataset(pixels, classes=CLASSES, ids=ids, name=str(path))
+    return data.ids, data.inputs
+
+
+def draw(pixels: Floats32) -> str:
+    """An 8 x 14 picture as inline SVG."""
+    cells = "".join(
+        f'<rect x="{i % _WIDTH}" y="{i // _WIDTH}" width="1.02" height="1.02" '
+        f'fill-opacity="{v:.2f}"/>'
+        for i, v in enumerate(pixels.tolist())
+        if v > 0
+    )
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} 8" width="168" height="96" role="img" '
+        f'aria-label="picture of two digits" style="background:#fff" fill="#111">{cells}</svg>'
+    )
+
+
+def _network(seed: int, *, early_stopping: bool) -> MLPClassifier:
+    return MLPClassifier(
+        (64,), alpha=0.1, max_iter=1000, early_stopping=early_stopping, random_state=seed
+    )
+
+
+def _size(model: Any) -> float:
+    return float(sum(part.size for part in (*model.coefs_, *model.intercepts_)))
+
+
+RECIPE = Recipe(
+    name="overlay",
+    summary="Which digits are in a picture of two? Several labels, and teachers of half of them.",
+    needs="nothing (made of scikit-learn's digits)",
+    defaults={
+        "recipe": "overlay",
+        "prior": {"concentration": 1.0, "power": 5.0, "discount": 0.0},
+        "student": {"hidden": [48], "weight_scale": 2.0},
+        "map": {"epochs": 60},
+        "sampler": {"burn_in": 1000, "draws": 50, "thinning": 60, "batch_size": 500},
+        "chains": 4,
+    },
+    load=load,
+    teach=teach,
+    network=network,
+    read=read,
+)

@@ -1,0 +1,1 @@
+"""The recipe for one's own examples and teachers."""

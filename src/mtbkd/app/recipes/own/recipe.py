@@ -1,0 +1,279 @@
+"""Your examples, your teachers: a file of rows, and whatever can be asked about them."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mtbkd.app.config.own import OwnConfig
+from mtbkd.app.config.run import RunConfig
+from mtbkd.app.folder import read_json
+from mtbkd.app.recipes.base import Labelling, Recipe, Task, mlp
+from mtbkd.app.recipes.deeploc.shared import draw
+from mtbkd.app.recipes.own.columns import (
+    classes_of,
+    collect,
+    columns_of,
+    labels_of,
+    read_own,
+    text_columns,
+)
+from mtbkd.app.recipes.own.examples import OwnExamples, read_examples
+from mtbkd.app.recipes.own.heads import LabelledProteins, find_backbones
+from mtbkd.app.recipes.own.inputs import (
+    Encoded,
+    cleaned,
+    encode,
+    find_encoder,
+    moments,
+    numbers,
+    standardise,
+)
+from mtbkd.app.recipes.own.split import groups_of, split_rows
+from mtbkd.app.recipes.own.teachers import label_all
+from mtbkd.app.recipes.own.template import TEMPLATE
+from mtbkd.data import Dataset, make_dataset
+from mtbkd.files import save_json, save_tensors
+from mtbkd.inputs.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins
+from mtbkd.types import InputError, Report, quiet
+
+RECORD = "examples.json"
+_SHOWN, _LETTERS = 5, 240
+
+
+class Own(NamedTuple):
+    """What teaching needs of the examples besides their ids.
+
+    Attributes:
+        examples: With clean sequences, if they are proteins.
+        record: As it is written to the run directory.
+        rows: Of the file, in the order of the task's ids.
+        groups: Of each row, or None.
+        encoded: Proteins as the student reads them, if it does.
+    """
+
+    examples: OwnExamples
+    record: dict[str, Any]
+    rows: NDArray[np.int64]
+    groups: NDArray[np.int64] | None
+    encoded: Encoded | None
+
+
+def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
+    """Read, check, split and standardise the examples.
+
+    Raises:
+        InputError: With one message for each fault, or if the file is not the one that the run
+            began with.
+    """
+    own = _section(config)
+    path = Path(own.folder) / own.examples
+    examples, notes = read_own(own), ()
+    recorded = _recorded(folder.parent, path)
+    faults: list[str] = []
+    if own.sequence is not None:
+        clean = collect(faults, lambda: cleaned(examples, str(own.sequence)))
+        examples, notes = clean or (examples, ())
+    features: list[str] = []
+    inputs: Any = np.empty((len(examples.ids), 0), np.float32)
+    if own.student_encoder is None:
+        features = columns_of(examples, own, text_columns(own))
+        inputs = collect(faults, lambda: examples.matrix(features))
+    labels = collect(faults, lambda: labels_of(examples, own))
+    groups = collect(faults, lambda: groups_of(examples, own))
+    if recorded is None:  # else teachers may have answered, and their models be elsewhere
+        collect(faults, lambda: find_encoder(own, config.device, None))
+        collect(faults, lambda: find_backbones(own, folder.parent / "teachers"))
+    if faults or inputs is None or labels is None:
+        raise InputError(*dict.fromkeys(faults))
+    classes = classes_of(own, labels)
+    everyone = make_dataset(
+        inputs,
+        labels=labels,
+        classes=classes,
+        ids=examples.ids,
+        family=own.family,
+        name=f"data set {path}",
+    )
+    split = split_rows(examples, own, everyone.known.numpy(), groups, config.seed)
+    if recorded is None:
+        for note in (*notes, *split.notes):
+            warnings.warn(note, stacklevel=2)
+    encoded = None
+    if own.student_encoder is not None:
+        before = None if recorded is None else recorded["encoder"]
+        sequences = examples.words(str(own.sequence))
+        encoded = encode(sequences, own, config.device, folder, before, report)
+        everyone = replace(everyone, inputs=encoded.inputs)
+    stretch = moments(everyone.inputs[split.parts[0]], clipped=encoded is not None)
+    everyone = replace(everyone, inputs=standardise(everyone.inputs, stretch))
+    train, calibration, test = (everyone.subset(rows) for rows in split.parts)
+    record = {
+        "sha256": _digest(path),
+        "family": own.family,
+        "classes": list(classes),
+        "features": features,
+        **({} if encoded is None else {"encoder": encoded.encoder}),
+        **stretch,
+    }
+    shown = [examples.words(c) for c in text_columns(own)[:1]]
+    return Task(
+        Path(path.name.removesuffix(".gz")).stem,
+        train,
+        calibration,
+        test,
+        Own(examples, record, np.concatenate(split.parts), groups, encoded),
+        lambda row: _draw(test, features, row, [t[split.parts[2][row]] for t in shown], own),
+    )
+
+
+def label(
+    config: RunConfig, task: Task, folder: Path, labelling: Labelling
+) -> dict[str, dict[str, float]]:
+    """Ask every teacher about every example, and align what they say.
+
+    Raises:
+        InputError: If teachers or their outputs hold faults, all faults at once; or if code would
+            have to be run that only a run directory names.
+    """
+    own, data = _section(config), task.teacher_data
+    assert isinstance(data, Own)
+
+    def begin() -> None:
+        if data.encoded is not None:
+            save_tensors(data.encoded.path, {"features": data.encoded.inputs})
+        save_json(folder.parent / RECORD, data.record)
+
+    proteins = None
+    if own.sequence is not None and data.groups is not None:
+        sequences = data.examples.words(own.sequence)
+        proteins = LabelledProteins(
+            task.ids,
+            tuple(sequences[row] for row in data.rows),
+            task.train,
+            data.groups[data.rows],
+            own.group is not None,
+            config.seed,
+        )
+    reads = data.record["features"] or str(own.sequence)
+    classes = task.train.classes
+    return label_all(
+        own, data.examples, reads, data.rows, classes, folder, labelling, begin, proteins
+    )
+
+
+def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
+    """The student: standardised features to outputs."""
+    return mlp([example.shape[-1], *config.student.hidden, n_outputs])
+
+
+def read_as(
+    config: RunConfig, folder: Path, source: Path, report: Report = quiet
+) -> tuple[tuple[str, ...], Tensor]:
+    """Read new inputs by the names of their columns, and standardise them as the run does.
+
+    Proteins may be FASTA, CSV or Parquet, as `read_proteins` reads them.
+
+    Raises:
+        InputError: If the file lacks a column, holds something else than numbers or proteins, or
+            the encoder is not there.
+    """
+    record, own = read_json(folder.parent / RECORD), _section(config)
+    if "encoder" in record:
+        proteins = read_proteins(
+            source,
+            id_column=None if own.id.casefold() in ID_COLUMNS else own.id,
+            sequence_column=None
+            if str(own.sequence).casefold() in SEQUENCE_COLUMNS
+            else own.sequence,
+        )
+        for note in proteins.notes:
+            warnings.warn(note, stacklevel=2)
+        encoder = find_encoder(own, config.device, record["encoder"])
+        inputs = numbers(proteins.sequences, encoder, report)
+        return proteins.ids, standardise(inputs, record)
+    examples = read_examples(source, own.id)
+    lacking = [name for name in record["features"] if name not in examples.table.column_names]
+    if lacking:
+        raise InputError(
+            f"Expected the columns {', '.join(record['features'][:8])}"
+            f"{' …' if len(record['features']) > 8 else ''} in {source}, but "
+            f"{', '.join(lacking[:8])} {'is' if len(lacking) == 1 else 'are'} missing. Add "
+            f"{'it' if len(lacking) == 1 else 'them'}."
+        )
+    return examples.ids, standardise(torch.from_numpy(examples.matrix(record["features"])), record)
+
+
+def _section(config: RunConfig) -> OwnConfig:
+    if config.own is None:
+        raise InputError(
+            "Expected the section `own`, but got none. Start from `mtbkd recipes copy own my.yaml`."
+        )
+    return config.own
+
+
+def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
+    """What the run directory says of its examples, if it has begun.
+
+    Raises:
+        InputError: If the file was changed.
+    """
+    if not (run / RECORD).exists():
+        return None
+    record = read_json(run / RECORD)
+    if record["sha256"] != _digest(path):
+        raise InputError(
+            f"Expected {path} as it was when {run} began, but it was changed. Choose another "
+            "--out, or delete it."
+        )
+    return record
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _draw(test: Dataset, features: list[str], row: int, shown: list[str], own: OwnConfig) -> str:
+    """The protein or text that is read, if any is, and the most unusual features."""
+    lines = []
+    if features:
+        values = test.inputs[row].numpy()
+        unusual = np.argsort(-np.abs(values), kind="stable")[:_SHOWN]
+        lines = [f"<code>{html.escape(features[i])} {values[i]:+.1f} sd</code>" for i in unusual]
+    for text in shown:
+        if own.sequence is not None:
+            lines.insert(0, draw(text))
+        else:
+            cut = text if len(text) <= _LETTERS else f"{text[:_LETTERS]}…"
+            lines.insert(0, html.escape(cut))
+    return "<br>".join(lines)
+
+
+RECIPE = Recipe(
+    name="own",
+    summary="Your examples, your teachers. Classes, several labels or numbers.",
+    needs="a configuration: mtbkd recipes copy own my.yaml",
+    defaults={
+        "recipe": "own",
+        "prior": {"concentration": 1.0, "power": 10.0},
+        "student": {"hidden": [32], "weight_scale": 2.0},
+        "map": {"epochs": 60},
+        "sampler": {"burn_in": 1000, "draws": 50, "thinning": 40, "batch_size": 500},
+        "chains": 4,
+    },
+    load=load,
+    network=network,
+    read_as=read_as,
+    label=label,
+    template=TEMPLATE,
+)

@@ -1,0 +1,13 @@
+"""The report of a run: one HTML page that answers whether the student can be trusted."""
+
+from mtbkd.app.report.data import Example as Example
+from mtbkd.app.report.data import LabelReportData as LabelReportData
+from mtbkd.app.report.data import NumberReportData as NumberReportData
+from mtbkd.app.report.data import Others as Others
+from mtbkd.app.report.data import ReportData as ReportData
+from mtbkd.app.report.data import Shown as Shown
+from mtbkd.app.report.page import render as render
+from mtbkd.app.report.reference import ReferenceData as ReferenceData
+from mtbkd.app.report.reference import draw_reference as draw_reference
+from mtbkd.app.report.verdict import Verdict as Verdict
+from mtbkd.app.report.verdict import verdict as verdict

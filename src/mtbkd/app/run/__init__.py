@@ -1,0 +1,1 @@
+"""A run directory from end to end: its stages, evaluation, diagnosis and the report's data."""

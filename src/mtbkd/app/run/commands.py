@@ -1,0 +1,185 @@
+"""A recipe from end to end, and its single stages, over a run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from mtbkd.app.config.run import RunConfig
+from mtbkd.app.folder import close_run, open_run, read_json, read_run
+from mtbkd.app.recipes import find_recipe
+from mtbkd.app.recipes.base import Labelling
+from mtbkd.app.run import stages
+from mtbkd.app.run.evaluate import evaluate
+from mtbkd.app.run.report_data import write_report
+from mtbkd.distillation.distill import Posterior
+from mtbkd.explain.causes import Causes, find_causes, load_background
+from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.predictive import Answer
+from mtbkd.types import InputError, Report, quiet
+
+Say = Callable[[str], None]
+"""Called with the name of each stage as it starts."""
+
+
+@dataclass
+class _Clock:
+    """Wall-clock seconds of each stage."""
+
+    say: Say
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        self.say(name)
+        start = perf_counter()
+        yield
+        self.seconds[name] = round(perf_counter() - start, 3)
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Answers on new inputs.
+
+    Attributes:
+        ids: Of the examples.
+        classes: Names of classes, labels or targets.
+        predictive: What the posterior says.
+        causes: Why it is uncertain.
+    """
+
+    ids: tuple[str, ...]
+    classes: tuple[str, ...]
+    predictive: Answer
+    causes: Causes
+
+
+def run(
+    config: RunConfig,
+    out: Path,
+    *,
+    say: Say = lambda _: None,
+    report: Report = quiet,
+    labelling: Labelling = Labelling(),
+) -> dict[str, Any]:
+    """Teach, distil, evaluate and report; goes on from where a killed run stopped.
+
+    Args:
+        config: What to do.
+        out: The run directory.
+        say: Called with each stage.
+        report: Called with the progress of long stages.
+        labelling: How teachers are asked, where the recipe asks them.
+
+    Returns:
+        The content of ``metrics.json``.
+
+    Raises:
+        InputError: If the configuration, the data or the folder is wrong.
+    """
+    recipe, clock = find_recipe(config.recipe), _Clock(say)
+    stages.check_scenario(recipe, config)
+    open_run(out, config)
+    if (out / "manifest.json").exists():
+        say("nothing to do: the run is complete")
+        return read_json(out / "metrics.json")
+    with clock.stage("data"):
+        task = stages.load(recipe, config, out, report)
+    with clock.stage("teachers"):
+        teachers, costs = stages.teach(recipe, config, task, out, labelling)
+    with clock.stage("student"):
+        posterior = stages.learn(recipe, config, task, teachers, out, report)
+        speed = stages.milliseconds(posterior, task.test.inputs)
+        task, posterior = stages.on_features(task, posterior, out)
+    with clock.stage("baselines"):
+        rivals = stages.baselines(config, task, teachers, posterior, out, report)
+    with clock.stage("evaluation"):
+        metrics = evaluate(
+            config, task, teachers, costs, posterior, rivals, out, speed, dict(clock.seconds)
+        )
+    with clock.stage("report"):
+        write_report(config, task, teachers, out)
+    close_run(out, config, task.test.classes, {"seconds": clock.seconds})
+    return metrics
+
+
+def teach(config: RunConfig, out: Path, labelling: Labelling = Labelling()) -> TeacherOutputs:
+    """The first stage alone: the teachers' outputs on the recipe's examples."""
+    recipe = find_recipe(config.recipe)
+    stages.check_scenario(recipe, config)
+    open_run(out, config)
+    task = stages.load(recipe, config, out, labelling.report)
+    return stages.teach(recipe, config, task, out, labelling)[0]
+
+
+def distill(
+    config: RunConfig,
+    out: Path,
+    report: Report = quiet,
+    labelling: Labelling = Labelling(),
+) -> Posterior:
+    """The stages up to the posterior."""
+    recipe = find_recipe(config.recipe)
+    stages.check_scenario(recipe, config)
+    open_run(out, config)
+    task = stages.load(recipe, config, out, report)
+    teachers, _ = stages.teach(recipe, config, task, out, labelling)
+    posterior = stages.learn(recipe, config, task, teachers, out, report)
+    behind, head = stages.on_features(task, posterior, out)
+    stages.background(config, behind, teachers, head, out)
+    return posterior
+
+
+def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
+    """Judge a distilled run again."""
+    config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    recipe = find_recipe(config.recipe)
+    task = stages.load(recipe, config, out)
+    teachers, costs = stages.teach(recipe, config, task, out)
+    posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
+    speed = stages.milliseconds(posterior, task.test.inputs)
+    task, posterior = stages.on_features(task, posterior, out)
+    rivals = stages.baselines(config, task, teachers, posterior, out, report)
+    return evaluate(config, task, teachers, costs, posterior, rivals, out, speed, {})
+
+
+def report_run(out: Path) -> Path:
+    """Draw the report of an evaluated run again; returns where it is."""
+    config = read_run(out, "metrics.json", "evaluation.safetensors", "predictions.parquet")
+    recipe = find_recipe(config.recipe)
+    task = stages.load(recipe, config, out)
+    teachers, _ = stages.teach(recipe, config, task, out)
+    write_report(config, task, teachers, out)
+    return out / "report.html"
+
+
+def predict_run(out: Path, source: Path, report: Report = quiet) -> Predicted:
+    """Predict new inputs with a distilled run, and say why answers are uncertain.
+
+    Raises:
+        InputError: If the run is not distilled, or the inputs are not what its recipe reads.
+    """
+    config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
+    if not (out / stages.BACKGROUND).exists():
+        raise InputError(
+            f"Expected {stages.BACKGROUND} in {out}, with which answers are compared, but it is "
+            f"missing. Make it with `mtbkd evaluate {out}`."
+        )
+    recipe = find_recipe(config.recipe)
+    classes = tuple(read_json(out / "teachers" / "manifest.json")["classes"])
+    if recipe.read is not None:
+        ids, inputs = recipe.read(source)
+    elif recipe.read_as is not None:
+        ids, inputs = recipe.read_as(config, out / "features", source, report)
+    else:
+        raise ValueError(f"the recipe {recipe.name} reads no new inputs")
+    posterior = stages.recall(recipe, config, inputs[:1], classes, out)
+    features = posterior.student.features(inputs)
+    head = replace(posterior, student=replace(posterior.student, frozen=None))
+    predictive = head.predict(features, level=config.predict.level, point=config.predict.point)
+    causes = find_causes(load_background(out / stages.BACKGROUND), features, predictive)
+    return Predicted(ids, classes, predictive, causes)

@@ -1,0 +1,266 @@
+"""The stages of a run, each of which reads and writes the run directory."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from time import perf_counter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtbkd.app.config.run import RunConfig
+from mtbkd.app.folder import read_json
+from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
+from mtbkd.data import Dataset, check_splits
+from mtbkd.distillation.distill import Posterior, distill, load_posterior
+from mtbkd.explain.causes import Background, load_background, make_background, save_background
+from mtbkd.files import save_json
+from mtbkd.inference.modes import mode_score, starting_modes
+from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.observation import OBSERVATIONS
+from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.outputs.store import load_outputs, save_outputs
+from mtbkd.prior.mixture import Strength
+from mtbkd.prior.settings import Prior
+from mtbkd.student.student import Student, widened
+from mtbkd.training import TrainingSet, cached_features, training_set
+from mtbkd.types import Family, InputError, Report, quiet
+from mtbkd.weights.rules import Weighting, pool_log_probs
+
+BACKGROUND = "background.safetensors"
+_WIDENINGS = (1.0, 4.0)
+_TIMED, _ROWS = 128, 2**14
+
+
+class Rival(NamedTuple):
+    """A baseline: a student and its modes, as draws."""
+
+    student: Student
+    samples: PosteriorSamples
+
+
+def check_scenario(recipe: Recipe, config: RunConfig) -> None:
+    """Refuse a scenario that the recipe does not have.
+
+    Raises:
+        InputError: If there is none of this name.
+    """
+    if config.scenario is not None and config.scenario not in recipe.scenarios:
+        known = f"one of {', '.join(recipe.scenarios)}" if recipe.scenarios else "none"
+        raise InputError(
+            f"Expected `scenario` of the recipe {recipe.name} to be {known}, but got "
+            f"{config.scenario!r}. Correct it."
+        )
+
+
+def load(recipe: Recipe, config: RunConfig, out: Path, report: Report = quiet) -> Task:
+    """The recipe's data, none of its splits empty."""
+    check_scenario(recipe, config)
+    task = recipe.load(config, out / "features", report)
+    splits = {"train": task.train, "calibration": task.calibration, "test": task.test}
+    check_splits(**{**task.others, **splits})
+    return task
+
+
+def teach(
+    recipe: Recipe,
+    config: RunConfig,
+    task: Task,
+    out: Path,
+    labelling: Labelling = Labelling(),
+) -> tuple[TeacherOutputs, Costs]:
+    """Train, read or ask the teachers, or take what the folder holds already."""
+    folder, costs = out / "teachers", out / "teachers" / "costs.json"
+    if not costs.exists():
+        if recipe.teach is not None:
+            outputs, spent = recipe.teach(config, task, labelling.report)
+            save_outputs(folder, outputs)
+        elif recipe.label is not None:
+            spent = recipe.label(config, task, folder, labelling)
+        else:
+            raise ValueError(f"the recipe {recipe.name} has no teachers")
+        save_json(costs, spent)
+    return load_outputs(folder), read_json(costs)
+
+
+def learn(
+    recipe: Recipe,
+    config: RunConfig,
+    task: Task,
+    teachers: TeacherOutputs,
+    out: Path,
+    report: Report,
+) -> Posterior:
+    """Distil, going on from what the folder holds."""
+    return distill(
+        network(recipe, config, task.train.inputs, task.train.classes, task.train.family),
+        task.train,
+        teachers,
+        calibration=task.calibration,
+        prior=config.prior,
+        modes=config.map,
+        sampler=config.sampler,
+        chains=config.chains,
+        weight_scale=config.student.weight_scale,
+        seed=config.seed,
+        device=config.device,
+        out=out,
+        report=report,
+    )
+
+
+def network(
+    recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], family: Family
+) -> nn.Module:
+    """The recipe's student, with as many outputs as the family needs."""
+    return recipe.network(config, example, OBSERVATIONS[family].n_outputs(len(classes)))
+
+
+def recall(
+    recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], out: Path
+) -> Posterior:
+    """The posterior of a finished run."""
+    family = read_json(out / "samples" / "manifest.json").get("family", "classification")
+    return load_posterior(
+        network(recipe, config, example, classes, family),
+        out,
+        example,
+        classes,
+        weight_scale=config.student.weight_scale,
+        device=config.device,
+    )
+
+
+def milliseconds(posterior: Posterior, inputs: Tensor) -> float:
+    """What a prediction costs for one example, its frozen part included."""
+    some = inputs[:_TIMED]
+    start = perf_counter()
+    posterior.predict(some)
+    return 1000 * (perf_counter() - start) / len(some)
+
+
+def on_features(task: Task, posterior: Posterior, out: Path) -> tuple[Task, Posterior]:
+    """The same task and posterior behind the frozen part, which has run once for each example."""
+    student = posterior.student
+    if student.frozen is None:
+        return task, posterior
+
+    def behind_it(split: Dataset) -> Dataset:
+        return replace(split, inputs=cached_features(student, split.inputs, out).cpu())
+
+    behind = replace(
+        task,
+        train=behind_it(task.train),
+        calibration=behind_it(task.calibration),
+        test=behind_it(task.test),
+        others={name: behind_it(other) for name, other in task.others.items()},
+    )
+    return behind, replace(posterior, student=replace(student, frozen=None))
+
+
+def background(
+    config: RunConfig, task: Task, teachers: TeacherOutputs, posterior: Posterior, out: Path
+) -> Background:
+    """What new examples are compared with, made once for each run."""
+    path = out / BACKGROUND
+    if not path.exists():
+        made = make_background(
+            posterior,
+            task.train,
+            task.calibration,
+            teachers,
+            level=config.predict.level,
+            seed=config.seed,
+        )
+        save_background(path, made)
+    return load_background(path)
+
+
+def baselines(
+    config: RunConfig,
+    task: Task,
+    teachers: TeacherOutputs,
+    posterior: Posterior,
+    out: Path,
+    report: Report,
+) -> dict[str, Rival]:
+    """What a student is usually trained with.
+
+    Every baseline has the student's network, steps and number of modes, whose predictions are
+    averaged; what it learns from differs. Its weight prior is the student's or a wider one,
+    whichever has the better log score on the calibration labels.
+    """
+    if not config.baselines:
+        return {}
+    prior, units = posterior.prior, posterior.units
+    student, weighting = posterior.student, posterior.weighting
+    full = training_set(student, task.train, teachers, weighting, units=units)
+    raw = training_set(student, task.train, teachers, Weighting("entropy"), units=units)
+    even = training_set(student, task.train, teachers, Weighting("uniform"), units=units)
+    trials: dict[str, tuple[TrainingSet, Prior]] = {
+        "labels only": (
+            full.subset(task.train.known),
+            replace(prior, strength=Strength(power=0.0)),
+        ),
+        "averaged KD": (pooled(even), prior),
+        "entropy-weighted KD": (pooled(raw), prior),
+    }
+    known = task.calibration.known
+    labels = task.calibration.labels[known]
+    labels = labels if units is None else units.labels(labels)
+    found: dict[str, Rival] = {}
+    for name, (training, its_prior) in trials.items():
+        best = -torch.inf
+        for widening in _WIDENINGS:
+            student = widened(posterior.student, widening)
+            modes = starting_modes(
+                student,
+                training,
+                its_prior,
+                config.map,
+                config.chains,
+                config.seed,
+                out / "baselines",
+                f"{name.replace(' ', '-')}-{widening:g}",
+                report,
+            )
+            inputs = task.calibration.inputs[known]
+            score = mode_score(student, modes, inputs, labels, training.observation)
+            if score > best:
+                best, found[name] = score, Rival(student, modes_as_samples(student, modes))
+    return found
+
+
+def modes_as_samples(student: Student, modes: Tensor) -> PosteriorSamples:
+    """Modes as one draw of each chain, so that they are averaged as draws are."""
+    shapes = tuple(tuple(shape) for shape in student.shapes)
+    return PosteriorSamples((student.natural(modes)[:, None],), student.names, shapes)
+
+
+def pooled(data: TrainingSet) -> TrainingSet:
+    """The same examples with one teacher: the weighted mean of all, which knows every class."""
+    values, weights = [], []
+    for start in range(0, len(data), _ROWS):
+        said = data.said(slice(start, start + _ROWS))
+        log_weights = said.log_weights
+        silent = torch.isneginf(log_weights).all(0)
+        complete = data.observation.complete(said, data.temperature)
+        if data.observation.family == "regression":
+            own = log_weights.exp().unsqueeze(-1)
+            mean = (own[..., 0] * complete[..., 0]).sum(0)
+            around = complete[..., 1].exp() + (complete[..., 0] - mean).square()
+            spread = (own[..., 0] * around).sum(0).clamp_min(1e-12).log()
+            pool = torch.stack([mean, torch.where(silent, 0.0, spread)], -1)
+        else:
+            pool = pool_log_probs(log_weights, complete).nan_to_num(neginf=-16.0)
+        values.append(pool[None])
+        weights.append(torch.zeros_like(log_weights[:1]).masked_fill(silent, -torch.inf))
+    return TrainingSet(
+        data.features,
+        data.labels,
+        torch.cat(values, 1),
+        torch.cat(weights, 1),
+        observation=OBSERVATIONS[data.observation.family],
+    )

@@ -1,0 +1,186 @@
+"""Predictions as tables: Parquet, CSV or JSON lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from mtbkd.explain.causes import Causes
+from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
+from mtbkd.types import InputError
+
+SUFFIXES = (".parquet", ".csv", ".jsonl")
+
+Columns = dict[str, Any]
+
+
+def prediction_table(
+    ids: tuple[str, ...],
+    classes: tuple[str, ...],
+    predictive: Answer,
+    causes: Causes | None = None,
+    extra: dict[str, NDArray[np.generic]] | None = None,
+) -> pa.Table:
+    """One row for each example.
+
+    Classification: ``id``, ``prediction``, ``probability``, ``total``, ``aleatoric`` and
+    ``epistemic`` uncertainty in nats, ``second``, the mean probability of a draw's second class,
+    ``credible_set`` from the most probable class on; ``prob.C``, ``lower.C`` and ``upper.C`` for
+    each class C.
+
+    Multi-label: ``id``, ``labels`` (those of probability 0.5 or more, or, with causes, above their
+    thresholds), ``total``, ``aleatoric`` and
+    ``epistemic`` uncertainty in nats, summed over labels; ``prob.L``, ``lower.L`` and ``upper.L``
+    for each label L.
+
+    Regression: ``id``; ``mean.T``, ``sd.T``, ``lower.T``, ``upper.T``, ``aleatoric.T`` and
+    ``epistemic.T`` for each target T. The last two are standard deviations in units of the target,
+    as ``sd`` is: their squares sum to its square.
+
+    With causes: ``flag``, why the answer is uncertain, else empty; ``reliable``, the probability
+    that the whole answer is right; ``possible``, the classes or labels of the calibrated set;
+    ``outside``, the share of calibration examples at least as far from the training examples; and
+    ``dissent`` and ``pool``, how much teachers disagree, and how probably their pool is right, on
+    training examples that are answered alike (`mtbkd.explain.causes.Causes`). The extra columns
+    come last.
+
+    Args:
+        ids: Of the examples.
+        classes: Names of the classes, labels or targets.
+        predictive: Of these examples: that of classes, of labels or of numbers.
+        causes: Of the same examples.
+        extra: More columns, each of shape (example,).
+    """
+    if isinstance(predictive, Predictive):
+        columns = _classes(classes, predictive)
+    elif isinstance(predictive, LabelPredictive):
+        columns = _labels(classes, predictive, causes)
+    else:
+        columns = _numbers(classes, predictive)
+    if causes is not None:
+        columns |= _causes(classes, causes)
+    return pa.table({"id": pa.array(ids)} | columns | (extra or {}))
+
+
+def _classes(names: tuple[str, ...], predictive: Predictive) -> Columns:
+    top = predictive.probs.argmax(1)
+    known = np.array(names, dtype=object)
+    sets = predictive.credible_set(predictive.level)
+    ranked = np.argsort(-predictive.probs, axis=1, kind="stable")
+    columns: Columns = {
+        "prediction": pa.array(known[top].tolist()),
+        "probability": predictive.probs.max(1),
+        "total": predictive.total,
+        "aleatoric": predictive.aleatoric,
+        "epistemic": predictive.epistemic,
+        "second": predictive.second,
+        "credible_set": pa.array(
+            [known[row[inside[row]]].tolist() for row, inside in zip(ranked, sets, strict=True)]
+        ),
+    }
+    return columns | _probabilities(names, predictive)
+
+
+def _labels(names: tuple[str, ...], predictive: LabelPredictive, causes: Causes | None) -> Columns:
+    yes = predictive.probs >= 0.5
+    if causes is not None and causes.labels is not None:
+        yes = causes.labels
+    said = [[n for n, one in zip(names, row, strict=True) if one] for row in yes]
+    columns: Columns = {
+        "labels": pa.array(said, pa.list_(pa.string())),
+        "total": predictive.total.sum(1),
+        "aleatoric": predictive.aleatoric.sum(1),
+        "epistemic": predictive.epistemic.sum(1),
+    }
+    return columns | _probabilities(names, predictive)
+
+
+def _numbers(names: tuple[str, ...], predictive: NumberPredictive) -> Columns:
+    parts = {
+        "mean": predictive.mean,
+        "sd": np.sqrt(predictive.total),
+        "lower": predictive.lower,
+        "upper": predictive.upper,
+        "aleatoric": np.sqrt(predictive.aleatoric),
+        "epistemic": np.sqrt(predictive.epistemic),
+    }
+    return {
+        f"{part}.{name}": values[:, i]
+        for i, name in enumerate(names)
+        for part, values in parts.items()
+    }
+
+
+def _causes(names: tuple[str, ...], causes: Causes) -> Columns:
+    columns: Columns = {"flag": pa.array(causes.flags), "outside": causes.outside}
+    if causes.sets is not None:
+        possible = [[n for n, yes in zip(names, row, strict=True) if yes] for row in causes.sets]
+        columns |= {
+            "reliable": causes.reliable,
+            "possible": pa.array(possible, pa.list_(pa.string())),
+            "dissent": pa.array(causes.dissent, from_pandas=True),
+            "pool": pa.array(causes.pool, from_pandas=True),
+        }
+    return columns
+
+
+def _probabilities(names: tuple[str, ...], predictive: Predictive | LabelPredictive) -> Columns:
+    parts = {"prob": predictive.probs, "lower": predictive.lower, "upper": predictive.upper}
+    return {
+        f"{part}.{name}": values[:, i]
+        for part, values in parts.items()
+        for i, name in enumerate(names)
+    }
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a format that cannot be written.
+
+    Raises:
+        InputError: If the suffix is none of `SUFFIXES`.
+    """
+    if path.suffix not in SUFFIXES:
+        raise InputError(
+            f"Expected an output ending in {', '.join(SUFFIXES)}, but got "
+            f"{path.name!r}. Change its name."
+        )
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write under a temporary name, then rename; the suffix says the format.
+
+    Raises:
+        InputError: If the suffix is unknown or the place cannot be written to.
+    """
+    check_suffix(path)
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        if path.suffix == ".parquet":
+            pq.write_table(table, partial)
+        elif path.suffix == ".csv":
+            pa_csv.write_csv(_joined(table), partial)
+        else:
+            with partial.open("w", encoding="utf-8") as file:
+                file.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
+        partial.rename(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise InputError(
+            f"Expected to write {path}, but got: {error.strerror or error}. Choose another place."
+        ) from None
+
+
+def _joined(table: pa.Table) -> pa.Table:
+    """CSV has no lists: sets become names with semicolons between."""
+    for index, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            joined = ["; ".join(row) for row in table.column(index).to_pylist()]
+            table = table.set_column(index, field.name, pa.array(joined))
+    return table

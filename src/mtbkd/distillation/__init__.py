@@ -1,0 +1,1 @@
+"""The parts put together: `mtbkd.distill`, and what held-out labels decide."""

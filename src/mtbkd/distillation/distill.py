@@ -1,0 +1,313 @@
+"""From a data set and its teachers to a posterior over the student: the parts, put together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from mtbkd.data import Dataset, check_splits
+from mtbkd.distillation.choose import choose_prior, choose_units, choose_weighting, read_weighting
+from mtbkd.files import hash_tensor, save_json, save_tensors
+from mtbkd.inference.engines import Plan, SamplerSettings
+from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
+from mtbkd.inference.run import sample
+from mtbkd.inference.samples import PosteriorSamples, load_samples, save_manifest
+from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.predictive import Answer, predict
+from mtbkd.prior.mixture import Strength
+from mtbkd.prior.settings import Prior, PriorSettings
+from mtbkd.student.devices import find_device
+from mtbkd.student.student import Student, make_student
+from mtbkd.training import TrainingSet, nobody, training_set
+from mtbkd.types import Family, InputError, Report, check_positive
+from mtbkd.weights.rules import Weighting
+from mtbkd.weights.units import Units
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A Bayesian student.
+
+    Attributes:
+        student: The network.
+        samples: Draws of its parameters.
+        classes: Names of classes, labels or targets, in the order of its outputs.
+        weighting: How its teachers were weighed.
+        prior: The mixture prior it was trained under.
+        modes: Where its chains started, standardised, shape (chain, parameter).
+        plan: Which engine drew them, why, and its steps.
+        statistics: Numbers on the chains, a list with one value for each.
+        family: What it predicts.
+        units: Of real-valued targets.
+    """
+
+    student: Student
+    samples: PosteriorSamples
+    classes: tuple[str, ...]
+    weighting: Weighting
+    prior: Prior
+    modes: Tensor
+    plan: Plan
+    statistics: dict[str, list[float]]
+    family: Family = "classification"
+    units: Units | None = None
+
+    def predict(
+        self, inputs: Tensor, *, level: float = 0.9, point: Literal["mean", "mode"] = "mean"
+    ) -> Answer:
+        """Average over the posterior; see `mtbkd.predictive.predict`."""
+        return predict(
+            self.student,
+            self.samples,
+            inputs,
+            family=self.family,
+            units=self.units,
+            level=level,
+            point=point,
+        )
+
+
+def distill(
+    network: nn.Module,
+    data: Dataset,
+    teachers: TeacherOutputs | None,
+    *,
+    calibration: Dataset | None = None,
+    prior: PriorSettings = PriorSettings(),
+    modes: MapSettings = MapSettings(),
+    sampler: SamplerSettings = SamplerSettings(),
+    chains: int = 8,
+    weight_scale: float = 3.0,
+    sampled: str | Sequence[str] = "*",
+    seed: int = 0,
+    device: str = "auto",
+    out: Path | None = None,
+    report: Report | None = None,
+) -> Posterior:
+    """Distil several teachers into one Bayesian student.
+
+    Args:
+        network: Maps inputs to logits, one for each class or label of the data; for regression to
+            the mean of each target and then the log variance of each.
+        data: What the student learns from; labels may be missing.
+        teachers: Their outputs on the data and on the calibration set, matched by id; None for a
+            plain Bayesian student that learns from labels alone.
+        calibration: Labelled examples, for teacher weights and the concentration only.
+        prior: What the teachers are worth.
+        modes: How modes are found.
+        sampler: How the posterior is explored from them.
+        chains: How many, side by side.
+        weight_scale: Multiplies the weight prior's standard deviation, ``1 / sqrt(fan_in)``.
+        sampled: Name patterns of the parameters to sample; the rest stay as they are.
+        seed: The same seed gives the same bytes.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        out: A folder to write to, and to go on from if it holds an unfinished run.
+        report: Called with each stage's progress.
+
+    Raises:
+        InputError: If teachers and data do not fit, or the folder holds something else.
+    """
+    check_positive(chains=chains, weight_scale=weight_scale)
+    splits = {"data": data} if calibration is None else {"data": data, "calibration": calibration}
+    check_splits(**splits)
+    alone = teachers is None
+    teachers = nobody(data) if teachers is None else teachers
+    _check_families(data, teachers, calibration)
+    where = find_device(device, double=True)
+    student = make_student(
+        network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
+    ).to(where)
+    if out is not None:
+        settings = (prior, modes, sampler, chains, weight_scale, seed)
+        _claim(out, student, (data, *([calibration] if calibration else [])), teachers, settings)
+    known = None if alone else calibration
+    units = choose_units(data, teachers, known, out)
+    rule = "uniform" if alone else prior.weights
+    weighting = choose_weighting(rule, data, teachers, known, out, units)
+    training = training_set(student, data, teachers, weighting, out, units)
+    _check_outputs(student, training, data.classes)
+    chosen = choose_prior(
+        prior,
+        student,
+        training,
+        modes,
+        calibration,
+        seed=seed,
+        out=out,
+        report=report,
+        units=units,
+    )
+    start = starting_modes(student, training, chosen, modes, chains, seed, out, "modes", report)
+    drawn = sample(
+        student,
+        training,
+        chosen,
+        sampler,
+        start,
+        seed=seed,
+        folder=None if out is None else out / "samples",
+        progress=progress_of(report, "sampling"),
+    )
+    statistics = {name: value.tolist() for name, value in drawn.statistics.items()}
+    if out is not None:
+        save_tensors(out / "student.safetensors", student.fixed())
+        details = {
+            "prior": asdict(chosen),
+            "plan": drawn.plan._asdict(),
+            "statistics": statistics,
+            "family": data.family,
+        }
+        save_manifest(out / "samples", drawn.samples, details)
+    return Posterior(
+        student,
+        drawn.samples,
+        data.classes,
+        weighting,
+        chosen,
+        start,
+        drawn.plan,
+        statistics,
+        data.family,
+        units,
+    )
+
+
+def load_posterior(
+    network: nn.Module,
+    folder: Path,
+    example: Tensor,
+    classes: tuple[str, ...],
+    *,
+    weight_scale: float = 3.0,
+    sampled: str | Sequence[str] = "*",
+    device: str = "auto",
+) -> Posterior:
+    """Read back what `distill` wrote; the network is given by the caller, never by the folder.
+
+    Args:
+        network: As it was given to `distill`; its weights do not matter.
+        folder: The ``out`` of `distill`.
+        example: A batch of inputs.
+        classes: Names.
+        weight_scale: As given to `distill`.
+        sampled: As given to `distill`.
+        device: Where to predict.
+
+    Raises:
+        InputError: If the folder is incomplete or does not fit the network.
+    """
+    samples = load_samples(folder / "samples")
+    try:
+        manifest = json.loads((folder / "samples" / "manifest.json").read_text(encoding="utf-8"))
+        stored = load_file(str(folder / "student.safetensors"))
+        start = load_file(str(folder / "modes.safetensors"))["modes"]
+        weighting = read_weighting(folder / "weights.json")
+        used = dict(manifest["prior"])
+        prior = Prior(strength=Strength(**used.pop("strength")), **used)
+        plan, statistics = Plan(**manifest["plan"]), dict(manifest["statistics"])
+        family, units = manifest["family"], None
+        if family == "regression":
+            units = Units(**load_file(str(folder / "units.safetensors")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"Expected a finished distillation in {folder}, but it is incomplete "
+            f"({error}). Run it to its end."
+        ) from None
+    student = make_student(network, sampled=sampled, weight_scale=weight_scale, example=example)
+    expected = {name: value.shape for name, value in student.fixed().items()}
+    if samples.shapes != tuple(tuple(s) for s in student.shapes) or expected != {
+        name: value.shape for name, value in stored.items()
+    }:
+        raise InputError(
+            f"Expected the network that was trained in {folder}, but its shapes "
+            "differ. Build it with the same sizes."
+        )
+    for name, value in student.fixed().items():
+        value.copy_(stored[name])
+    where = find_device(device, double=True)
+    return Posterior(
+        student.to(where),
+        samples,
+        classes,
+        weighting,
+        prior,
+        start.to(where),
+        plan,
+        statistics,
+        family,
+        units,
+    )
+
+
+def _check_families(data: Dataset, teachers: TeacherOutputs, calibration: Dataset | None) -> None:
+    faults = []
+    if teachers.family != data.family:
+        faults.append(
+            f"Expected teachers for {data.family}, as the data, but got {teachers.family}. Declare "
+            "the family of both."
+        )
+    if teachers.classes != data.classes:
+        faults.append(
+            f"Expected teachers aligned to {', '.join(data.classes)}, but got "
+            f"{', '.join(teachers.classes)}. Align them to the data's names, in its order."
+        )
+    if calibration is not None and (calibration.family, calibration.classes) != (
+        data.family,
+        data.classes,
+    ):
+        faults.append(
+            "Expected calibration examples of the same family and names as the data, but got "
+            f"{calibration.family} with {', '.join(calibration.classes)}. Make them alike."
+        )
+    if faults:
+        raise InputError(*faults)
+
+
+def _check_outputs(student: Student, training: TrainingSet, classes: tuple[str, ...]) -> None:
+    position = torch.zeros_like(student.prior_mean)
+    some = training.features[:2].to(position.device)
+    shape = tuple(student.logits(position, some).shape)
+    n_outputs = training.observation.n_outputs(len(classes))
+    if shape != (len(some), n_outputs):
+        what = "classes, one logit each"
+        if training.observation.family == "multilabel":
+            what = "labels, one logit each"
+        elif training.observation.family == "regression":
+            what = "targets to means and log variances, two outputs each"
+        raise InputError(
+            f"Expected a network that maps {len(classes)} {what}, but got outputs of shape "
+            f"{shape}. Change its last layer."
+        )
+
+
+def _claim(
+    out: Path,
+    student: Student,
+    data: Sequence[Dataset],
+    teachers: TeacherOutputs,
+    settings: tuple[object, ...],
+) -> None:
+    """Refuse a folder that another student, other data or other settings have written to."""
+    digest = hashlib.sha256(repr((settings, student.names, student.shapes)).encode())
+    for part in (*data, teachers):
+        digest.update(repr((part.ids, part.classes)).encode())
+    tensors = [*student.fixed().values(), teachers.values, teachers.mask]
+    tensors += [t for t in (teachers.blocks, teachers.kept) if t is not None]
+    for tensor in tensors + [t for part in data for t in (part.inputs, part.labels)]:
+        hash_tensor(digest, tensor)
+    path, asked = out / "request.json", {"sha256": digest.hexdigest()}
+    if not path.exists():
+        save_json(path, asked)
+    elif json.loads(path.read_text(encoding="utf-8")) != asked:
+        raise InputError(
+            f"Expected {out} to be new or a run of the same student, data and settings, but it "
+            "holds another. Choose another folder or delete it."
+        )

@@ -1,0 +1,305 @@
+"""Why an answer is uncertain: far from the training examples, disputed, or known to nobody.
+
+New inputs have no teachers, so they are compared with training examples, whose teachers are known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from scipy.special import expit, logit
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from mtbkd.data import Dataset
+from mtbkd.distillation.distill import Posterior
+from mtbkd.explain.conformal import class_bound, class_sets, label_bounds, label_sets, tail
+from mtbkd.explain.influence import dissent
+from mtbkd.files import save_tensors
+from mtbkd.metrics import best_thresholds
+from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
+from mtbkd.training import observation_of
+from mtbkd.types import Floats, InputError
+from mtbkd.weights.rules import Weighting, pool_log_probs
+
+OUTSIDE = "outside what was trained on"
+DISPUTED = "teachers disagree"
+KNOWN = "teachers know more"
+AMBIGUOUS = "truly ambiguous"
+FLAGS = (OUTSIDE, DISPUTED, KNOWN, AMBIGUOUS)
+_MOST = 2000  # training examples that are kept to compare with
+_NEAREST, _ALIKE = 10, 20
+_RARE, _DISPUTED, _EVEN = 0.02, 0.25, 0.5
+_ENOUGH = 50  # examples with and without a label, for a threshold of its own
+_BATCH = 1024
+_SURE = 1e-9
+_TENSORS = (
+    "features",
+    "answers",
+    "dissent",
+    "reliable",
+    "distances",
+    "thresholds",
+    "bounds",
+    "odds",
+)
+
+
+@dataclass(frozen=True)
+class Background:
+    """What new examples are compared with.
+
+    Attributes:
+        features: Of some training examples, behind the student's frozen part, shape
+            (training example, feature).
+        answers: Roots of the student's probabilities there, shape (training example, column).
+        dissent: Share of the teachers' weight that answers otherwise than their pool, NaN where
+            fewer than two teachers answer, shape (training example,).
+        reliable: Probability that the pool's whole answer is right, NaN where no teacher answers,
+            shape (training example,).
+        distances: Of calibration examples to the nearest training examples, in rising order.
+        thresholds: Probability from which on a label is answered with yes, shape (label,); empty
+            for the other families.
+        bounds: Of the sets, as in `mtbkd.explain.conformal`: one of all classes, one of each
+            label, none of numbers.
+        odds: Intercept and slope of the log odds that all labels are right, in those that they
+            would have if labels were independent; 0 and 1 for the other families.
+        level: Of the sets.
+    """
+
+    features: Tensor
+    answers: Tensor
+    dissent: Tensor
+    reliable: Tensor
+    distances: Tensor
+    thresholds: Tensor
+    bounds: Tensor
+    odds: Tensor
+    level: float
+
+
+@dataclass(frozen=True)
+class Causes:
+    """Why answers are uncertain.
+
+    Attributes:
+        outside: Share of calibration examples that are at least as far from the training examples,
+            shape (example,).
+        dissent: Mean share of the teachers' weight that answers otherwise than their pool, on the
+            training examples that the student answers most alike, shape (example,); NaN if not
+            known.
+        pool: Mean probability that their pool's whole answer is right, on the same training
+            examples, shape (example,); NaN if not known.
+        reliable: Probability that the whole answer is right, shape (example,); NaN for numbers.
+        flags: A cause, or nothing where the answer is more likely right than wrong and the example
+            is like the training examples.
+        sets: Classes or labels that are still possible, shape (example, class); none for numbers.
+        labels: The answer, if it is several labels, shape (example, label).
+    """
+
+    outside: Floats
+    dissent: Floats
+    pool: Floats
+    reliable: Floats
+    flags: tuple[str, ...]
+    sets: NDArray[np.bool_] | None
+    labels: NDArray[np.bool_] | None = None
+
+
+def make_background(
+    posterior: Posterior,
+    train: Dataset,
+    calibration: Dataset,
+    teachers: TeacherOutputs,
+    *,
+    level: float,
+    seed: int,
+) -> Background:
+    """Keep what later answers are compared with.
+
+    Args:
+        posterior: Of the student.
+        train: What it learned from; at most 2,000 examples are kept, drawn by the seed.
+        calibration: Labelled examples that it did not learn from.
+        teachers: What they say on the training examples.
+        level: How often sets shall hold the truth.
+        seed: Of the choice of examples.
+    """
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MOST])
+    some = train.subset(chosen)
+    features = _flat(posterior.student.features(some.inputs)).half()
+    held_out = calibration.subset(np.flatnonzero(calibration.known.numpy()))
+    predictive = posterior.predict(held_out.inputs)
+    labels = held_out.labels.numpy()
+    bounds, thresholds, odds = np.empty(0), np.empty(0), np.array([0.0, 1.0])
+    if isinstance(predictive, Predictive):
+        bounds = np.array([class_bound(predictive.probs, labels, level)])
+    elif isinstance(predictive, LabelPredictive):
+        bounds = label_bounds(predictive.probs, labels, level)
+        thresholds = _thresholds(predictive.probs, labels)
+        odds = _odds(predictive.probs, labels, thresholds)
+    far = _distances(_flat(posterior.student.features(calibration.inputs)), features.float())
+    return Background(
+        features,
+        _answers(posterior.predict(some.inputs)).float(),
+        *_told(teachers.at(some.ids), posterior.weighting),
+        far.sort().values,
+        torch.from_numpy(thresholds),
+        torch.from_numpy(bounds),
+        torch.from_numpy(odds),
+        level,
+    )
+
+
+def find_causes(background: Background, features: Tensor, predictive: Answer) -> Causes:
+    """Say why the answers on these examples are uncertain.
+
+    An example is *outside* if its mean distance to the ten nearest training examples, behind the
+    student's frozen part, is larger than that of 98 % of the calibration examples. An answer is
+    uncertain if it is more likely wrong than right. The cause is then that *teachers disagree* if
+    they do on the twenty training examples that the student answers most alike (Hellinger
+    distance): if a quarter of their weight is against their pool's answer. If they agree there and
+    their pool is more likely right than wrong, *teachers know more* than the student does, and
+    asking one would help. Otherwise the answer is *truly ambiguous*, as far as anybody knows.
+
+    Args:
+        background: Of the run.
+        features: Of the examples, behind the student's frozen part, shape (example, ...).
+        predictive: The student's answers on them.
+    """
+    far = _distances(_flat(features), background.features.float())
+    outside = tail(far.double().numpy(), background.distances.double().numpy())
+    if isinstance(predictive, NumberPredictive):
+        unknown = np.full(len(outside), np.nan)
+        flags = tuple(OUTSIDE if p <= _RARE else "" for p in outside)
+        return Causes(outside, unknown, unknown, unknown, flags, None)
+    answers = _answers(predictive)
+    against = _expected(background.dissent, background.answers, answers)
+    pool = _expected(background.reliable, background.answers, answers)
+    labels = None
+    if isinstance(predictive, LabelPredictive):
+        labels = predictive.probs >= background.thresholds.numpy()
+        intercept, slope = background.odds.tolist()
+        reliable = expit(intercept + slope * _together(predictive.probs, labels))
+        sets = label_sets(predictive.probs, background.bounds.numpy())
+    else:
+        reliable = predictive.probs.max(1)
+        sets = class_sets(predictive.probs, float(background.bounds))
+    cause = np.where(np.nan_to_num(pool) >= _EVEN, KNOWN, AMBIGUOUS).astype(object)
+    cause[np.nan_to_num(against) >= _DISPUTED] = DISPUTED
+    cause[reliable >= _EVEN] = ""
+    cause[outside <= _RARE] = OUTSIDE
+    return Causes(outside, against, pool, reliable, tuple(cause.tolist()), sets, labels)
+
+
+def save_background(path: Path, background: Background) -> None:
+    """Write it under a temporary name, then rename."""
+    level = torch.tensor(background.level, dtype=torch.float64)
+    tensors = {n: getattr(background, n) for n in _TENSORS}
+    save_tensors(path, tensors | {"level": level})
+
+
+def load_background(path: Path) -> Background:
+    """Read what `save_background` wrote.
+
+    Raises:
+        InputError: If it is incomplete.
+    """
+    try:
+        stored = load_file(str(path))
+        level = float(stored.pop("level"))
+        return Background(**stored, level=level)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise InputError(
+            f"Expected what answers are compared with in {path}, but it is incomplete ({error}). "
+            "Delete it and run `mtbkd distill` on the run directory."
+        ) from None
+
+
+def _thresholds(probs: Floats, labels: Floats) -> Floats:
+    """Where Matthews' correlation is largest, as DeepLoc 2.0 has it; 0.5 with few labels."""
+    enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= _ENOUGH
+    return np.where(enough, best_thresholds(probs, labels), _EVEN)
+
+
+def _together(probs: Floats, answer: NDArray[np.bool_]) -> Floats:
+    """Log odds that all labels are right if they are independent given the input, (example,)."""
+    return logit(np.where(answer, probs, 1 - probs).prod(1).clip(_SURE, 1 - _SURE))
+
+
+def _odds(probs: Floats, labels: Floats, thresholds: Floats) -> Floats:
+    """Intercept and slope that make the odds of a whole answer those of the held-out examples.
+
+    Labels go together, as nucleus and cytoplasm do, so the product of their probabilities is too
+    small. 0 and 1 where hardly any answer is right, or wrong, or all labels of too few are known.
+    """
+    known = ~np.isnan(labels).any(1)
+    answer = probs >= thresholds
+    right = (answer == (labels == 1)).all(1)[known]
+    if min(right.sum(), (~right).sum()) < _ENOUGH:
+        return np.array([0.0, 1.0])
+    together = _together(probs, answer)[known, None]
+    model = LogisticRegression(C=np.inf).fit(together, right)
+    slope = float(model.coef_[0, 0])
+    return np.array([float(model.intercept_[0]), slope] if slope > 0 else [0.0, 1.0])
+
+
+def _flat(features: Tensor) -> Tensor:
+    return features.flatten(1).float().cpu()
+
+
+def _distances(features: Tensor, others: Tensor) -> Tensor:
+    """Mean distance to the nearest of the others, shape (example,)."""
+    nearest = min(_NEAREST, len(others))
+    parts = [
+        torch.cdist(part, others).topk(nearest, largest=False).values.mean(1)
+        for part in features.split(_BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def _answers(predictive: Answer) -> Tensor:
+    """Roots of probabilities, whose distance is Hellinger's up to a factor."""
+    if isinstance(predictive, NumberPredictive):
+        return torch.empty(len(predictive.mean), 0)
+    probs = torch.from_numpy(predictive.probs)
+    if isinstance(predictive, LabelPredictive):
+        probs = torch.cat([probs, 1 - probs], 1)
+    return probs.sqrt()
+
+
+def _told(outputs: TeacherOutputs, weighting: Weighting) -> tuple[Tensor, Tensor]:
+    """The teachers' dissent, and how reliable their pool's answer is, each (example,)."""
+    if outputs.family == "regression":
+        unknown = torch.full((len(outputs.ids),), torch.nan)
+        return unknown, unknown.clone()
+    observation, _ = observation_of(outputs)
+    said = weighting.apply(outputs.values.float(), outputs.mask, outputs.kept, observation)
+    complete = observation.complete(said, weighting.temperature)
+    against = dissent(said.log_weights, complete)
+    sure = pool_log_probs(said.log_weights, complete, said.nobody).amax(-1).exp()
+    sure = sure.masked_fill(torch.isneginf(said.log_weights).all(0), torch.nan)
+    if against.dim() == 2:
+        against = torch.where(against.isnan().all(1), torch.nan, against.nan_to_num().amax(1))
+        sure = torch.where(sure.isnan().all(1), torch.nan, sure.nan_to_num(0.5).prod(1))
+    return against.float(), sure.float()
+
+
+def _expected(values: Tensor, like: Tensor, answers: Tensor) -> Floats:
+    """Mean of what is known on the training examples that are answered most alike."""
+    known = ~values.isnan()
+    values, like = values[known], like[known]
+    if len(values) < _ALIKE:
+        return np.full(len(answers), np.nan)
+    parts = [
+        values[torch.cdist(part.float(), like).topk(_ALIKE, largest=False).indices].mean(1)
+        for part in answers.split(_BATCH)
+    ]
+    return torch.cat(parts).double().numpy()

@@ -1,0 +1,137 @@
+"""What comes before the chains: the prior's numbers and modes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mtbkd.files import save_tensors
+from mtbkd.inference import map as map_engine
+from mtbkd.inference.batches import Minibatches
+from mtbkd.inference.chains import chain_generators
+from mtbkd.observation import Observation
+from mtbkd.prior.mixture import warmed_concentration
+from mtbkd.prior.settings import Prior
+from mtbkd.student.log_posterior import posterior_gradient
+from mtbkd.student.student import Student
+from mtbkd.training import TrainingSet
+from mtbkd.types import Progress, Report, check_positive
+
+_BATCH = 1024
+
+
+def starting_modes(
+    student: Student,
+    training: TrainingSet,
+    prior: Prior,
+    settings: MapSettings,
+    chains: int,
+    seed: int,
+    out: Path | None,
+    name: str,
+    report: Report | None = None,
+) -> Tensor:
+    """`find_modes`, kept in ``out`` under this name and read from there the next time."""
+    path = None if out is None else out / f"{name}.safetensors"
+    if path is not None and path.exists():
+        return load_file(str(path))["modes"].to(training.labels.device)
+    found = find_modes(
+        student,
+        training,
+        prior,
+        settings,
+        n_chains=chains,
+        seed=seed,
+        progress=progress_of(report, name),
+    )
+    if path is not None:
+        save_tensors(path, {"modes": found})
+    return found
+
+
+def mode_score(
+    student: Student, modes: Tensor, inputs: Tensor, labels: Tensor, observation: Observation
+) -> float:
+    """Mean log score of labels under the mixture of the students at some modes, in nats.
+
+    Args:
+        student: Its frozen part is run.
+        modes: Shape (chain, parameter).
+        inputs: Shape (example, ...).
+        labels: As the observation reads them.
+        observation: Of the family.
+    """
+    forward = torch.vmap(student.logits, in_dims=(0, None))
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(labels), _BATCH):
+            rows = slice(start, start + _BATCH)
+            outputs = forward(modes, student.features(inputs[rows])).double()
+            own = labels[rows].to(outputs.device)
+            each = observation.log_likelihood(outputs, own.expand(len(modes), *own.shape))
+            total += float((torch.logsumexp(each, 0) - math.log(len(modes))).sum())
+    return total / len(labels)
+
+
+def progress_of(report: Report | None, stage: str) -> Callable[[int, int], None] | None:
+    """The progress of one stage."""
+    return None if report is None else lambda done, total: report(stage, done, total)
+
+
+_MAP_STREAM = 0
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """How modes are found: passes over the data, examples per step, Adam's learning rate."""
+
+    epochs: int = 100
+    batch_size: int = 64
+    learning_rate: float = 0.02
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_positive(
+            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate
+        )
+
+
+def find_modes(
+    student: Student,
+    data: TrainingSet,
+    prior: Prior,
+    settings: MapSettings,
+    *,
+    n_chains: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Find one mode for each chain, with the concentration warmed up from 1.
+
+    Returns:
+        Positions, shape (chain, parameter).
+    """
+    generators = chain_generators(seed, _MAP_STREAM, n_chains, data.labels.device)
+    batches = Minibatches(data, prior, generators)
+    steps_per_epoch = -(-batches.n_examples // settings.batch_size)
+    n_steps = settings.epochs * steps_per_epoch
+    gradient = posterior_gradient(student, batches.n_examples, prior.strength, data.observation)
+    engine = map_engine.build(gradient, learning_rate=settings.learning_rate, n_steps=n_steps)
+    state = engine.init(student.initial_position(generators), generators)
+    for step in range(n_steps):
+        if step % steps_per_epoch == 0:
+            batches.set_concentration(warmed_concentration(step / n_steps, prior.concentration))
+            if progress is not None:
+                progress(step, n_steps)
+        state, _ = engine.update(state, batches(settings.batch_size), generators)
+    if progress is not None:
+        progress(n_steps, n_steps)
+    return state.position

@@ -1,0 +1,1 @@
+"""Raw examples to what a student reads, one room for each kind of input."""

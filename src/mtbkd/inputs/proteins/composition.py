@@ -1,0 +1,61 @@
+"""Where a protein is, from nothing but the shares of its amino acids: boosted trees."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from mtbkd.inputs.proteins.residues import Residues
+from mtbkd.types import Floats32
+
+Trees = Sequence[HistGradientBoostingClassifier | float]
+"""A model of each label; the answer itself for one that all training proteins have, or none."""
+
+_LEAVES, _RATE = 15, 0.1
+_FEWEST = (
+    20  # proteins with a label, and without, from which on a part of them can stop the boosting
+)
+
+
+def shares(sequences: Sequence[str]) -> NDArray[np.float64]:
+    """Share of each of the 20 amino acids, (protein, 20); 0 for proteins of others alone."""
+    residues = Residues.of(sequences)
+    counts = residues.counts(np.ones(len(residues.codes), dtype=bool))
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+
+
+def boost(shares: NDArray[np.float64], labels: Floats32, rounds: int, seed: int) -> Trees:
+    """Train on shares (protein, 20) and labels (protein, label) for so many rounds at most."""
+    models: list[HistGradientBoostingClassifier | float] = []
+    for known in labels.T:
+        if known.min() == known.max():
+            models.append(float(known[0]))
+            continue
+        stops: Any = bool(min(known.sum(), (1 - known).sum()) >= _FEWEST)
+        model = HistGradientBoostingClassifier(
+            max_iter=rounds, learning_rate=_RATE, max_leaf_nodes=_LEAVES, l2_regularization=1.0,
+            early_stopping=stops, random_state=seed,
+        )  # fmt: skip
+        models.append(model.fit(shares, known))
+    return models
+
+
+def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats32:
+    """Of yes, shape (protein, label)."""
+    columns = [
+        model.predict_proba(shares)[:, 1]
+        if isinstance(model, HistGradientBoostingClassifier)
+        else np.full(len(shares), model)
+        for model in trees
+    ]
+    return np.stack(columns, 1).astype(np.float32)
+
+
+def size(trees: Trees) -> float:
+    """How many leaves they have at most."""
+    models = [m for m in trees if isinstance(m, HistGradientBoostingClassifier)]
+    return float(sum(_LEAVES * model.n_iter_ for model in models))

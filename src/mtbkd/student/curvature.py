@@ -1,0 +1,196 @@
+"""Curvature of the log posterior at a mode: the generalised Gauss-Newton precision."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtbkd.observation import CATEGORICAL, Observation
+from mtbkd.prior.mixture import Strength
+from mtbkd.student.dense import forward, is_dense
+from mtbkd.student.student import Student
+from mtbkd.types import BatchSource
+
+CurvatureKind = Literal["last_layer", "diagonal"]
+
+_LARGEST_BLOCK = 2048
+_FLOATS = 2**24
+
+
+class Precision(NamedTuple):
+    """Precision of a Gaussian over some parameters, in standardised coordinates.
+
+    Attributes:
+        which: Their places in a position, shape (chain, varying).
+        matrix: Shape (chain, varying, varying), or its diagonal, shape (chain, varying).
+    """
+
+    which: Tensor
+    matrix: Tensor
+
+
+def choose_kind(student: Student) -> CurvatureKind:
+    """``last_layer`` if the head ends in a sampled linear layer of 2048 parameters or fewer."""
+    found = last_layer(student)
+    if found is None:
+        return "diagonal"
+    _, names = found
+    sizes = dict(zip(student.names, student.shapes, strict=True))
+    return "last_layer" if sum(sizes[n].numel() for n in names) <= _LARGEST_BLOCK else "diagonal"
+
+
+def precision(
+    student: Student,
+    positions: Tensor,
+    batch: BatchSource,
+    strength: Strength = Strength(),
+    kind: CurvatureKind = "diagonal",
+    observation: Observation = CATEGORICAL,
+) -> Precision:
+    """Negative curvature of the log posterior, summed over all examples, not averaged.
+
+    The generalised Gauss-Newton matrix ``I + sum_n J_n' H_n J_n`` (Martens 2020,
+    arXiv:1412.1193): the network is linearised at the mode, ``J_n`` being the derivative of its
+    outputs, and ``H_n = R_n R_n'`` with the observation's roots. The identity is the weight prior.
+    It goes over a few examples at a time, so memory does not grow with their number.
+
+    Args:
+        student: Turns a position and features into logits.
+        positions: Modes, shape (chain, parameter).
+        batch: All examples, with a leading chain axis.
+        strength: Of the mixture prior.
+        kind: ``last_layer``, the full block of the head's last linear layer, whose weights come
+            before its biases; ``diagonal``, all parameters, their correlations left out.
+        observation: How outputs meet labels and teachers.
+
+    Raises:
+        ValueError: For ``last_layer``, if the head does not end in a sampled linear layer.
+    """
+    with torch.no_grad():
+        n_outputs = student.logits(positions[0], batch.rows(slice(0, 1)).inputs[0]).shape[-1]
+    dense = is_dense(student.head, student.names)
+    diagonal = _dense_diagonal if dense else _any_diagonal
+    if kind == "last_layer":
+        found = last_layer(student)
+        if found is None:
+            raise ValueError("the head does not end in a sampled linear layer")
+        layer, names = found
+        which = torch.cat([_places(student, name) for name in names])
+        floats = n_outputs * len(which)
+    else:
+        layer, names = None, ()
+        which = torch.arange(student.n_parameters, device=positions.device)
+        widest = max(max(shape) for shape in student.shapes)
+        floats = n_outputs * (widest if dense else student.n_parameters)
+    size = max(1, _FLOATS // floats)
+    matrices = []
+    for chain, position in enumerate(positions):
+        power = strength.power[chain] if isinstance(strength.power, Tensor) else strength.power
+        total: Tensor | float = 0.0
+        for start in range(0, batch.n_examples, size):
+            part = batch.rows(slice(start, start + size)).chain(chain)
+            with torch.no_grad():
+                its = Strength(power, strength.student_softening)
+                if layer is None:
+                    logits = student.logits(position, part.inputs)
+                    roots = observation.roots(logits, part, its)
+                    total = total + diagonal(student, position, part.inputs, roots)
+                else:
+                    logits, hidden = logits_and_inputs(student, layer, position, part.inputs)
+                    roots = observation.roots(logits, part, its)
+                    total = total + block(hidden, roots @ roots.mT, with_bias=len(names) == 2)
+        if kind == "last_layer":
+            scale = student.prior_scale[which]
+            total = total * scale[:, None] * scale
+            matrices.append(total + torch.eye(len(which), dtype=scale.dtype, device=scale.device))
+        else:
+            matrices.append(total + torch.ones_like(position))
+    return Precision(which.expand(len(positions), -1), torch.stack(matrices))
+
+
+def block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
+    """Sum over examples of ``H_n (x) h_n h_n'``, weights (class, feature) before biases (class,).
+
+    Args:
+        hidden: Inputs of the layer, shape (example, feature).
+        hessians: Shape (example, class, class).
+        with_bias: Whether the layer has one.
+    """
+    n_classes = hessians.shape[-1]
+    rows = []
+    for c in range(n_classes):
+        right = hessians[:, c, :, None] * hidden[:, None, :]
+        rows.append(hidden.mT @ right.flatten(1))
+    weights = torch.cat(rows)
+    if not with_bias:
+        return weights
+    across = torch.einsum("nf,ncd->cfd", hidden, hessians).reshape(-1, n_classes)
+    top = torch.cat([weights, across], dim=1)
+    return torch.cat([top, torch.cat([across.mT, hessians.sum(0)], dim=1)])
+
+
+def _dense_diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Tensor) -> Tensor:
+    """As `_any_diagonal`, for a head that `is_dense`, without the gradients of single examples.
+
+    An example's gradient of a weight is ``slope_o * input_i`` for each column of its root, so the
+    sum of its squares is one product of squared slopes, summed over columns, and squared inputs.
+    """
+    named = student.unflatten(student.natural(position).unsqueeze(0))
+    _, records = forward(student.head, named, inputs.unsqueeze(0))
+    slopes = roots.permute(2, 0, 1)  # (column, example, class)
+    found: dict[str, Tensor] = {}
+    for name, before, after in reversed(records):
+        if after is not None:
+            slopes = slopes * torch.autograd.grad(after, before, torch.ones_like(after))[0]
+            continue
+        squares = slopes.square().sum(0)
+        found[f"{name}.weight"] = squares.mT @ before[0].square()
+        found[f"{name}.bias"] = squares.sum(0)
+        slopes = slopes @ named[f"{name}.weight"][0]
+    return torch.cat([found[n].flatten() for n in student.names]) * student.prior_scale.square()
+
+
+def _any_diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Tensor) -> Tensor:
+    """Diagonal of ``sum_n J_n' R_n R_n' J_n``, shape (parameter,): squares of ``R_n' J_n``."""
+
+    def squares(x: Tensor, root: Tensor) -> Tensor:
+        pull = torch.func.vjp(lambda z: student.logits(z, x.unsqueeze(0))[0], position)[1]
+        return torch.vmap(pull)(root.mT)[0].square().sum(0)
+
+    return torch.vmap(squares)(inputs, roots).sum(0)
+
+
+def logits_and_inputs(
+    student: Student, layer: nn.Linear, position: Tensor, features: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logits, and the inputs of one of the head's layers: (example, class), (example, feature)."""
+    caught: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+    try:
+        logits = student.logits(position, features)
+    finally:
+        hook.remove()
+    return logits, caught[0]
+
+
+def last_layer(student: Student) -> tuple[nn.Linear, tuple[str, ...]] | None:
+    """The linear layer that ends the head and the names of its parameters, all of them sampled."""
+    layer, path = student.head, []
+    while isinstance(layer, nn.Sequential) and len(layer):
+        name, layer = list(layer.named_children())[-1]
+        path.append(name)
+    if type(layer) is not nn.Linear:
+        return None
+    names = tuple(".".join([*path, n]) for n, _ in layer.named_parameters())
+    return (layer, names) if set(names) <= set(student.names) else None
+
+
+def _places(student: Student, name: str) -> Tensor:
+    """Where a named parameter is in a position."""
+    sizes = [shape.numel() for shape in student.shapes]
+    start = sum(sizes[: student.names.index(name)])
+    stop = start + math.prod(student.shapes[student.names.index(name)])
+    return torch.arange(start, stop, device=student.prior_mean.device)

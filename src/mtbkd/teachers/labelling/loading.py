@@ -1,0 +1,128 @@
+"""Finished labels as a table, mapped from disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from itertools import compress
+from pathlib import Path
+
+import pyarrow as pa
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from mtbkd.outputs.aligned import TeacherTable
+from mtbkd.teachers.labelling.shards import (
+    IDS,
+    Journal,
+    bytes_of,
+    check_shards,
+    header_of,
+    read_journal,
+    shard_path,
+)
+from mtbkd.types import InputError
+
+WHOLE = "values.safetensors"
+
+
+def load_table(folder: Path) -> TeacherTable:
+    """A teacher's table from its finished shards; values are mapped from disk, not read.
+
+    Examples that failed are left out. Where there are several shards, or failures, the known rows
+    are first copied into one file, a shard at a time.
+
+    Raises:
+        InputError: If labelling was not finished, or a file was changed.
+    """
+    journal = read_journal(folder)
+    if journal is None:
+        raise InputError(f"Expected labels in {folder}, but there are none. Label first.")
+    if len(journal.shards) < journal.count:
+        raise InputError(
+            f"Expected {journal.count} shards in {folder}, but {len(journal.shards)} are finished. "
+            "Label again with the same teacher and data; it goes on where it stopped."
+        )
+    check_shards(folder, journal)
+    path = folder / IDS
+    data = path.read_bytes() if path.exists() else b""
+    if hashlib.sha256(data).hexdigest() != journal.header["ids"]:
+        raise InputError(
+            f"Expected {path} as it was written (sha256 {journal.header['ids'][:12]}…), but it is "
+            "missing or was changed. Label again with the same teacher and data, which writes it."
+        )
+    ids = pa.ipc.open_stream(data).read_all().column("id").to_pylist()
+    return table_of(folder, journal, ids)
+
+
+def table_of(folder: Path, journal: Journal, ids: Sequence[str]) -> TeacherTable:
+    """As `load_table`, of shards that were checked, or written just now."""
+    header = journal.header
+    ids = tuple(ids)
+    if any(record["failed"] for record in journal.shards.values()):
+        known = torch.cat([_tensor(folder, k, "known") for k in range(journal.count)]).tolist()
+        ids = tuple(compress(ids, known))
+    if len(journal.shards) == 1 and len(ids) == header["rows"]:
+        source = shard_path(folder, 0)
+    else:
+        source = _whole(folder, journal, len(ids))
+    with safe_open(str(source), framework="pt") as file:
+        values = file.get_tensor("values")
+        kept = file.get_tensor("kept") if header["columns"]["kept"] else None
+    columns = header["columns"]
+    return TeacherTable(
+        header["teacher"]["name"],
+        values,
+        ids,
+        tuple(columns["classes"]),
+        header["teacher"]["held_out"],
+        header["teacher"]["family"],
+        kept,
+        columns["partial"],
+        {key: tuple(meant) for key, meant in columns["covers"].items()},
+    )
+
+
+def _tensor(folder: Path, shard: int, key: str) -> Tensor:
+    with safe_open(str(shard_path(folder, shard)), framework="pt") as file:
+        return file.get_tensor(key)
+
+
+def _whole(folder: Path, journal: Journal, rows: int) -> Path:
+    """One file of all known rows, made of the shards unless it is there already."""
+    path = folder / WHOLE
+    if path.exists():
+        with path.open("rb") as file:
+            same = all(file.read(len(p)) == p for p in _pieces(folder, journal, rows))
+            if same and not file.read(1):
+                return path
+    partial = path.with_name(f".{WHOLE}.partial")
+    with partial.open("wb") as file:
+        file.writelines(_pieces(folder, journal, rows))
+    partial.rename(path)
+    return path
+
+
+def _pieces(folder: Path, journal: Journal, rows: int) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file of all known rows, a shard at a time."""
+    keys = ["values"] + ["kept"] * bool(journal.header["columns"]["kept"])
+    first = {key: _tensor(folder, 0, key) for key in keys}
+    yield header_of({key: (t.dtype, [rows, *t.shape[1:]]) for key, t in first.items()})
+    for key in keys:
+        for shard in range(journal.count):
+            if journal.shards[shard]["failed"]:
+                known = _tensor(folder, shard, "known")
+                yield bytes_of(_tensor(folder, shard, key)[known])
+            else:
+                yield _raw(shard_path(folder, shard), key)
+
+
+def _raw(path: Path, key: str) -> bytes:
+    """The bytes of one tensor of a shard."""
+    with path.open("rb", buffering=0) as file:
+        size = int.from_bytes(file.read(8), "little")
+        begin, end = json.loads(file.read(size))[key]["data_offsets"]
+        file.seek(8 + size + begin)
+        return file.read(end - begin)

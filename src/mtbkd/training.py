@@ -1,0 +1,190 @@
+"""What chains learn from: features once, teachers by id, units and weights."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mtbkd.data import Dataset
+from mtbkd.files import hash_tensor
+from mtbkd.observation import BINARY, CATEGORICAL, GAUSSIAN, Observation, Said, categorical, top
+from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.outputs.store import save_rows
+from mtbkd.prior.settings import Prior
+from mtbkd.prior.spaces import Spaces, find_spaces
+from mtbkd.student.student import Student
+from mtbkd.weights.rules import Weighting
+from mtbkd.weights.units import Units
+
+_FEATURES = 2**13  # examples whose features are held while they are written
+_MOVED = 2**26  # numbers that are moved to the device as a whole
+
+
+def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tensor:
+    """The student's frozen features, computed once for each run directory.
+
+    Args:
+        student: Its frozen part is what costs.
+        inputs: Shape (example, ...).
+        out: A run directory, or None to keep nothing.
+    """
+    if student.frozen is None or out is None:
+        return student.features(inputs)
+    digest = hashlib.sha256()
+    hash_tensor(digest, inputs)
+    for name, value in student.fixed().items():
+        digest.update(name.encode())
+        hash_tensor(digest, value)
+    path = out / "features" / f"frozen-{digest.hexdigest()[:16]}.safetensors"
+    if not path.exists():
+        parts = (student.features(part) for part in inputs.split(_FEATURES))
+        save_rows(path, "features", len(inputs), parts)
+    return load_file(str(path))["features"].to(student.prior_mean.device)
+
+
+def observation_of(teachers: TeacherOutputs) -> tuple[Observation, Spaces | None]:
+    """How outputs of these teachers' family are looked at, and what the teachers tell apart."""
+    if teachers.family == "multilabel":
+        return BINARY, None
+    if teachers.family == "regression":
+        return GAUSSIAN, None
+    if teachers.kept is not None:
+        return top(len(teachers.classes)), None
+    spaces = None if teachers.blocks is None else find_spaces(teachers.blocks.long())
+    return categorical(spaces), spaces
+
+
+def nobody(data: Dataset) -> TeacherOutputs:
+    """No teacher at all: one that says nothing about any example."""
+    n, c = len(data), len(data.classes)
+    shape = (1, n, c) if data.family == "classification" else (1, n, c, 2)
+    mask = torch.zeros(1, 1, dtype=torch.bool).expand(1, n)
+    if data.family != "classification":
+        mask = mask[..., None].expand(1, n, c)
+    values = torch.zeros(1, 1).view([1] * len(shape)).expand(shape)
+    return TeacherOutputs(("nobody",), values, mask, data.ids, data.classes, True, data.family)
+
+
+def training_set(
+    student: Student,
+    data: Dataset,
+    teachers: TeacherOutputs,
+    weighting: Weighting,
+    out: Path | None = None,
+    units: Units | None = None,
+) -> TrainingSet:
+    """Features once, teachers by id, weights: what the chains need, on the student's device."""
+    where = student.prior_mean.device
+    outputs = teachers.at(data.ids)
+    observation, _ = observation_of(teachers)
+    values = outputs.values
+    if units is not None:
+        values = units.values(values)
+    said = weighting.apply(values, outputs.mask, outputs.kept, observation)
+    labels = data.labels if units is None else units.labels(data.labels)
+    temperature = weighting.temperature
+    return TrainingSet(
+        cached_features(student, data.inputs, out),
+        labels.to(where),
+        _near(said.values, where),
+        said.log_weights.to(where),
+        None if said.kept is None else _near(said.kept, where),
+        None if said.inside is None else said.inside.to(where),
+        None if said.nobody is None else said.nobody.to(where),
+        None if temperature is None else temperature.to(where),
+        observation,
+    )
+
+
+def _near(tensor: Tensor, device: torch.device) -> Tensor:
+    """On the device if it is small; large ones stay where they are, and batches are moved."""
+    return tensor.to(device) if tensor.numel() <= _MOVED else tensor
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Everything the log posterior needs of the data.
+
+    Tensors are on the student's device, or mapped from files, of which batches are then read.
+
+    Attributes:
+        features: Inputs of the student's head, shape (example, ...).
+        labels: As in a `Dataset` of this family; for regression in units of 1.
+        values: As in `TeacherOutputs`, shape (teacher, example, ...).
+        log_weights: Log teacher weights, shape (teacher, example) or (teacher, example, column).
+        kept: As in `TeacherOutputs`.
+        inside: Probability that one of the classes that a partial teacher knows is true, shape
+            (teacher, example).
+        nobody: Log weight of trusting no teacher, shape (example,) or (example, column).
+        temperature: Divides the teachers' log-probabilities, shape (teacher,); for regression it
+            multiplies their variance.
+        observation: How outputs meet labels and teachers.
+    """
+
+    features: Tensor
+    labels: Tensor
+    values: Tensor
+    log_weights: Tensor
+    kept: Tensor | None = None
+    inside: Tensor | None = None
+    nobody: Tensor | None = None
+    temperature: Tensor | None = None
+    observation: Observation = CATEGORICAL
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def said(self, rows: Tensor | slice) -> Said:
+        """What the teachers say on some examples, on the device, in single precision or better."""
+        where = self.log_weights.device
+        values = self.values[:, _on(self.values, rows)].to(where)
+        return Said(
+            values.float() if values.dtype == torch.float16 else values,
+            self.log_weights[:, rows],
+            None if self.kept is None else self.kept[:, _on(self.kept, rows)].to(where),
+            None if self.inside is None else self.inside[:, rows],
+            None if self.nobody is None else self.nobody[rows],
+        )
+
+    def subset(self, rows: Tensor) -> TrainingSet:
+        """The examples at these positions, or where this mask is true, in memory."""
+        said = self.said(rows)
+        return replace(
+            self,
+            features=self.features[_on(self.features, rows)],
+            labels=self.labels[rows],
+            values=self.values[:, _on(self.values, rows)],
+            log_weights=said.log_weights,
+            kept=said.kept,
+            inside=said.inside,
+            nobody=said.nobody,
+        )
+
+
+def _on(tensor: Tensor, rows: Tensor | slice) -> Tensor | slice:
+    """Positions where the tensor is, so that it can be indexed with them."""
+    return rows.to(tensor.device) if isinstance(rows, Tensor) else rows
+
+
+def prior_terms(
+    data: TrainingSet, prior: Prior, rows: Tensor | slice = slice(None), *, at: float | None = None
+) -> Any:
+    """What the mixture needs from the teachers on some examples.
+
+    Args:
+        data: With what the teachers say.
+        prior: Its concentration and softening.
+        rows: Of the data.
+        at: Another concentration, for the warm-up.
+    """
+    softening: float | Tensor = prior.softening
+    if data.temperature is not None:
+        softening = data.temperature * prior.softening
+    concentration = prior.concentration if at is None else at
+    return data.observation.terms(data.said(rows), concentration, softening, prior.discount)
