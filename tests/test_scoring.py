@@ -44,7 +44,7 @@ def test_where_nobody_speaks_the_pool_is_flat_and_nobody_disagrees():
     assert quarrel[3] == 0
     assert quarrel[1] > 0
     torch.testing.assert_close(quarrel[2], torch.zeros(()).double(), atol=1e-6, rtol=0)
-    heard = pool_scores(pool, silent.mask, LABELS, None)
+    heard = pool_scores(silent, pool, LABELS, None)
     expected = -pool["probs"][:3].gather(1, LABELS[:3, None]).log().mean()
     assert heard["nll"] == pytest.approx(float(expected))
 

@@ -15,14 +15,14 @@ from mtbkd.data import Dataset
 from mtbkd.distillation.evidence import disagreement_evidence, power_of
 from mtbkd.files import save_json, save_tensors
 from mtbkd.inference.modes import MapSettings, mode_score, starting_modes
+from mtbkd.observation.units import Units, find_units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior, PriorSettings, Rule
 from mtbkd.student.student import Student
-from mtbkd.training import TrainingSet, cached_features, observation_of
+from mtbkd.training import TrainingSet, cached_features
 from mtbkd.types import InputError, Report
 from mtbkd.weights.rules import Stacked, Weighting
 from mtbkd.weights.stacking import fit_stacked
-from mtbkd.weights.units import Units, find_units
 
 _TRIAL_CHAINS = 2
 
@@ -108,7 +108,7 @@ def choose_units(
     data: Dataset, teachers: TeacherOutputs, calibration: Dataset | None, out: Path | None
 ) -> Units | None:
     """Units of real-valued targets, found or read back; None for the other families."""
-    if data.family != "regression":
+    if not data.outcome.in_units:
         return None
     path = None if out is None else out / "units.safetensors"
     if path is not None and path.exists():
@@ -152,14 +152,11 @@ def choose_weighting(
         rule = "stacked" if enough else "entropy"
     weighting = Weighting(rule)
     if rule == "stacked":
-        observation, spaces = observation_of(teachers)
         values = held.values if units is None else units.values(held.values)
         labels = labels if units is None else units.labels(labels)
         weighting = Weighting(
             rule,
-            fit_stacked(
-                values, held.mask, labels, kept=held.kept, observation=observation, spaces=spaces
-            ),
+            fit_stacked(values, held.mask, labels, kept=held.kept, observation=held.observation),
         )
     if path is not None:
         stored: dict[str, Any] = {"rule": weighting.rule, "teachers": teachers.names}
@@ -188,11 +185,11 @@ def read_weighting(path: Path) -> Weighting:
     if stored["rule"] != "stacked":
         return Weighting(stored["rule"])
     fit = Stacked(
-        torch.tensor(stored["intercept"]),
-        torch.tensor(stored["slope"]),
-        torch.tensor(stored["temperature"]),
-        stored["scale"],
-        torch.tensor(stored["nobody"]) if "nobody" in stored else None,
-        torch.tensor(stored["gate"]) if "gate" in stored else None,
+        intercept=torch.tensor(stored["intercept"]),
+        slope=torch.tensor(stored["slope"]),
+        temperature=torch.tensor(stored["temperature"]),
+        scale=stored["scale"],
+        nobody=torch.tensor(stored["nobody"]) if "nobody" in stored else None,
+        gate=torch.tensor(stored["gate"]) if "gate" in stored else None,
     )
     return Weighting("stacked", fit)

@@ -10,15 +10,14 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mtbkd.outputs.class_map import COLUMN, ClassMap, merged, read_class_map
+from mtbkd.observation import OUTCOMES, Kind, Names, Outcome
+from mtbkd.outputs.class_map import ClassMap, read_class_map
 from mtbkd.outputs.kinds import (
-    KINDS,
-    Kind,
+    finite_faults,
     floored,
     kept_positions,
     kind_faults,
     log_variance,
-    number_faults,
     numbers_of,
     repeated,
     top_faults,
@@ -54,6 +53,11 @@ class TeacherTable:
     kept: Tensor | None = None
     partial: bool = False
     covers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def outcome(self) -> Outcome:
+        """What is predicted."""
+        return OUTCOMES[self.family]
 
 
 def make_table(
@@ -94,21 +98,22 @@ def make_table(
         InputError: With one message for each fault.
     """
     keys, columns = tuple(map(str, ids)), tuple(map(str, classes))
-    if family not in KINDS:
+    outcome = OUTCOMES.get(family)
+    if outcome is None:
         raise InputError(
-            f"Expected the family of teacher {name!r} among {', '.join(KINDS)}, but got "
+            f"Expected the family of teacher {name!r} among {', '.join(OUTCOMES)}, but got "
             f"{family!r}. Declare one of them."
         )
-    what = COLUMN[family]
+    what = outcome.column
     numbers = numbers_of(f"outputs of teacher {name!r}", values)
-    if numbers.ndim == 1 and len(columns) == 1 and family == "regression":
+    if numbers.ndim == 1 and len(columns) == 1 and outcome.in_units:
         numbers = numbers[:, None]
     if numbers.ndim != 2:
         raise InputError(
             f"Expected outputs of teacher {name!r} as (example, {what}), but got "
             f"{numbers.ndim} axes. Give a table."
         )
-    faults = kind_faults(name, kind, KINDS[family])
+    faults = kind_faults(name, kind, outcome.kinds)
     if numbers.size == 0:
         faults.append(f"Expected outputs from teacher {name!r}, but got none. Check the file.")
     if numbers.shape != (len(keys), len(columns)):
@@ -118,7 +123,7 @@ def make_table(
             f"{numbers.shape[1]}. Check the file's header and rows."
         )
     faults += [*repeated(name, "id", keys), *(twice := repeated(name, what, columns))]
-    if variance is not None and family != "regression":
+    if variance is not None and not outcome.in_units:
         faults.append(
             f"Expected a variance of regression teachers only, but got one of teacher {name!r}, "
             f"whose family is {family}. Leave it out."
@@ -126,36 +131,27 @@ def make_table(
     plan = None
     if not twice:
         try:
-            plan = read_class_map(name, family, columns, class_map, merge)
+            plan = read_class_map(name, outcome, columns, class_map, merge)
         except InputError as error:
             faults += error.faults
     spread = None
     if not faults:
-        faults += number_faults(name, numbers, family, kind, keys, columns)
+        wrong = finite_faults(name, numbers, kind, keys)
+        faults += wrong or outcome.faults(numbers, kind, Names(name, keys, columns))
         if variance is not None:
             spread, wrong = log_variance(name, variance, keys, columns)
             faults += wrong
     if faults or plan is None:
         raise InputError(*faults)
-    if family == "classification":
-        if kind == "probs":
-            with np.errstate(divide="ignore"):
-                numbers = np.log(numbers)
-        raw = torch.from_numpy(numbers)
-        settled = floored((raw if plan.same else merged(raw, plan)).clamp_min(-1e4))
-    elif family == "multilabel":
-        yes = torch.from_numpy(numbers[:, plan.target >= 0])
-        settled = floored(
-            torch.stack([1 - yes, yes], -1).log().clamp_min(-1e4)
-            if kind == "probs"
-            else torch.nn.functional.logsigmoid(torch.stack([-yes, yes], -1))
-        )
-    else:
-        log_variances = np.full_like(numbers, np.nan) if spread is None else spread
-        settled = torch.from_numpy(np.stack([numbers, log_variances], -1)).float()
-    partial = partial or plan.drops
     return TeacherTable(
-        name, settled, keys, plan.classes, held_out, family, None, partial, plan.covers
+        name=name,
+        values=outcome.settle(numbers, kind, plan.target, spread),
+        ids=keys,
+        classes=plan.classes,
+        held_out=held_out,
+        family=family,
+        partial=partial or plan.drops,
+        covers=plan.covers,
     )
 
 
@@ -231,4 +227,11 @@ def make_top_table(
     with np.errstate(divide="ignore"):
         logs = torch.from_numpy(np.log(np.column_stack([probs, rest])))
     settled = floored(logs.clamp_min(-1e4), torch.from_numpy(padding))
-    return TeacherTable(name, settled, keys, columns, held_out, kept=torch.from_numpy(which))
+    return TeacherTable(
+        name=name,
+        values=settled,
+        ids=keys,
+        classes=columns,
+        held_out=held_out,
+        kept=torch.from_numpy(which),
+    )

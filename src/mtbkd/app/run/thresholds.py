@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mtbkd.app.recipes.base import Task
-from mtbkd.app.run.scoring import mean_probs, pool_of
+from mtbkd.app.run.scoring import pool_of
+from mtbkd.app.run.scoring_shared import mean_probs
 from mtbkd.app.run.stages import Rival
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
@@ -83,9 +84,9 @@ def _everyone(
     pool = pool_of(outputs, posterior.weighting, None)[0]["probs"]
     found["teacher_pool",] = torch.where(outputs.mask.any(0), pool, torch.nan).numpy()
     for name, rival in rivals.items():
-        found["baselines", name] = mean_probs(*rival, data.inputs, "multilabel")
+        found["baselines", name] = mean_probs(*rival, data.inputs, BINARY)
     if own is None:
-        own = mean_probs(posterior.student, posterior.samples, data.inputs, "multilabel")
+        own = mean_probs(posterior.student, posterior.samples, data.inputs, BINARY)
     found["student",] = own
     return found
 
