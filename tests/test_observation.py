@@ -105,7 +105,7 @@ def prepared(
 ):
     observation, said, labels, n_columns = CASES[name]
     terms = observation.terms(said(), concentration, softening, discount)
-    outputs = normal(9, EXAMPLES, OUTCOMES[observation.family].n_outputs(n_columns))
+    outputs = normal(9, EXAMPLES, OUTCOMES[observation.family].n_outputs * n_columns)
     return observation, Batch(torch.zeros(EXAMPLES, 1), labels(), terms), outputs
 
 
@@ -199,7 +199,7 @@ def test_a_masked_teacher_is_as_if_it_were_not_there(name):
     weights = weights - torch.logsumexp(weights, 0)
     masked = full._replace(log_weights=weights)
     without = Said(*(None if part is None else part[[0, 2]] for part in masked))
-    outputs = normal(9, EXAMPLES, OUTCOMES[observation.family].n_outputs(n_columns))
+    outputs = normal(9, EXAMPLES, OUTCOMES[observation.family].n_outputs * n_columns)
 
     def value(what: Said) -> Tensor:
         batch = Batch(torch.zeros(EXAMPLES, 1), labels(), observation.terms(what, 4.0, 1.0, 0.0))
@@ -442,7 +442,7 @@ def test_a_discount_leaves_sure_teachers_alone_and_silences_those_that_know_noth
 def test_trusting_nobody_is_one_more_component_that_pulls_nowhere(name):
     """With all the weight it leaves the likelihood; with none it changes nothing."""
     observation, said, labels, n_columns = CASES[name]
-    outputs = normal(9, EXAMPLES, OUTCOMES[observation.family].n_outputs(n_columns))
+    outputs = normal(9, EXAMPLES, OUTCOMES[observation.family].n_outputs * n_columns)
     told = said()
     shape = told.log_weights.shape[1:]
 

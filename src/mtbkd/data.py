@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from mtbkd.observation import OUTCOMES, Names, Outcome
+from mtbkd.observation.base import cell_shape, labelled
 from mtbkd.types import Family, InputError
 
 _ROWS = 2**16  # rows that are checked at once
@@ -55,7 +56,7 @@ class Dataset:
     @property
     def known(self) -> Tensor:
         """Which examples have a label, or any of several, shape (example,)."""
-        return self.outcome.labelled(self.labels).unsqueeze(-1).flatten(1).any(1)
+        return labelled(self.outcome, self.labels).unsqueeze(-1).flatten(1).any(1)
 
     def subset(self, index: ArrayLike) -> Dataset:
         """The examples at these positions, in this order."""
@@ -110,9 +111,9 @@ def make_dataset(
             f"Expected at least one example in the {name}, but got none. Check the "
             "file or the split."
         )
-    if len(columns) < outcome.fewest:
+    if len(columns) < 1 + outcome.exclusive:
         faults.append(
-            f"Expected {('one', 'two')[outcome.fewest - 1]} {outcome.columns} or more in the "
+            f"Expected {'two' if outcome.exclusive else 'one'} {outcome.columns} or more in the "
             f"{name}, but got {len(columns)}. Name every {outcome.column}."
         )
     if len(keys) != len(tensor):
@@ -128,7 +129,7 @@ def make_dataset(
             f"{names.row(row)}. Remove or impute it."
         )
     if labels is None:
-        known = torch.full((len(tensor), *outcome.n_cells(len(columns))), outcome.missing)
+        known = torch.full((len(tensor), *cell_shape(outcome, len(columns))), outcome.missing)
     else:
         known, wrong = outcome.read_labels(labels, len(tensor), names)
         faults += wrong

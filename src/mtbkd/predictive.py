@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,6 +15,7 @@ from mtbkd.observation.answers import LabelPredictive as LabelPredictive
 from mtbkd.observation.answers import NumberPredictive as NumberPredictive
 from mtbkd.observation.answers import Predictive as Predictive
 from mtbkd.observation.answers import credible_set as credible_set
+from mtbkd.observation.answers import joined
 from mtbkd.observation.units import Units
 from mtbkd.observation.units import mixture as mixture
 from mtbkd.student.student import Student
@@ -53,17 +53,8 @@ def predict(
         `Predictive`, `LabelPredictive` or `NumberPredictive`, by the family.
     """
     outcome = OUTCOMES[family]
-    parts = [
-        {
-            name: field.double().cpu().numpy()
-            for name, field in outcome.summarise(
-                outputs.flatten(0, 1), units=units, level=level, point=point
-            ).items()
-        }
-        for outputs in draw_outputs(student, samples, inputs)
-    ]
-    fields = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return outcome.answer(**fields, level=level)
+    draws = (outputs.flatten(0, 1) for outputs in draw_outputs(student, samples, inputs))
+    return joined([outcome.summarise(d, units=units, level=level, point=point) for d in draws])
 
 
 def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Iterator[Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from mtbkd.data import Dataset
 from mtbkd.files import hash_tensor
 from mtbkd.observation import CATEGORICAL, Observation, Said
+from mtbkd.observation.base import cell_shape, value_shape
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import save_rows
@@ -50,8 +51,8 @@ def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tenso
 def nobody(data: Dataset) -> TeacherOutputs:
     """No teacher at all: one that says nothing about any example."""
     n_columns = len(data.classes)
-    cells = (1, len(data), *data.outcome.n_cells(n_columns))
-    shape = (1, len(data), *data.outcome.n_values(n_columns))
+    cells = (1, len(data), *cell_shape(data.outcome, n_columns))
+    shape = (1, len(data), *value_shape(data.outcome, n_columns))
     return TeacherOutputs(
         names=("nobody",),
         values=torch.zeros(1).expand(shape),

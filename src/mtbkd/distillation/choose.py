@@ -108,7 +108,7 @@ def choose_units(
     data: Dataset, teachers: TeacherOutputs, calibration: Dataset | None, out: Path | None
 ) -> Units | None:
     """Units of real-valued targets, found or read back; None for the other families."""
-    if not data.outcome.in_units:
+    if not data.outcome.numeric:
         return None
     path = None if out is None else out / "units.safetensors"
     if path is not None and path.exists():

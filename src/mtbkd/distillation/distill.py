@@ -215,7 +215,7 @@ def load_posterior(
         prior = Prior(strength=Strength(**used.pop("strength")), **used)
         plan, statistics = Plan(**manifest["plan"]), dict(manifest["statistics"])
         family, units = manifest["family"], None
-        if OUTCOMES[family].in_units:
+        if OUTCOMES[family].numeric:
             units = Units(**load_file(str(folder / "units.safetensors")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -277,7 +277,7 @@ def _check_outputs(student: Student, training: TrainingSet, classes: tuple[str, 
     some = training.features[:2].to(position.device)
     shape = tuple(student.logits(position, some).shape)
     outcome = OUTCOMES[training.observation.family]
-    if shape != (len(some), outcome.n_outputs(len(classes))):
+    if shape != (len(some), outcome.n_outputs * len(classes)):
         raise InputError(
             f"Expected a network that maps {len(classes)} {outcome.mapping}, but got outputs of "
             f"shape {shape}. Change its last layer."

@@ -62,7 +62,7 @@ def fit_student(
     chance = check_random_state(estimator.random_state)
     seed = int(chance.randint(2**31 - 1))
     widths = [inputs.shape[1], *map(int, estimator.hidden)]
-    n_outputs = data.outcome.n_outputs(len(rows.columns))
+    n_outputs = data.outcome.n_outputs * len(rows.columns)
     modes = MapSettings(
         epochs=math.ceil(estimator.mode_steps / math.ceil(len(data) / _MODE_BATCH)),
         batch_size=_MODE_BATCH,

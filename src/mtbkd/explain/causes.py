@@ -276,7 +276,7 @@ def _answers(predictive: Answer) -> Tensor:
 
 def _told(outputs: TeacherOutputs, weighting: Weighting) -> tuple[Tensor, Tensor]:
     """The teachers' dissent, and how reliable their pool's answer is, each (example,)."""
-    if outputs.outcome.in_units:
+    if outputs.outcome.numeric:
         unknown = torch.full((len(outputs.ids),), torch.nan)
         return unknown, unknown.clone()
     observation = outputs.observation

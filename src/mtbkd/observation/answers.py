@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -128,6 +129,18 @@ class NumberPredictive:
 
 
 Answer = Predictive | LabelPredictive | NumberPredictive
+
+
+def arrays(**fields: Tensor) -> dict[str, Floats]:
+    """Fields of an answer, in double precision."""
+    return {name: field.double().cpu().numpy() for name, field in fields.items()}
+
+
+def joined(parts: Sequence[Answer]) -> Answer:
+    """One answer on all examples."""
+    rows = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
+    rows = {name: np.concatenate(each) for name, each in rows.items() if name != "level"}
+    return replace(parts[0], **rows)
 
 
 def quantiles(values: Tensor, level: float) -> tuple[Tensor, Tensor]:

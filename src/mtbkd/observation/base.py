@@ -12,6 +12,7 @@ from torch import Tensor
 from mtbkd.observation.answers import Answer
 from mtbkd.observation.units import Units
 from mtbkd.prior.mixture import Strength
+from mtbkd.prior.spaces import Spaces
 from mtbkd.types import Batch, Family, Floats, Ints
 
 Kind = Literal["logits", "probs", "log_probs", "mean"]
@@ -67,6 +68,11 @@ class Observation(Protocol):
     """
 
     family: ClassVar[Family]
+
+    @property
+    def spaces(self) -> Spaces | None:
+        """What the teachers tell apart, where that is not everything."""
+        ...
 
     def log_likelihood(self, outputs: Tensor, labels: Tensor, /) -> Tensor:
         """Summed over columns, 0 where labels are missing, shape (..., example)."""
@@ -125,19 +131,8 @@ class Observation(Protocol):
         """What stacked weights may depend on, (teacher, example[, column], feature)."""
         ...
 
-    def n_alike(self, values: Tensor, /) -> int | None:
-        """How many classes are alike where nobody is trusted; None if that has no meaning."""
-        ...
-
-    def n_apart(self, values: Tensor, /) -> int:
-        """How many columns have stacked weights of their own, 0 if all have the same."""
-        ...
-
-    def inside_odds(self, n_classes: int, /) -> Tensor | None:
-        """Log odds of a partial teacher's classes if all are equally probable, (teacher, 1).
-
-        None if there is no such teacher.
-        """
+    def n_alike(self, values: Tensor, /) -> int:
+        """How many classes are alike where nobody is trusted."""
         ...
 
 
@@ -148,50 +143,32 @@ class Outcome(Protocol):
         family: As files and data sets name it.
         column: What a column is called.
         columns: The same of several.
-        fewest: Least number of columns.
-        exclusive: Whether exactly one of the columns is true, so that probabilities add up.
-        droppable: Whether a class map may leave a column out.
-        twice: What to do where two columns of a teacher are mapped to one.
+        exclusive: Whether exactly one of the columns is true. Then an example is one cell, with a
+            label and a value for each column; else every column is a cell, with a label and two
+            values.
+        numeric: Whether columns are numbers, with units in which the student does not work.
+        n_outputs: How many outputs the student has for each column.
+        mapping: What a student's network maps columns to, for messages.
         kinds: What a teacher's numbers may be.
         missing: The label that stands for none.
-        mapping: What a student's network maps columns to, for messages.
-        in_units: Whether labels and teachers have units, in which the student does not work.
-        answer: What `summarise` gives, with a ``level``.
+        twice: What to do where two columns of a teacher are mapped to one.
     """
 
     family: ClassVar[Family]
     column: ClassVar[str]
     columns: ClassVar[str]
-    fewest: ClassVar[int]
     exclusive: ClassVar[bool]
-    droppable: ClassVar[bool]
-    twice: ClassVar[str]
+    numeric: ClassVar[bool]
+    n_outputs: ClassVar[int]
+    mapping: ClassVar[str]
     kinds: ClassVar[tuple[Kind, ...]]
     missing: ClassVar[float]
-    mapping: ClassVar[str]
-    in_units: ClassVar[bool]
-    answer: ClassVar[type[Answer]]
+    twice: ClassVar[str]
 
     def observe(
         self, n_columns: int, blocks: Tensor | None = None, kept: Tensor | None = None
     ) -> Observation:
         """How outputs meet teachers with these gaps, which are as in `TeacherOutputs`."""
-        ...
-
-    def n_outputs(self, n_columns: int) -> int:
-        """How many outputs the student has for so many columns."""
-        ...
-
-    def n_values(self, n_columns: int) -> tuple[int, ...]:
-        """Shape of what a teacher says of an example."""
-        ...
-
-    def n_cells(self, n_columns: int) -> tuple[int, ...]:
-        """Shape of what is masked, weighed or labelled of an example: (), or (column,)."""
-        ...
-
-    def labelled(self, labels: Tensor) -> Tensor:
-        """Which cells have a label, of the shape of the labels."""
         ...
 
     def read_labels(self, labels: Labels, n_rows: int, names: Names) -> tuple[Tensor, list[str]]:
@@ -235,11 +212,24 @@ class Outcome(Protocol):
         """Functions of the student's outputs whose convergence is judged."""
         ...
 
-    def summarise(
-        self, draws: Tensor, *, units: Units | None, level: float, point: str
-    ) -> dict[str, Tensor]:
-        """Fields of the answer, from the student's outputs, (draw, example, output)."""
+    def summarise(self, draws: Tensor, *, units: Units | None, level: float, point: str) -> Answer:
+        """The answer, from the student's outputs under each draw, (draw, example, output)."""
         ...
+
+
+def cell_shape(outcome: Outcome, n_columns: int) -> tuple[int, ...]:
+    """Shape of what is masked, weighed or labelled of an example."""
+    return () if outcome.exclusive else (n_columns,)
+
+
+def value_shape(outcome: Outcome, n_columns: int) -> tuple[int, ...]:
+    """Shape of what a teacher says of an example."""
+    return (n_columns,) if outcome.exclusive else (n_columns, 2)
+
+
+def labelled(outcome: Outcome, labels: Tensor) -> Tensor:
+    """Which cells have a label, of the shape of the labels."""
+    return (labels != outcome.missing) & ~labels.isnan()
 
 
 def psd_root(matrix: Tensor) -> Tensor:

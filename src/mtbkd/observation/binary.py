@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.observation import dirichlet
-from mtbkd.observation.answers import Answer, LabelPredictive, quantiles
+from mtbkd.observation.answers import Answer, LabelPredictive, arrays, quantiles
 from mtbkd.observation.base import Kind, Labels, Names, Observation, Said
 from mtbkd.observation.log_probs import (
     LOG_FLOOR,
@@ -36,6 +36,7 @@ from mtbkd.prior.mixture import (
     mixture_log_density,
     mixture_terms,
 )
+from mtbkd.prior.spaces import Spaces
 from mtbkd.types import Batch, Family, Floats, Ints
 
 _MANY = 100
@@ -49,40 +50,24 @@ class Binary:
     Values are log-probabilities of no and of yes.
     """
 
+    spaces: Spaces | None = None
+    certainty = staticmethod(certainty)
+    features = staticmethod(confidence)
     family: ClassVar[Family] = "multilabel"
     column: ClassVar[str] = "label"
     columns: ClassVar[str] = "labels"
-    fewest: ClassVar[int] = 1
     exclusive: ClassVar[bool] = False
-    droppable: ClassVar[bool] = True
     twice: ClassVar[str] = "Probabilities of labels do not add; map one of them to None."
     kinds: ClassVar[tuple[Kind, ...]] = ("logits", "probs")
     missing: ClassVar[float] = math.nan
     mapping: ClassVar[str] = "labels, one logit each"
-    in_units: ClassVar[bool] = False
-    answer: ClassVar[type[Answer]] = LabelPredictive
+    n_outputs: ClassVar[int] = 1
+    numeric: ClassVar[bool] = False
 
     def observe(
         self, n_columns: int, blocks: Tensor | None = None, kept: Tensor | None = None
     ) -> Observation:
-        """Gaps are masked, label by label."""
         return self
-
-    def n_outputs(self, n_columns: int) -> int:
-        """A logit for each label."""
-        return n_columns
-
-    def n_values(self, n_columns: int) -> tuple[int, ...]:
-        """Log-probabilities of no and of yes for each label."""
-        return n_columns, 2
-
-    def n_cells(self, n_columns: int) -> tuple[int, ...]:
-        """One for each label."""
-        return (n_columns,)
-
-    def labelled(self, labels: Tensor) -> Tensor:
-        """Shape (example, label)."""
-        return ~labels.isnan()
 
     def read_labels(self, labels: Labels, n_rows: int, names: Names) -> tuple[Tensor, list[str]]:
         """0, 1 or NaN, shape (example, label)."""
@@ -125,7 +110,6 @@ class Binary:
         return floored(torch.nn.functional.logsigmoid(torch.stack([-yes, yes], -1)))
 
     def unsaid(self, n_columns: int) -> Tensor:
-        """No and yes alike."""
         return torch.full((n_columns, 2), -math.log(2))
 
     def neutral(self, kind: Kind, n_columns: int) -> float:
@@ -133,20 +117,15 @@ class Binary:
         return {"probs": 0.5, "logits": -1.0}.get(kind, 0.0)
 
     def pooled(self, log_weights: Tensor, complete: Tensor) -> Tensor:
-        """The weighted mean of the probabilities."""
         return pool_log_probs(log_weights, complete).nan_to_num(neginf=LOG_FLOOR)
 
     def point(self, outputs: Tensor, units: Units | None) -> Tensor:
-        """Probabilities of yes."""
         return torch.sigmoid(outputs)
 
     def traced(self, outputs: Tensor) -> Tensor:
-        """Log-odds."""
         return outputs
 
-    def summarise(
-        self, draws: Tensor, *, units: Units | None, level: float, point: str
-    ) -> dict[str, Tensor]:
+    def summarise(self, draws: Tensor, *, units: Units | None, level: float, point: str) -> Answer:
         """From (draw, example, label) to the fields of `LabelPredictive`."""
         probs = torch.sigmoid(draws)
         mean = probs.double().mean(0)
@@ -155,16 +134,16 @@ class Binary:
         def spread(p: Tensor) -> Tensor:
             return -torch.special.xlogy(p, p) - torch.special.xlogy(1 - p, 1 - p)
 
-        return {
-            "probs": mean,
-            "total": spread(mean),
-            "aleatoric": spread(probs.double()).mean(0),
-            "lower": lower,
-            "upper": upper,
-        }
+        fields = arrays(
+            probs=mean,
+            total=spread(mean),
+            aleatoric=spread(probs.double()).mean(0),
+            lower=lower,
+            upper=upper,
+        )
+        return LabelPredictive(**fields, level=level)
 
     def log_likelihood(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Summed over labels, 0 where they are missing."""
         return log_likelihood(_logits(outputs), _index(labels)).sum(-1)
 
     def terms(
@@ -183,7 +162,6 @@ class Binary:
         return MixtureTerms(*(part.unflatten(1, (-1, n_labels)) for part in found))
 
     def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-        """Log likelihood and mixture."""
         logits, labels, terms = _flat(outputs, batch)
         log_q = torch.log_softmax(logits / strength.student_softening, -1)
         cells = log_likelihood(logits, labels) + strength.power * mixture_log_density(terms, log_q)
@@ -192,7 +170,6 @@ class Binary:
     def value_and_slope(
         self, outputs: Tensor, batch: Batch, strength: Strength
     ) -> tuple[Tensor, Tensor]:
-        """In closed form."""
         values, slopes = dirichlet.pulled(*_flat(outputs, batch), strength)
         shape = outputs.shape[-2:]
         return values.unflatten(-1, shape).sum(-1), slopes[..., 1].unflatten(-1, shape)
@@ -205,37 +182,18 @@ class Binary:
         return torch.diag_embed(curvature.sqrt())
 
     def log_responsibilities(self, terms: Any, outputs: Tensor, softening: float) -> Tensor:
-        """Shape (..., teacher, example, label)."""
         log_q = torch.log_softmax(_logits(outputs).flatten(-3, -2) / softening, -1)
         shares = log_responsibilities(_flat_terms(terms), log_q)
         return shares.unflatten(-1, outputs.shape[-2:])
 
     def complete(self, said: Said, temperature: Tensor | None) -> Tensor:
-        """Log-probabilities of no and of yes."""
         return tempered(said.values, temperature)
 
     def score(self, said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
-        """Log probability of the labels, (teacher, example, label)."""
         return picked(tempered(said.values, temperature), _index(labels))
 
-    def certainty(self, values: Tensor, mask: Tensor) -> Tensor:
-        """By entropy."""
-        return certainty(values, mask)
-
-    def features(self, values: Tensor) -> Tensor:
-        """Entropy, and log of the larger probability."""
-        return confidence(values)
-
     def n_alike(self, values: Tensor) -> int:
-        """No and yes."""
         return 2
-
-    def n_apart(self, values: Tensor) -> int:
-        """Every label, unless there is only one."""
-        return values.shape[2] if values.shape[2] > 1 else 0
-
-    def inside_odds(self, n_classes: int) -> None:
-        """A label that a teacher does not know is masked."""
 
 
 def _flat(outputs: Tensor, batch: Batch) -> tuple[Tensor, Tensor, MixtureTerms]:

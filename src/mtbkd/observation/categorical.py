@@ -33,20 +33,17 @@ class Categorical:
 
     spaces: Spaces | None = None
     family: ClassVar[Family] = "classification"
+    log_likelihood = staticmethod(log_likelihood)
+    certainty = staticmethod(certainty)
 
     @property
     def unions(self) -> Sequence[Tensor]:
         """Of classes, which the terms speak of."""
         return () if self.spaces is None else self.spaces.unions
 
-    def log_likelihood(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Log probability of each label."""
-        return log_likelihood(outputs, labels)
-
     def terms(
         self, said: Said, concentration: float, softening: float | Tensor, discount: float
     ) -> MixtureTerms:
-        """As `mixture_terms`."""
         return mixture_terms(
             said.values,
             said.log_weights,
@@ -59,7 +56,6 @@ class Categorical:
         )
 
     def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-        """Log likelihood and mixture."""
         log_q = torch.log_softmax(outputs / strength.student_softening, dim=-1)
         mixture = mixture_log_density(batch.terms, extended(log_q, self.unions))
         return log_likelihood(outputs, batch.labels) + strength.power * mixture
@@ -67,53 +63,31 @@ class Categorical:
     def value_and_slope(
         self, outputs: Tensor, batch: Batch, strength: Strength
     ) -> tuple[Tensor, Tensor]:
-        """In closed form."""
         return dirichlet.pulled(outputs, batch.labels, batch.terms, strength, self.unions)
 
     def roots(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-        """Shape (example, class, class)."""
         return dirichlet.curvature_roots(outputs, batch, strength, self.unions)
 
     def log_responsibilities(
         self, terms: MixtureTerms, outputs: Tensor, softening: float
     ) -> Tensor:
-        """Shape (..., teacher, example)."""
         log_q = torch.log_softmax(outputs / softening, dim=-1)
         return log_responsibilities(terms, extended(log_q, self.unions))
 
     def complete(self, said: Said, temperature: Tensor | None) -> Tensor:
-        """Log-probabilities of all classes."""
         if self.spaces is None:
             return tempered(said.values, temperature)
         return _completed(said.values, temperature, self.spaces, said.inside)
 
     def score(self, said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
-        """Log probability of the labels, (teacher, example)."""
         return picked(self.complete(said, temperature), labels)
 
-    def certainty(self, values: Tensor, mask: Tensor) -> Tensor:
-        """By entropy."""
-        return certainty(values, mask)
-
     def features(self, values: Tensor) -> Tensor:
-        """Entropy, and log of the largest probability."""
         sizes = None if self.spaces is None else (self.spaces.sizes > 0).sum(1)
         return confidence(values, sizes)
 
     def n_alike(self, values: Tensor) -> int:
-        """All classes."""
         return values.shape[-1]
-
-    def n_apart(self, values: Tensor) -> int:
-        """None."""
-        return 0
-
-    def inside_odds(self, n_classes: int) -> Tensor | None:
-        """By the number of classes that each teacher knows."""
-        if self.spaces is None or not any(k >= 0 for k in self.spaces.known):
-            return None
-        share = (self.spaces.sizes.sum(1, keepdim=True) / n_classes).double()
-        return torch.logit(share, 1e-6)
 
 
 def _completed(

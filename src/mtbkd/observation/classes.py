@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.observation.answers import Answer, Predictive, marginal_mode, quantiles
+from mtbkd.observation.answers import Answer, Predictive, arrays, marginal_mode, quantiles
 from mtbkd.observation.base import Kind, Labels, Names, Observation
 from mtbkd.observation.categorical import Categorical
 from mtbkd.observation.log_probs import LOG_FLOOR, floored, pool_log_probs
@@ -30,39 +30,20 @@ class Classes:
     family: ClassVar[Family] = "classification"
     column: ClassVar[str] = "class"
     columns: ClassVar[str] = "classes"
-    fewest: ClassVar[int] = 2
     exclusive: ClassVar[bool] = True
-    droppable: ClassVar[bool] = True
     twice: ClassVar[str] = "Pass merge=True to add their probabilities, or correct it."
     kinds: ClassVar[tuple[Kind, ...]] = ("logits", "probs", "log_probs")
     missing: ClassVar[float] = -1
     mapping: ClassVar[str] = "classes, one logit each"
-    in_units: ClassVar[bool] = False
-    answer: ClassVar[type[Answer]] = Predictive
+    n_outputs: ClassVar[int] = 1
+    numeric: ClassVar[bool] = False
 
     def observe(
         self, n_columns: int, blocks: Tensor | None = None, kept: Tensor | None = None
     ) -> Observation:
-        """By the most probable classes, by what teachers tell apart, or by all classes."""
         if kept is not None:
             return Top(n_columns)
         return Categorical(None if blocks is None else find_spaces(blocks.long()))
-
-    def n_outputs(self, n_columns: int) -> int:
-        """A logit for each class."""
-        return n_columns
-
-    def n_values(self, n_columns: int) -> tuple[int, ...]:
-        """A log-probability for each class."""
-        return (n_columns,)
-
-    def n_cells(self, n_columns: int) -> tuple[int, ...]:
-        """One for each example."""
-        return ()
-
-    def labelled(self, labels: Tensor) -> Tensor:
-        """Shape (example,)."""
-        return labels >= 0
 
     def read_labels(self, labels: Labels, n_rows: int, names: Names) -> tuple[Tensor, list[str]]:
         """Class indices from indices or names, shape (example,), -1 where missing."""
@@ -140,7 +121,6 @@ class Classes:
         return floored(raw.clamp_min(_LEAST))
 
     def unsaid(self, n_columns: int) -> Tensor:
-        """All classes alike."""
         return torch.full((n_columns,), -math.log(n_columns))
 
     def neutral(self, kind: Kind, n_columns: int) -> float:
@@ -149,32 +129,28 @@ class Classes:
         return {"probs": even, "log_probs": math.log(even)}.get(kind, 0.0)
 
     def pooled(self, log_weights: Tensor, complete: Tensor) -> Tensor:
-        """The weighted mean of the probabilities."""
         return pool_log_probs(log_weights, complete).nan_to_num(neginf=LOG_FLOOR)
 
     def point(self, outputs: Tensor, units: Units | None) -> Tensor:
-        """Probabilities of classes."""
         return torch.softmax(outputs, -1)
 
     def traced(self, outputs: Tensor) -> Tensor:
-        """Log-probabilities of classes."""
         return torch.softmax(outputs, -1).clamp_min(1e-12).log()
 
-    def summarise(
-        self, draws: Tensor, *, units: Units | None, level: float, point: str
-    ) -> dict[str, Tensor]:
+    def summarise(self, draws: Tensor, *, units: Units | None, level: float, point: str) -> Answer:
         """From (draw, example, class) to the fields of `Predictive`."""
         probs = torch.softmax(draws, -1)
         mean = probs.double().mean(0)
         lower, upper = quantiles(probs, level)
-        return {
-            "probs": mean if point == "mean" else marginal_mode(probs),
-            "total": -torch.special.xlogy(mean, mean).sum(-1),
-            "aleatoric": -torch.special.xlogy(probs, probs).sum(-1).double().mean(0),
-            "lower": lower,
-            "upper": upper,
-            "second": probs.topk(2, -1).values[..., 1].double().mean(0),
-        }
+        fields = arrays(
+            probs=mean if point == "mean" else marginal_mode(probs),
+            total=-torch.special.xlogy(mean, mean).sum(-1),
+            aleatoric=-torch.special.xlogy(probs, probs).sum(-1).double().mean(0),
+            lower=lower,
+            upper=upper,
+            second=probs.topk(2, -1).values[..., 1].double().mean(0),
+        )
+        return Predictive(**fields, level=level)
 
 
 def _merged(log_values: Tensor, target: Tensor) -> Tensor:

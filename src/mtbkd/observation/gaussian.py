@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.observation.answers import Answer, NumberPredictive, mixture_quantile, quantiles
+from mtbkd.observation.answers import Answer, NumberPredictive, arrays, mixture_quantile, quantiles
 from mtbkd.observation.base import Kind, Labels, Names, Observation, Said, psd_root
 from mtbkd.observation.reading import number_labels
 from mtbkd.observation.units import Units, mixture
 from mtbkd.prior.mixture import Strength
+from mtbkd.prior.spaces import Spaces
 from mtbkd.types import Batch, Family, Floats, Ints
 
 
@@ -51,43 +52,24 @@ class Gaussian:
     Values are means and log variances.
     """
 
+    spaces: Spaces | None = None
     family: ClassVar[Family] = "regression"
     column: ClassVar[str] = "target"
     columns: ClassVar[str] = "targets"
-    fewest: ClassVar[int] = 1
     exclusive: ClassVar[bool] = False
-    droppable: ClassVar[bool] = False
     twice: ClassVar[str] = "Targets can only be renamed; leave one of them out."
     kinds: ClassVar[tuple[Kind, ...]] = ("mean",)
     missing: ClassVar[float] = math.nan
     mapping: ClassVar[str] = "targets to means and log variances, two outputs each"
-    in_units: ClassVar[bool] = True
-    answer: ClassVar[type[Answer]] = NumberPredictive
+    n_outputs: ClassVar[int] = 2
+    numeric: ClassVar[bool] = True
 
     def observe(
         self, n_columns: int, blocks: Tensor | None = None, kept: Tensor | None = None
     ) -> Observation:
-        """Gaps are masked, target by target."""
         return self
 
-    def n_outputs(self, n_columns: int) -> int:
-        """A mean and a log variance for each target."""
-        return 2 * n_columns
-
-    def n_values(self, n_columns: int) -> tuple[int, ...]:
-        """A mean and a log variance for each target."""
-        return n_columns, 2
-
-    def n_cells(self, n_columns: int) -> tuple[int, ...]:
-        """One for each target."""
-        return (n_columns,)
-
-    def labelled(self, labels: Tensor) -> Tensor:
-        """Shape (example, target)."""
-        return ~labels.isnan()
-
     def read_labels(self, labels: Labels, n_rows: int, names: Names) -> tuple[Tensor, list[str]]:
-        """Numbers or NaN, shape (example, target)."""
         return number_labels(labels, n_rows, names)
 
     def faults(self, numbers: Floats, kind: Kind, names: Names) -> list[str]:
@@ -110,11 +92,9 @@ class Gaussian:
         return torch.from_numpy(np.stack([numbers, spread], -1)).float()
 
     def unsaid(self, n_columns: int) -> Tensor:
-        """Mean 0 and variance 1."""
         return torch.zeros(n_columns, 2)
 
     def neutral(self, kind: Kind, n_columns: int) -> float:
-        """Zero."""
         return 0.0
 
     def pooled(self, log_weights: Tensor, complete: Tensor) -> Tensor:
@@ -127,31 +107,27 @@ class Gaussian:
         return torch.stack([mean, torch.where(silent, 0.0, spread)], -1)
 
     def point(self, outputs: Tensor, units: Units | None) -> Tensor:
-        """Means in the targets' own units."""
         return mixture(outputs, units)[0]
 
     def traced(self, outputs: Tensor) -> Tensor:
-        """Means and log variances."""
         return outputs
 
-    def summarise(
-        self, draws: Tensor, *, units: Units | None, level: float, point: str
-    ) -> dict[str, Tensor]:
+    def summarise(self, draws: Tensor, *, units: Units | None, level: float, point: str) -> Answer:
         """From (draw, example, output) to the fields of `NumberPredictive`."""
         means, spreads = mixture(draws, units)
         mean_lower, mean_upper = quantiles(means, level)
-        return {
-            "mean": means.mean(0),
-            "aleatoric": spreads.square().mean(0),
-            "epistemic": means.var(0, correction=0),
-            "lower": mixture_quantile(means, spreads, (1 - level) / 2),
-            "upper": mixture_quantile(means, spreads, (1 + level) / 2),
-            "mean_lower": mean_lower,
-            "mean_upper": mean_upper,
-        }
+        fields = arrays(
+            mean=means.mean(0),
+            aleatoric=spreads.square().mean(0),
+            epistemic=means.var(0, correction=0),
+            lower=mixture_quantile(means, spreads, (1 - level) / 2),
+            upper=mixture_quantile(means, spreads, (1 + level) / 2),
+            mean_lower=mean_lower,
+            mean_upper=mean_upper,
+        )
+        return NumberPredictive(**fields, level=level)
 
     def log_likelihood(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Summed over targets, 0 where labels are missing."""
         return _likelihood(outputs, labels)[0].sum(-1)
 
     def terms(
@@ -170,7 +146,6 @@ class Gaussian:
         return GaussianTerms(mean, log_variance, counts, offsets)
 
     def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-        """Log likelihood and mixture."""
         mean, log_variance = outputs.chunk(2, -1)
         soft = math.log(strength.student_softening)
         parts, _ = _parts(batch.terms, mean, log_variance + soft)
@@ -180,7 +155,6 @@ class Gaussian:
     def value_and_slope(
         self, outputs: Tensor, batch: Batch, strength: Strength
     ) -> tuple[Tensor, Tensor]:
-        """In closed form."""
         mean, log_variance = outputs.chunk(2, -1)
         ell = log_variance + math.log(strength.student_softening)
         value, by_mean, by_spread = _likelihood(outputs, batch.labels)
@@ -230,7 +204,6 @@ class Gaussian:
     def log_responsibilities(
         self, terms: GaussianTerms, outputs: Tensor, softening: float
     ) -> Tensor:
-        """Shape (..., teacher, example, target)."""
         mean, log_variance = outputs.chunk(2, -1)
         return torch.log_softmax(_parts(terms, mean, log_variance + math.log(softening))[0], -3)
 
@@ -242,7 +215,6 @@ class Gaussian:
         return torch.stack([mean, log_variance + temperature.log()[:, None, None]], -1)
 
     def score(self, said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
-        """Log density of the labels, (teacher, example, target)."""
         complete = self.complete(said, temperature)
         return _likelihood(torch.cat(complete.unbind(-1), -1), labels.expand(complete.shape[:-1]))[
             0
@@ -253,18 +225,11 @@ class Gaussian:
         return -values[..., 1]
 
     def features(self, values: Tensor) -> Tensor:
-        """Log standard deviation."""
         return 0.5 * values[..., 1:]
 
-    def n_alike(self, values: Tensor) -> None:
-        """Numbers that are alike would have no density."""
-
-    def n_apart(self, values: Tensor) -> int:
-        """None."""
-        return 0
-
-    def inside_odds(self, n_classes: int) -> None:
-        """A target that a teacher does not know is masked."""
+    def n_alike(self, values: Tensor) -> int:
+        """Numbers that are alike would have no density; nobody is never trusted alone."""
+        return 1
 
 
 def _parts(terms: GaussianTerms, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from mtbkd.observation.base import Said
 from mtbkd.observation.log_probs import certainty, confidence, log_likelihood, log_softmax
 from mtbkd.prior.mixture import Strength, informed
+from mtbkd.prior.spaces import Spaces
 from mtbkd.types import Batch, Family, InputError
 
 _LEAST_TAIL = 1e-7  # what float32 tells from zero beside one
@@ -47,19 +48,17 @@ class Top:
 
     n_classes: int
     family: ClassVar[Family] = "classification"
-
-    def log_likelihood(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Log probability of each label."""
-        return log_likelihood(outputs, labels)
+    spaces: Spaces | None = None
+    log_likelihood = staticmethod(log_likelihood)
+    certainty = staticmethod(certainty)
+    features = staticmethod(confidence)
 
     def terms(
         self, said: Said, concentration: float, softening: float | Tensor, discount: float
     ) -> TopTerms:
-        """As `top_terms`."""
         return top_terms(said, concentration, softening, discount, self.n_classes)
 
     def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-        """Log likelihood and mixture."""
         log_q = torch.log_softmax(outputs / strength.student_softening, dim=-1)
         mixture = torch.logsumexp(components(batch.terms, log_q)[0], -2)
         return log_likelihood(outputs, batch.labels) + strength.power * mixture
@@ -95,7 +94,6 @@ class Top:
         )
 
     def log_responsibilities(self, terms: TopTerms, outputs: Tensor, softening: float) -> Tensor:
-        """Shape (..., teacher, example)."""
         log_q = torch.log_softmax(outputs / softening, dim=-1)
         return torch.log_softmax(components(terms, log_q)[0], -2)
 
@@ -107,31 +105,14 @@ class Top:
         return full.clone().scatter_(-1, index, own[..., :-1])[..., :-1].to(said.values)
 
     def score(self, said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
-        """Log probability of the labels, (teacher, example)."""
         own, kept, n_tail = self._told(said, temperature)
         hit = kept == labels.clamp_min(0)[:, None]
         among = own[..., :-1].masked_fill(~hit, -torch.inf).amax(-1)
         found = torch.where(hit.any(-1), among, own[..., -1] - n_tail.log())
         return torch.where(labels >= 0, found, 0.0)
 
-    def certainty(self, values: Tensor, mask: Tensor) -> Tensor:
-        """By entropy."""
-        return certainty(values, mask)
-
-    def features(self, values: Tensor) -> Tensor:
-        """Entropy, and log of the largest probability."""
-        return confidence(values)
-
     def n_alike(self, values: Tensor) -> int:
-        """All classes."""
         return self.n_classes
-
-    def n_apart(self, values: Tensor) -> int:
-        """None."""
-        return 0
-
-    def inside_odds(self, n_classes: int) -> None:
-        """Teachers that are cut know all classes."""
 
     def _told(self, said: Said, temperature: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Kept classes and tail, tempered; which they are; how many are in the tail."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mtbkd.observation import Kind as Kind
 from mtbkd.observation import Outcome
+from mtbkd.observation.base import cell_shape, value_shape
 from mtbkd.outputs.kinds import LOG_FLOOR as LOG_FLOOR
 from mtbkd.outputs.matching import class_faults, kept_width, match_classes, match_rows
 from mtbkd.outputs.pieces import Alignment as Alignment
@@ -135,11 +136,12 @@ def _layout(outcome: Outcome, n_examples: int, blocks: Tensor, width: int | None
     n_teachers, n_columns = blocks.shape
     shape = (n_teachers, n_examples)
     small = torch.int16 if n_columns < 2**15 else torch.int32
-    n_values = outcome.n_values(n_columns) if width is None else (width + 1,)
+    n_values = value_shape(outcome, n_columns) if width is None else (width + 1,)
+    n_cells = cell_shape(outcome, n_columns)
     gaps = outcome.exclusive and bool((blocks != torch.arange(n_columns)).any())
     return {
         "values": torch.empty(*shape, *n_values, device="meta"),
-        "mask": torch.empty(*shape, *outcome.n_cells(n_columns), dtype=torch.bool, device="meta"),
+        "mask": torch.empty(*shape, *n_cells, dtype=torch.bool, device="meta"),
         "blocks": blocks.to(small) if gaps else None,
         "kept": None if width is None else torch.empty(*shape, width, dtype=small, device="meta"),
     }

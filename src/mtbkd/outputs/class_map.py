@@ -64,14 +64,14 @@ def read_class_map(
     meaning: dict[int, frozenset[str]] = {}
     for column, key in enumerate(own):
         value = given.get(key, key)
-        if value is None and outcome.droppable:
+        if value is None and not outcome.numeric:
             continue
         meant = (str(value),) if value is None or _is_name(value) else tuple(map(str, value))
         if value is None or not meant or len(set(meant)) < len(meant):
             faults.append(
                 f"Expected {what} {key!r} of teacher {name!r} to be mapped to a {what} of the "
                 f"data, or to different ones, but got {value!r}. "
-                + ("Map it to None to drop." if outcome.droppable else "Leave the column out.")
+                + ("Leave the column out." if outcome.numeric else "Map it to None to drop.")
             )
             continue
         if len(meant) > 1 and not outcome.exclusive:

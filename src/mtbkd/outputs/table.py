@@ -106,7 +106,7 @@ def make_table(
         )
     what = outcome.column
     numbers = numbers_of(f"outputs of teacher {name!r}", values)
-    if numbers.ndim == 1 and len(columns) == 1 and outcome.in_units:
+    if numbers.ndim == 1 and len(columns) == 1 and outcome.numeric:
         numbers = numbers[:, None]
     if numbers.ndim != 2:
         raise InputError(
@@ -123,7 +123,7 @@ def make_table(
             f"{numbers.shape[1]}. Check the file's header and rows."
         )
     faults += [*repeated(name, "id", keys), *(twice := repeated(name, what, columns))]
-    if variance is not None and not outcome.in_units:
+    if variance is not None and not outcome.numeric:
         faults.append(
             f"Expected a variance of regression teachers only, but got one of teacher {name!r}, "
             f"whose family is {family}. Leave it out."

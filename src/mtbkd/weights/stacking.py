@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtbkd.observation import CATEGORICAL, OUTCOMES, Observation, Said
+from mtbkd.observation import CATEGORICAL, OUTCOMES, Observation, Outcome, Said
+from mtbkd.observation.base import labelled
 from mtbkd.weights.rules import Stacked
 
 _SCALES = ((0.0, 0.0), (0.0, 1.0), (0.25, 1.0), (1.0, 1.0), (4.0, 1.0))
@@ -105,9 +106,13 @@ class _Cells:
         )
 
     @property
+    def outcome(self) -> Outcome:
+        return OUTCOMES[self.observation.family]
+
+    @property
     def known(self) -> Tensor:
         """Cells with a label and a teacher, (example,) or (example, column)."""
-        return OUTCOMES[self.observation.family].labelled(self.labels) & self.mask.any(0)
+        return labelled(self.outcome, self.labels) & self.mask.any(0)
 
     @property
     def features(self) -> Tensor:
@@ -116,7 +121,11 @@ class _Cells:
     @property
     def base(self) -> Tensor | None:
         """Log odds of a partial teacher's classes if all are equally probable, (teacher, 1)."""
-        return self.observation.inside_odds(self.values.shape[-1])
+        spaces = self.observation.spaces
+        if spaces is None or not any(k >= 0 for k in spaces.known):
+            return None
+        share = spaces.sizes.sum(1, keepdim=True) / self.values.shape[-1]
+        return torch.logit(share.double(), 1e-6)
 
     @property
     def speaking(self) -> Tensor:
@@ -138,10 +147,9 @@ class _Cells:
         """Log score of the pool, (...), given that of each teacher, (teacher, ...)."""
         log_weights, nobody = fit.log_weights(features, self.speaking)
         pooled = torch.logsumexp(log_weights + own, 0)
-        n_alike = self.observation.n_alike(self.values)
-        if nobody is None or n_alike is None:
+        if nobody is None:
             return pooled
-        return torch.logaddexp(pooled, nobody - math.log(n_alike))
+        return torch.logaddexp(pooled, nobody - math.log(self.observation.n_alike(self.values)))
 
 
 def _choose(scores: Sequence[Tensor]) -> int:
@@ -165,14 +173,15 @@ def _fit(cells: _Cells, scales: tuple[float, float]) -> Stacked:
     phi, base, known = cells.features, cells.base, cells.known
     n_teachers, n_features = len(phi), phi.shape[-1]
     n_unknown = 2 + n_features + (0 if base is None else 1 + n_features)
-    n_columns = cells.observation.n_apart(cells.values)
+    own = not (cells.outcome.exclusive or cells.outcome.numeric)
+    n_columns = cells.values.shape[2] if own and cells.values.shape[2] > 1 else 0
     unknown = torch.zeros(
         1 + n_teachers * (n_unknown + n_columns),
         dtype=torch.float64,
         device=phi.device,
         requires_grad=True,
     )
-    with_nobody = scale > 0 and cells.observation.n_alike(cells.values) is not None
+    with_nobody = scale > 0 and not cells.outcome.numeric
     optimiser = torch.optim.LBFGS(
         [unknown], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
     )

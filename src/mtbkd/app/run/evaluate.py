@@ -72,7 +72,7 @@ def evaluate(
     background = stages.background(config, task, teachers, posterior, out)
     causes = find_causes(background, posterior.student.features(test.inputs), predictive)
     outputs = teachers.at(test.ids)
-    pool, quarrel = pool_of(outputs, posterior.weighting, posterior.units)
+    pool = pool_of(outputs, posterior.weighting, posterior.units)
     weights, taught, probs = _shares(posterior, task.train, teachers)
     _, split, _ = _shares(posterior, test, teachers)
     chains = chain_values(posterior, task)
@@ -83,14 +83,14 @@ def evaluate(
         test.classes,
         predictive,
         causes,
-        scoring.columns(test, quarrel, split, teachers.names),
+        scoring.columns(test, pool["disagreement"], dict(zip(teachers.names, split, strict=True))),
     )
     write_table(out / "predictions.parquet", table)
     save_tensors(
         out / "evaluation.safetensors",
         {
             **{name: torch.from_numpy(value) for name, value in chains.items()},
-            **scoring.shown(posterior, predictive, test, pool, quarrel),
+            **scoring.shown(posterior, predictive, test, pool),
             **beside,
             "weights_by_class": scoring.by_column(weights, probs),
             "responsibilities_by_class": scoring.by_column(taught, probs),
@@ -106,8 +106,7 @@ def evaluate(
         "teachers": teacher_scores(outputs, test.labels, posterior.units),
         "teacher_pool": pool_scores(outputs, pool, test.labels, posterior.units),
         "baselines": {
-            name: scoring.draws(*rival, test.inputs, test.labels, posterior.units)
-            for name, rival in rivals.items()
+            name: scoring.draws(rival, test, posterior.units) for name, rival in rivals.items()
         },
         "student": scoring.student(posterior, predictive, causes, test) | told_apart,
         "flags": _flags(causes, predictive, test),

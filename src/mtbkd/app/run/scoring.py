@@ -9,47 +9,35 @@ from torch import Tensor
 from mtbkd.app.run.scoring_classes import ClassScoring
 from mtbkd.app.run.scoring_labels import LabelScoring
 from mtbkd.app.run.scoring_numbers import NumberScoring
-from mtbkd.app.run.scoring_shared import Scores
+from mtbkd.app.run.scoring_shared import Pool, Scores
+from mtbkd.app.run.stages import Rival
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes
-from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import Said
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.student.student import Student
-from mtbkd.types import Bools, Family, Floats
+from mtbkd.types import Family, Floats
 from mtbkd.weights.rules import Weighting
 
 
 class Scoring(Protocol):
     """How answers of a family are judged."""
 
-    def draws(
-        self,
-        student: Student,
-        samples: PosteriorSamples,
-        inputs: Tensor,
-        labels: Tensor,
-        units: Units | None,
-    ) -> dict[str, float]:
+    def draws(self, rival: Rival, test: Dataset, units: Units | None) -> dict[str, float]:
         """Scores of the mean prediction of all draws, or of their mixture for numbers."""
         ...
 
-    def teacher(
-        self, complete: Tensor, mask: Tensor, labels: Tensor, units: Units | None
-    ) -> Scores:
-        """Scores of one teacher by itself, where it says something."""
+    def teacher(self, said: Tensor, mask: Tensor, labels: Tensor, units: Units | None) -> Scores:
+        """Scores of what one teacher says by itself, in full, where it says something."""
         ...
 
-    def pool(
-        self, said: Said, complete: Tensor, heard: Tensor, units: Units | None
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The teachers' weighted pool, and how much the teachers disagree."""
+    def pool(self, said: Said, complete: Tensor, heard: Tensor, units: Units | None) -> Pool:
+        """The teachers' weighted pool, and how much they disagree; see `pool_of`."""
         ...
 
     def pooled(
-        self, pool: dict[str, Tensor], heard: Tensor, labels: Tensor, units: Units | None
+        self, pool: Pool, heard: Tensor, labels: Tensor, units: Units | None
     ) -> dict[str, float]:
         """Scores of the pool, where any teacher says something."""
         ...
@@ -58,31 +46,22 @@ class Scoring(Protocol):
         """How good each chain is, from its mean answers, (chain, example, column)."""
         ...
 
-    def student(
-        self, posterior: Posterior, answer: Any, causes: Causes, test: Dataset
-    ) -> dict[str, float | None]:
-        """Scores of the student's answers."""
+    def student(self, posterior: Posterior, answer: Any, causes: Causes, test: Dataset) -> Scores:
+        """Scores of the student's answers, and of its sets."""
         ...
 
-    def right(self, answer: Any, causes: Causes, labels: Floats) -> Bools | Floats:
+    def right(self, answer: Any, causes: Causes, labels: Any) -> Any:
         """Which answers are right as a whole, NaN where that has no meaning, (example,)."""
         ...
 
     def shown(
-        self,
-        posterior: Posterior,
-        answer: Any,
-        test: Dataset,
-        pool: dict[str, Tensor],
-        quarrel: Tensor,
+        self, posterior: Posterior, answer: Any, test: Dataset, pool: Pool
     ) -> dict[str, Tensor]:
         """What the report draws beside the table of predictions."""
         ...
 
-    def columns(
-        self, test: Dataset, quarrel: Tensor, shares: Tensor, names: tuple[str, ...]
-    ) -> dict[str, Any]:
-        """Labels, the teachers' disagreement and each teacher's responsibility, by column."""
+    def columns(self, test: Dataset, quarrel: Tensor, shares: dict[str, Tensor]) -> dict[str, Any]:
+        """Labels, the teachers' disagreement and responsibilities by teacher, as columns."""
         ...
 
     def by_column(self, shares: Tensor, means: Tensor) -> Tensor:
@@ -105,49 +84,39 @@ def teacher_scores(
 
     A teacher's classes that it does not tell apart, or does not know, are equally probable to it.
     """
-    said = Weighting("uniform").apply(
-        _in_units(outputs, units), outputs.mask, outputs.kept, outputs.observation
-    )
-    complete, scoring = outputs.observation.complete(said, None), SCORINGS[outputs.family]
+    _, complete = _weighed(outputs, Weighting("uniform"), units)
     return {
-        name: scoring.teacher(complete[k], outputs.mask[k], labels, units)
+        name: SCORINGS[outputs.family].teacher(complete[k], outputs.mask[k], labels, units)
         for k, name in enumerate(outputs.names)
         if outputs.mask[k].any()
     }
 
 
-def pool_of(
-    outputs: TeacherOutputs, weighting: Weighting, units: Units | None
-) -> tuple[dict[str, Tensor], Tensor]:
+def pool_of(outputs: TeacherOutputs, weighting: Weighting, units: Units | None) -> Pool:
     """The teachers' weighted pool, and how much the teachers disagree.
 
     Returns:
         ``probs`` (example, class or label), flat where no teacher says anything, or ``means``,
-        ``sds`` and ``weights`` (teacher, example, target); and the weighted Jensen-Shannon
-        divergence in nats, (example,) or (example, label), or the weighted variance of means,
-        (example, target).
+        ``sds`` and ``weights`` (teacher, example, target); and ``disagreement``, the weighted
+        Jensen-Shannon divergence in nats, (example,) or (example, label), or the weighted variance
+        of means, (example, target).
     """
-    said = weighting.apply(
-        _in_units(outputs, units), outputs.mask, outputs.kept, outputs.observation
-    )
-    complete = outputs.observation.complete(said, weighting.temperature)
+    said, complete = _weighed(outputs, weighting, units)
     return SCORINGS[outputs.family].pool(said, complete, outputs.mask.any(0), units)
 
 
 def pool_scores(
-    outputs: TeacherOutputs, pool: dict[str, Tensor], labels: Tensor, units: Units | None
+    outputs: TeacherOutputs, pool: Pool, labels: Tensor, units: Units | None
 ) -> dict[str, float]:
-    """Scores of `pool_of`, where any teacher says something.
-
-    Args:
-        outputs: What the teachers say.
-        pool: As `pool_of` gives it.
-        labels: Those of the same examples.
-        units: For regression only.
-    """
+    """Scores of `pool_of`, where any teacher says something."""
     return SCORINGS[outputs.family].pooled(pool, outputs.mask.any(0), labels, units)
 
 
-def _in_units(outputs: TeacherOutputs, units: Units | None) -> Tensor:
+def _weighed(
+    outputs: TeacherOutputs, weighting: Weighting, units: Units | None
+) -> tuple[Said, Tensor]:
+    """What the teachers say in units of 1, and what each says by itself, in full."""
     values = outputs.values.float()
-    return values if units is None else units.values(values)
+    values = values if units is None else units.values(values)
+    said = weighting.apply(values, outputs.mask, outputs.kept, outputs.observation)
+    return said, outputs.observation.complete(said, weighting.temperature)

@@ -8,123 +8,93 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.app.run.scoring_labels import arrays_of, label_columns
-from mtbkd.app.run.scoring_shared import Scores, draws_of_numbers, unit_of
+from mtbkd.app.run.scoring_shared import (
+    Pool,
+    Scores,
+    arrays_of,
+    by_label,
+    draws_of_numbers,
+    unit_of,
+)
+from mtbkd.app.run.stages import Rival
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes
 from mtbkd.explain.influence import spread_of_means
-from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.metrics import mixture_log_density, number_scores, pit
 from mtbkd.observation import Said
 from mtbkd.observation.answers import NumberPredictive
 from mtbkd.observation.units import Units, mixture
-from mtbkd.student.student import Student
 from mtbkd.types import Floats
 
 
 class NumberScoring:
-    """As `Scoring`."""
+    """As `mtbkd.app.run.scoring.Scoring`."""
 
-    def draws(
-        self,
-        student: Student,
-        samples: PosteriorSamples,
-        inputs: Tensor,
-        labels: Tensor,
-        units: Units | None,
-    ) -> dict[str, float]:
-        """Scores of the mixture of all draws."""
-        draws = draws_of_numbers(student, samples, inputs, units)
-        return number_scores(*draws, labels.numpy(), unit=unit_of(units))
+    def draws(self, rival: Rival, test: Dataset, units: Units | None) -> dict[str, float]:
+        draws = draws_of_numbers(rival, test.inputs, units)
+        return number_scores(*draws, test.labels.numpy(), unit=unit_of(units))
 
-    def teacher(
-        self, complete: Tensor, mask: Tensor, labels: Tensor, units: Units | None
-    ) -> Scores:
-        """On the targets of which it speaks."""
+    def teacher(self, said: Tensor, mask: Tensor, labels: Tensor, units: Units | None) -> Scores:
         known = torch.where(mask, labels, torch.nan).numpy()
-        means, spreads = mixture(torch.cat(complete.unbind(-1), -1), units)
-        found = number_scores(
-            means.numpy()[None], spreads.numpy()[None], known, unit=unit_of(units)
-        )
-        return {**found}
+        mean, sd = mixture(torch.cat(said.unbind(-1), -1), units)
+        return {**number_scores(mean.numpy()[None], sd.numpy()[None], known, unit=unit_of(units))}
 
-    def pool(
-        self, said: Said, complete: Tensor, heard: Tensor, units: Units | None
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """Components (teacher, example, target), and the variance of means (example, target)."""
+    def pool(self, said: Said, complete: Tensor, heard: Tensor, units: Units | None) -> Pool:
         means, spreads = mixture(torch.cat(complete.unbind(-1), -1), units)
         apart = spread_of_means(said.log_weights, complete)
         apart = apart if units is None else apart * units.scale
         silent = torch.isneginf(said.log_weights).all(0)
         even = torch.full_like(said.log_weights, 1 / len(said.log_weights))
         weights = torch.where(silent, even, said.log_weights.exp()).double()
-        return {"means": means, "sds": spreads, "weights": weights}, apart.double().square()
+        quarrel = apart.double().square()
+        return {"means": means, "sds": spreads, "weights": weights, "disagreement": quarrel}
 
     def pooled(
-        self, pool: dict[str, Tensor], heard: Tensor, labels: Tensor, units: Units | None
+        self, pool: Pool, heard: Tensor, labels: Tensor, units: Units | None
     ) -> dict[str, float]:
-        """On the targets of which any teacher speaks."""
-        means, spreads, weights = _components(pool)
+        means, sds, weights = _components(pool)
         known = torch.where(heard, labels, torch.nan).numpy()
-        return number_scores(means, spreads, known, weights, unit=unit_of(units))
+        return number_scores(means, sds, known, weights, unit=unit_of(units))
 
     def chains(self, means: Tensor, labels: Tensor) -> dict[str, Floats]:
-        """Root mean square error."""
         off = (means - labels).square().nanmean((1, 2)).sqrt()
         return {"chain_rmse": off.double().numpy()}
 
     def student(
         self, posterior: Posterior, answer: NumberPredictive, causes: Causes, test: Dataset
-    ) -> dict[str, float | None]:
-        """Scores of the mixture of all draws."""
-        student, samples, units = posterior.student, posterior.samples, posterior.units
-        return {**self.draws(student, samples, test.inputs, test.labels, units)}
+    ) -> Scores:
+        return {**self.draws(Rival(posterior.student, posterior.samples), test, posterior.units)}
 
     def right(self, answer: NumberPredictive, causes: Causes, labels: Floats) -> Floats:
-        """A number is never right."""
         return np.full(len(labels), np.nan)
 
     def shown(
-        self,
-        posterior: Posterior,
-        answer: NumberPredictive,
-        test: Dataset,
-        pool: dict[str, Tensor],
-        quarrel: Tensor,
+        self, posterior: Posterior, answer: NumberPredictive, test: Dataset, pool: Pool
     ) -> dict[str, Tensor]:
-        """The answer's arrays, the disagreement, and where labels fall in both densities."""
-        student, samples, units = posterior.student, posterior.samples, posterior.units
-        draws = draws_of_numbers(student, samples, test.inputs, units)
-        labels = test.labels.double().numpy()
+        rival = Rival(posterior.student, posterior.samples)
+        draws = draws_of_numbers(rival, test.inputs, posterior.units)
+        labels, unit = test.labels.double().numpy(), unit_of(posterior.units)
         means, sds, weights = _components(pool)
-        unit = unit_of(units)
         return arrays_of(answer) | {
-            "disagreement": quarrel,
+            "disagreement": pool["disagreement"],
             "log_density": torch.from_numpy(mixture_log_density(*draws, labels)),
             "pit": torch.from_numpy(pit(*draws, labels)),
             "pool_pit": torch.from_numpy(pit(means, sds, labels, weights)),
             "unit": torch.ones(len(test.classes)) if unit is None else torch.from_numpy(unit),
         }
 
-    def columns(
-        self, test: Dataset, quarrel: Tensor, shares: Tensor, names: tuple[str, ...]
-    ) -> dict[str, Any]:
-        """A column and a disagreement for each target; one share for each example."""
-        return {
-            **label_columns(test),
-            **{
-                f"teacher_disagreement.{c}": quarrel[:, i].sqrt().numpy()
-                for i, c in enumerate(test.classes)
-            },
-            **{f"responsibility.{n}": shares[k].mean(-1).numpy() for k, n in enumerate(names)},
+    def columns(self, test: Dataset, quarrel: Tensor, shares: dict[str, Tensor]) -> dict[str, Any]:
+        apart = {
+            f"teacher_disagreement.{c}": quarrel[:, i].sqrt().numpy()
+            for i, c in enumerate(test.classes)
         }
+        return by_label(test, apart, shares)
 
     def by_column(self, shares: Tensor, means: Tensor) -> Tensor:
-        """Over the examples."""
         return shares.mean(1).double()
 
 
-def _components(pool: dict[str, Tensor]) -> tuple[Floats, Floats, Floats]:
+def _components(pool: Pool) -> tuple[Floats, Floats, Floats]:
     """Means, standard deviations and weights of the pool."""
     return pool["means"].numpy(), pool["sds"].numpy(), pool["weights"].numpy()

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtbkd.app.run.stages import Rival
+from mtbkd.data import Dataset
 from mtbkd.explain.influence import disagreement
-from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import Outcome, Said
+from mtbkd.observation.answers import LabelPredictive, NumberPredictive
 from mtbkd.observation.units import Units, mixture
 from mtbkd.predictive import draw_outputs
-from mtbkd.student.student import Student
 from mtbkd.types import Floats
 from mtbkd.weights.rules import pool_log_probs
 
 Scores = dict[str, float | None]
+Pool = dict[str, Tensor]
 
 
 def unit_of(units: Units | None) -> Floats | None:
@@ -25,24 +30,20 @@ def unit_of(units: Units | None) -> Floats | None:
     return units.scale.double().numpy()
 
 
-def mean_probs(
-    student: Student, samples: PosteriorSamples, inputs: Tensor, outcome: Outcome
-) -> Floats:
+def mean_probs(rival: Rival, inputs: Tensor, outcome: Outcome) -> Floats:
     """Probabilities of classes, or of yes for each label, averaged over all draws."""
     parts = [
         outcome.point(outputs.flatten(0, 1), None).double().mean(0).cpu()
-        for outputs in draw_outputs(student, samples, inputs)
+        for outputs in draw_outputs(*rival, inputs)
     ]
     return torch.cat(parts).numpy()
 
 
-def draws_of_numbers(
-    student: Student, samples: PosteriorSamples, inputs: Tensor, units: Units | None
-) -> tuple[Floats, Floats]:
+def draws_of_numbers(rival: Rival, inputs: Tensor, units: Units | None) -> tuple[Floats, Floats]:
     """Means and standard deviations under each draw, each (draw, example, target)."""
     parts = [
         torch.stack(mixture(outputs.flatten(0, 1), units)).cpu()
-        for outputs in draw_outputs(student, samples, inputs)
+        for outputs in draw_outputs(*rival, inputs)
     ]
     means, spreads = torch.cat(parts, 2).numpy()
     return means, spreads
@@ -69,3 +70,21 @@ def pooled_probs(said: Said, complete: Tensor, heard: Tensor) -> tuple[Tensor, T
 def probs_of(log_probs: Tensor) -> Floats:
     """Probabilities in double precision."""
     return np.exp(log_probs.double().numpy())
+
+
+def arrays_of(answer: LabelPredictive | NumberPredictive) -> dict[str, Tensor]:
+    """What an answer holds for each example and column, by name."""
+    arrays = {k: v for k, v in asdict(answer).items() if isinstance(v, np.ndarray)}
+    arrays["epistemic"] = answer.epistemic
+    return {name: torch.from_numpy(value) for name, value in arrays.items()}
+
+
+def by_label(
+    test: Dataset, quarrel: dict[str, Floats], shares: dict[str, Tensor]
+) -> dict[str, Any]:
+    """A column for each label or target, then the disagreement, and one share for each example."""
+    return {
+        **{f"label.{c}": test.labels[:, i].numpy() for i, c in enumerate(test.classes)},
+        **quarrel,
+        **{f"responsibility.{name}": own.mean(-1).numpy() for name, own in shares.items()},
+    }

@@ -115,7 +115,7 @@ def network(
     recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], family: Family
 ) -> nn.Module:
     """The recipe's student, with as many outputs as the family needs."""
-    return recipe.network(config, example, OUTCOMES[family].n_outputs(len(classes)))
+    return recipe.network(config, example, OUTCOMES[family].n_outputs * len(classes))
 
 
 def recall(

@@ -81,12 +81,12 @@ def _everyone(
         ("teachers", name): torch.where(outputs.mask[k], values[k], torch.nan).numpy()
         for k, name in enumerate(outputs.names)
     }
-    pool = pool_of(outputs, posterior.weighting, None)[0]["probs"]
+    pool = pool_of(outputs, posterior.weighting, None)["probs"]
     found["teacher_pool",] = torch.where(outputs.mask.any(0), pool, torch.nan).numpy()
     for name, rival in rivals.items():
-        found["baselines", name] = mean_probs(*rival, data.inputs, BINARY)
+        found["baselines", name] = mean_probs(rival, data.inputs, BINARY)
     if own is None:
-        own = mean_probs(posterior.student, posterior.samples, data.inputs, BINARY)
+        own = mean_probs(Rival(posterior.student, posterior.samples), data.inputs, BINARY)
     found["student",] = own
     return found
 
