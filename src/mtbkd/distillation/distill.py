@@ -14,7 +14,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mtbkd.data import Dataset, check_splits
-from mtbkd.distillation.choose import choose_prior, choose_units, choose_weighting, read_weighting
+from mtbkd.distillation.choose import (
+    Trials,
+    choose_prior,
+    choose_units,
+    choose_weighting,
+    read_weighting,
+)
 from mtbkd.files import hash_tensor, save_json, save_tensors
 from mtbkd.inference.engines import Plan, SamplerSettings
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
@@ -135,17 +141,17 @@ def distill(
     weighting = choose_weighting(rule, data, teachers, known, out, units)
     training = training_set(student, data, teachers, weighting, out, units)
     _check_outputs(student, training, data.classes)
-    chosen = choose_prior(
-        prior,
-        student,
-        training,
-        modes,
-        calibration,
+    trials = Trials(
+        student=student,
+        training=training,
+        modes=modes,
+        calibration=calibration,
+        units=units,
         seed=seed,
         out=out,
         report=report,
-        units=units,
     )
+    chosen = choose_prior(prior, trials)
     start = starting_modes(student, training, chosen, modes, chains, seed, out, "modes", report)
     drawn = sample(
         student,

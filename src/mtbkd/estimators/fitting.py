@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.distillation.choose import choose_prior, choose_units, choose_weighting
+from mtbkd.distillation.choose import Trials, choose_prior, choose_units, choose_weighting
 from mtbkd.distillation.distill import Posterior, distill
 from mtbkd.estimators.asking import FitRows, ask_all
 from mtbkd.inference.engines import METHODS, SamplerSettings
@@ -112,9 +112,15 @@ def _prior(
     units = choose_units(rest, teachers, calibration, None)
     weighting = choose_weighting(asked.weights, rest, teachers, calibration, None, units)
     training = training_set(student, rest, teachers, weighting, None, units)
-    found = choose_prior(
-        asked, student, training, modes, calibration, seed=seed, out=None, report=None, units=units
+    trials = Trials(
+        student=student,
+        training=training,
+        modes=modes,
+        calibration=calibration,
+        units=units,
+        seed=seed,
     )
+    found = choose_prior(asked, trials)
     return replace(asked, concentration=found.concentration, power=float(found.strength.power))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,6 +61,27 @@ class TeacherTable:
         return OUTCOMES[self.family]
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What is said of a teacher, beside the kind of its numbers.
+
+    Attributes:
+        family: What the teacher predicts.
+        held_out: False if the teacher was trained on these examples.
+        partial: Whether it knows only some of the data's classes.
+        class_map: What its own classes are called in the data, a sequence where one stands for
+            several, None to leave one out; the others are then renormalised, and the table is
+            partial. Classes that are not in it keep their names.
+        merge: Whether own classes that mean the same are added; else they are refused.
+    """
+
+    family: Family = "classification"
+    held_out: bool = True
+    partial: bool = False
+    class_map: ClassMap | None = None
+    merge: bool = False
+
+
 def make_table(
     name: str,
     values: ArrayLike | Tensor,
@@ -67,12 +89,8 @@ def make_table(
     kind: Kind,
     ids: Sequence[object],
     classes: Sequence[object],
-    held_out: bool = True,
-    family: Family = "classification",
     variance: ArrayLike | Tensor | None = None,
-    partial: bool = False,
-    class_map: ClassMap | None = None,
-    merge: bool = False,
+    **declared: Any,
 ) -> TeacherTable:
     """Check one teacher's outputs and turn them into the family's values.
 
@@ -84,21 +102,17 @@ def make_table(
             or probs of yes. Regression: mean.
         ids: One for each row.
         classes: One for each column, in the teacher's own words.
-        held_out: False if the teacher was trained on these examples.
-        family: What the teacher predicts.
         variance: Of a regression teacher, above zero, in squared units of the target: one number,
             one for each target, or shape (example, target). None if it gives none.
-        partial: Whether it knows only some of the data's classes.
-        class_map: What its own classes are called in the data, a sequence where one stands for
-            several, None to leave one out; the others are then renormalised, and the table is
-            partial. Classes that are not in it keep their names.
-        merge: Whether own classes that mean the same are added; else they are refused.
+        **declared: ``family``, ``held_out``, ``partial``, ``class_map`` and ``merge``, as
+            `Declared` describes them.
 
     Raises:
         InputError: With one message for each fault.
     """
     keys, columns = tuple(map(str, ids)), tuple(map(str, classes))
-    outcome = OUTCOMES.get(family)
+    said = Declared(**declared)
+    family, outcome = said.family, OUTCOMES.get(said.family)
     if outcome is None:
         raise InputError(
             f"Expected the family of teacher {name!r} among {', '.join(OUTCOMES)}, but got "
@@ -131,7 +145,7 @@ def make_table(
     plan = None
     if not twice:
         try:
-            plan = read_class_map(name, outcome, columns, class_map, merge)
+            plan = read_class_map(name, outcome, columns, said.class_map, said.merge)
         except InputError as error:
             faults += error.faults
     spread = None
@@ -148,9 +162,9 @@ def make_table(
         values=outcome.settle(numbers, kind, plan.target, spread),
         ids=keys,
         classes=plan.classes,
-        held_out=held_out,
+        held_out=said.held_out,
         family=family,
-        partial=partial or plan.drops,
+        partial=said.partial or plan.drops,
         covers=plan.covers,
     )
 
