@@ -10,7 +10,7 @@ import numpy as np
 
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.recipes.own.examples import OwnExamples, numeric_columns, read_examples
-from mtbkd.types import InputError
+from mtbkd.types import MISSING_WORDS, InputError
 
 
 def read_own(own: OwnConfig) -> OwnExamples:
@@ -68,9 +68,9 @@ def classes_of(own: OwnConfig, labels: Any) -> tuple[str, ...]:
         return tuple(own.targets)
     if own.classes is not None:
         return tuple(own.classes)
-    found = {label for label in labels if label}
+    found = {label for label in labels if label not in MISSING_WORDS}
     whole = all(label.isdecimal() for label in found)
-    return tuple(sorted(found, key=int if whole else str))
+    return tuple(sorted(found, key=lambda label: (int(label) if whole else 0, label)))
 
 
 def collect(faults: list[str], make: Callable[[], Any]) -> Any:
