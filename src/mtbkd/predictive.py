@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, all_finite, check_finite
 from mtbkd.student.student import Student
-from mtbkd.types import Family, Floats
+from mtbkd.types import Family, Floats, InputError
 from mtbkd.weights.units import Units
 
 _BUDGET = 2**24  # floats held at a time: draws times examples times classes
@@ -164,6 +165,9 @@ def predict(
 
     Returns:
         `Predictive`, `LabelPredictive` or `NumberPredictive`, by the family.
+
+    Raises:
+        InputError: If inputs, draws or answers are not finite.
     """
     made = {"multilabel": LabelPredictive, "regression": NumberPredictive}.get(family, Predictive)
     parts = []
@@ -175,7 +179,9 @@ def predict(
             parts.append(_binary(torch.sigmoid(draws), level))
         else:
             parts.append(_summarise(torch.softmax(draws, -1), level, point))
-    columns = (np.concatenate(column) for column in zip(*parts, strict=True))
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    for column in columns:
+        check_finite(torch.from_numpy(column), "answers", SCALE_INPUTS)
     return made(*columns, level)
 
 
@@ -184,13 +190,26 @@ def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) ->
 
     Yields:
         Tensors of shape (chain, draw, example, output).
+
+    Raises:
+        InputError: If inputs, draws or outputs are not finite.
     """
+    if not all(map(all_finite, samples.segments)):
+        raise InputError(
+            "Expected finite draws of the posterior, but got NaN or infinity. Distil again, with "
+            "a lower prior.power or weight_scale."
+        )
     device = student.prior_mean.device
     forward = torch.vmap(student.logits_at, in_dims=(0, None))
+    first = 0
     for batch in _batches(student, samples, inputs):
-        features = student.features(batch.to(device))
+        check_finite(batch, "inputs", CORRECT_INPUTS, first)
+        features = student.features(batch.to(device), first=first)
         with torch.no_grad():
-            yield torch.stack([forward(draw.to(device), features) for draw in samples], dim=1)
+            outputs = torch.stack([forward(draw.to(device), features) for draw in samples], dim=1)
+        check_finite(outputs.movedim(2, 0), "outputs of the student", SCALE_INPUTS, first)
+        yield outputs
+        first += len(batch)
 
 
 def draw_probs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Iterator[Tensor]:

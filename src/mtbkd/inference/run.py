@@ -20,10 +20,11 @@ from mtbkd.inference.settings import SamplerSettings
 from mtbkd.inference.step_size import FIRST_ITERATIONS, largest_curvature, start_direction
 from mtbkd.prior.settings import Prior
 from mtbkd.student.curvature import Precision, choose_kind, precision
+from mtbkd.student.finite import all_finite
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import Student
 from mtbkd.training import TrainingSet
-from mtbkd.types import Progress
+from mtbkd.types import InputError, Progress
 
 _SEGMENT = 10
 _SAMPLER_STREAM = 1
@@ -70,6 +71,9 @@ def sample(
         seed: Seed of the chains' generators.
         folder: Where draws and the checkpoint go; None keeps them in memory.
         progress: Called now and then.
+
+    Raises:
+        InputError: If a chain diverges to numbers that are not finite.
     """
     generators = chain_generators(seed, _SAMPLER_STREAM, len(modes), modes.device)
     batches = Minibatches(data, prior, generators)
@@ -121,7 +125,7 @@ def sample(
             if after % plan.thinning == 0:
                 kept.append(student.natural(state.position))
         if len(kept) == _SEGMENT or (kept and at.done == total):
-            segments.append(torch.stack(kept, dim=1))
+            segments.append(_finite(torch.stack(kept, dim=1), plan))
             kept = []
             at = at._replace(n_segments=len(segments))
             if folder is not None:
@@ -133,6 +137,18 @@ def sample(
     samples = PosteriorSamples(tuple(segments), student.names, shapes)
     told = method.statistics(at.state, at.probe, at.totals, plan.draws * plan.thinning)
     return Chains(samples, plan, told)
+
+
+def _finite(draws: Tensor, plan: Plan) -> Tensor:
+    """Draws as they are, shape (chain, draw, parameter), once they are known to be numbers."""
+    for chain, own in enumerate(draws):
+        if not all_finite(own):
+            lower = "prior.power or prior.concentration, or raise sampler.burn_in"
+            raise InputError(
+                f"Expected finite draws, but chain {chain} of {plan.engine} diverged. Lower "
+                f"{lower if plan.step_size is None else 'sampler.step_size'}."
+            )
+    return draws
 
 
 def _added(totals: dict[str, Tensor], info: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
-from mtbkd.types import check_positive
+from mtbkd.types import outside, refuse
+
+EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class SamplerSettings:
         tolerance: Relative error that the discretisation, and minibatch noise, may each add.
     """
 
-    engine: Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"] = "auto"
+    engine: EngineName = "auto"
     burn_in: int = 1000
     draws: int = 50
     thinning: int = 50
@@ -38,11 +40,17 @@ class SamplerSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_positive(
-            burn_in=self.burn_in,
-            draws=self.draws,
-            thinning=self.thinning,
-            batch_size=self.batch_size,
-            step_size=1.0 if self.step_size is None else self.step_size,
-            tolerance=self.tolerance,
+        step_size = 1.0 if self.step_size is None else self.step_size
+        names = get_args(EngineName)
+        unknown = (
+            f"Expected engine to be one of {', '.join(names)}, but got {self.engine!r}. Choose one."
+        )
+        refuse(
+            *([] if self.engine in names else [unknown]),
+            *outside("burn_in", self.burn_in, 1e7, whole=True),
+            *outside("draws", self.draws, 1e6, whole=True),
+            *outside("thinning", self.thinning, 1e7, whole=True),
+            *outside("batch_size", self.batch_size, whole=True),
+            *outside("step_size", step_size, 1e3),
+            *outside("tolerance", self.tolerance, 1.0),
         )

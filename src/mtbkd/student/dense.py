@@ -141,11 +141,11 @@ def backward(
     """
     for index in range(len(records) - 1, -1, -1):
         layer, before, after = records[index]
-        if layer.weight is None:
+        if after is not None:
             (slopes,) = torch.autograd.grad(after, before, slopes)
-            continue
-        grads[layer.weight].baddbmm_(slopes.mT, before, alpha=scales[layer.weight])
-        if layer.bias is not None:
-            grads[layer.bias].add_(slopes.sum(1), alpha=scales[layer.bias])
-        if index:
-            slopes = torch.bmm(slopes, parameters[layer.weight])
+        if layer.weight is not None:
+            grads[layer.weight].baddbmm_(slopes.mT, before, alpha=scales[layer.weight])
+            if layer.bias is not None:
+                grads[layer.bias].add_(slopes.sum(1), alpha=scales[layer.bias])
+            if index:
+                slopes = torch.bmm(slopes, parameters[layer.weight])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mtbkd.student.dense import Layer, apply, dense_layers
+from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, check_finite
 from mtbkd.types import Generators, InputError
 
 NETWORK_LOCK = threading.RLock()
@@ -77,13 +78,27 @@ class Student:
                 found |= {f"{part}.{n}": value for n, value in state.items() if n not in skip}
         return found
 
-    def features(self, inputs: Tensor, batch_size: int = 256) -> Tensor:
-        """Run the frozen part, in batches, once: shape (example, ...) to (example, feature...)."""
+    def features(self, inputs: Tensor, batch_size: int = 256, first: int = 0) -> Tensor:
+        """Run the frozen part, in batches, once: shape (example, ...) to (example, feature...).
+
+        Args:
+            inputs: Raw, shape (example, ...).
+            batch_size: Examples at a time.
+            first: Place of the first of them among all, for messages.
+
+        Raises:
+            InputError: If there is a frozen part and what goes in, or comes out, is not finite.
+        """
         if self.frozen is None:
             return inputs.to(self.prior_mean.device)
         device = self.prior_mean.device
-        with torch.inference_mode():
-            parts = [self.frozen(part.to(device)) for part in inputs.split(batch_size)]
+        parts = []
+        for part in inputs.split(batch_size):
+            check_finite(part, "inputs", CORRECT_INPUTS, first)
+            with torch.inference_mode():
+                parts.append(self.frozen(part.to(device)))
+            check_finite(parts[-1], "features of the network's frozen part", SCALE_INPUTS, first)
+            first += len(part)
         return torch.cat(parts).clone()
 
     def logits(self, position: Tensor, features: Tensor) -> Tensor:
@@ -175,7 +190,7 @@ def make_student(
     module = module.eval().requires_grad_(False)
     for part in module.modules():
         if getattr(part, "inplace", False):
-            part.inplace = False
+            part.inplace = False  # type: ignore[assignment]
     every = dict(module.named_parameters())
     chosen = [n for n in every if any(fnmatchcase(n, pattern) for pattern in patterns)]
     if not chosen:
