@@ -43,7 +43,10 @@ def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tenso
         hash_tensor(digest, value)
     path = out / "features" / f"frozen-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
-        parts = (student.features(part) for part in inputs.split(_FEATURES))
+        parts = (
+            student.features(part, first=k * _FEATURES)
+            for k, part in enumerate(inputs.split(_FEATURES))
+        )
         save_rows(path, "features", len(inputs), parts)
     return load_file(str(path))["features"].to(student.prior_mean.device)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from mtbkd.distillation.choose import (
     read_weighting,
 )
 from mtbkd.files import hash_tensor, save_json, save_tensors
+from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import Plan, SamplerSettings
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
 from mtbkd.inference.run import sample
@@ -35,8 +37,10 @@ from mtbkd.prior.settings import Prior, PriorSettings
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import Student, make_student
 from mtbkd.training import TrainingSet, nobody, training_set
-from mtbkd.types import Family, InputError, Report, check_positive
+from mtbkd.types import Family, InputError, Report, outside, refuse
 from mtbkd.weights.rules import Weighting
+
+_TOO_HOT = 1.0  # how far a chain's temperature may be from the posterior's until its user is told
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,10 @@ def distill(
     Raises:
         InputError: If teachers and data do not fit, or the folder holds something else.
     """
-    check_positive(chains=chains, weight_scale=weight_scale)
+    refuse(
+        *outside("chains", chains, 1e4, whole=True),
+        *outside("weight_scale", weight_scale, 1e6),
+    )
     splits = {"data": data} if calibration is None else {"data": data, "calibration": calibration}
     check_splits(**splits)
     alone = teachers is None
@@ -164,6 +171,9 @@ def distill(
         progress=progress_of(report, "sampling"),
     )
     statistics = {name: value.tolist() for name, value in drawn.statistics.items()}
+    hot = heat_warnings(statistics, _TOO_HOT)
+    if hot:
+        warnings.warn("\n".join(hot), stacklevel=2)
     if out is not None:
         save_tensors(out / "student.safetensors", student.fixed())
         details = {
