@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.data import Dataset
-from mtbkd.files import hash_tensor
+from mtbkd.files import hash_tensor, load_tensors, save_rows
 from mtbkd.observation import BINARY, CATEGORICAL, GAUSSIAN, Observation, Said, categorical, top
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.outputs.store import save_rows
 from mtbkd.prior.settings import Prior
 from mtbkd.prior.spaces import Spaces, find_spaces
 from mtbkd.student.student import Student
@@ -45,7 +43,7 @@ def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tenso
     if not path.exists():
         parts = (student.features(part) for part in inputs.split(_FEATURES))
         save_rows(path, "features", len(inputs), parts)
-    return load_file(str(path))["features"].to(student.prior_mean.device)
+    return load_tensors(path)["features"].to(student.prior_mean.device)
 
 
 def observation_of(teachers: TeacherOutputs) -> tuple[Observation, Spaces | None]:

@@ -226,18 +226,14 @@ def copy(
     """Write an editable configuration of a recipe."""
     from mtbkd.app.config.run import build_config
     from mtbkd.app.recipes import find_recipe
+    from mtbkd.files import write_bytes
 
     path = to or Path(f"{name}.yaml")
     recipe = find_recipe(name)
     text = recipe.template or build_config(recipe.defaults).to_yaml()
     if path.exists():
         raise InputError(f"Expected a new file, but {path} exists. Choose another name.")
-    try:
-        path.write_text(f"# mtbkd run {path}\n{text}", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"Expected to write {path}, but got: {error.strerror}. Choose another place."
-        ) from None
+    write_bytes(path, f"# mtbkd run {path}\n{text}".encode())
     print(path)
 
 

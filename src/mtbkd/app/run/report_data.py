@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file
 from torch import Tensor
 
 from mtbkd.app.config.run import RunConfig, build_config
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.report import (
@@ -29,6 +27,7 @@ from mtbkd.app.report import (
     render,
 )
 from mtbkd.app.run.others import PARTS
+from mtbkd.files import load_tensors, read_json, write_bytes
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.types import Floats
 
@@ -40,7 +39,8 @@ Arrays = dict[str, Floats]
 def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: Path) -> None:
     """Write ``report.html`` from the run's metrics, predictions and evaluation."""
     metrics = read_json(out / "metrics.json")
-    stored = load_file(out / "evaluation.safetensors")
+    arrays = load_tensors(out / "evaluation.safetensors")
+    stored = {name: array.numpy() for name, array in arrays.items()}
     shared: dict[str, Any] = {
         "title": task.name,
         "asked": _flat(config.model_dump(mode="json")),
@@ -60,9 +60,8 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
         if task.noun is not None:
             shared["noun"] = task.noun
     make = {"multilabel": _of_labels, "regression": _of_numbers}.get(task.test.family, _of_classes)
-    partial = out / ".report.html.partial"
-    partial.write_text(render(make(shared, task, teachers, stored, out)), encoding="utf-8")
-    partial.rename(out / "report.html")
+    page = render(make(shared, task, teachers, stored, out))
+    write_bytes(out / "report.html", page.encode())
 
 
 def _told_apart(metrics: dict[str, Any]) -> list[str]:

@@ -130,7 +130,6 @@ def open_journal(
         "shard_rows": shard_rows,
         "dtype": dtype,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     journal = read_journal(folder)
     if journal is not None:
         _same(folder, journal.header, header)
