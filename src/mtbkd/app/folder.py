@@ -121,6 +121,28 @@ def check_run(out: Path, only: Collection[str] | None = None, *, but: Collection
     return complete
 
 
+def check_place(out: Path, source: Path, answers: Path) -> None:
+    """Refuse to write answers over what they are made of.
+
+    Args:
+        out: The run directory.
+        source: What is to be predicted.
+        answers: Where answers shall go.
+
+    Raises:
+        InputError: If that is the source, or a file of the run.
+    """
+    if not answers.exists():
+        return
+    own = (out / name for name in (*_written(out), _MANIFEST))
+    if any(path.exists() and answers.samefile(path) for path in (source, *own)):
+        what = "the input" if source.exists() and answers.samefile(source) else f"a file of {out}"
+        raise InputError(
+            f"Expected another file to write to, but got {answers}, which is {what}. Choose "
+            "another --out."
+        )
+
+
 def _mending(out: Path, name: str) -> str:
     """What to do about a file that was changed."""
     if name == _CONFIG:

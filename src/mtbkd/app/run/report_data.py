@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 from torch import Tensor
 
 from mtbkd.app.config.run import RunConfig, build_config
@@ -236,16 +236,29 @@ def _settings(config: RunConfig) -> dict[str, str]:
     """All settings as ``--set`` takes them; teachers by name are one, as all are replaced."""
     values = config.model_dump(mode="json")
     if values["backbones"] is not None:
-        values["backbones"]["teachers"] = json.dumps(values["backbones"]["teachers"])
-    return _flat(values)
+        values["backbones"]["teachers"] = tuple(values["backbones"]["teachers"].items())
+    return _flat(values, _as_yaml)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def _as_yaml(value: Any) -> str:
+    """On one line; pairs are a mapping."""
+    value = dict(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)
+    return text.removesuffix("...\n").strip()
+
+
+def _as_words(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _flat(
+    values: dict[str, Any], write: Callable[[Any], str] = _as_words, prefix: str = ""
+) -> dict[str, str]:
     """Nested settings as ``a.b`` to text."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, write, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = "–" if value is None else str(value)
+            flat[prefix + key] = write(value)
     return flat
