@@ -42,8 +42,8 @@ def open_run(out: Path, config: RunConfig) -> None:
                 )
         elif out.exists() and (not out.is_dir() or any(map(_is_foreign, out.iterdir()))):
             raise InputError(
-                f"Expected {out} to be new or a run, but it holds something else. "
-                "Choose another --out."
+                f"Expected {out} to be new or a run, but it holds something else, and no "
+                f"{_CONFIG}. Choose another --out."
             )
     except OSError as error:
         raise InputError(

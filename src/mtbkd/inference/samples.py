@@ -86,8 +86,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.exists():
         raise InputError(
-            f"Expected posterior draws in {folder}, but they are incomplete: {path} is missing. Run "
-            "the distillation to its end."
+            f"Expected posterior draws in {folder}, but they are incomplete: {path} is missing. "
+            "Run the distillation to its end."
         )
     return read_sealed(path, MAKE_AGAIN)
 
