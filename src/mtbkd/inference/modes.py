@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.files import save_tensors
+from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference import map as map_engine
 from mtbkd.inference.batches import Minibatches
 from mtbkd.inference.chains import chain_generators
@@ -41,7 +40,7 @@ def starting_modes(
     """`find_modes`, kept in ``out`` under this name and read from there the next time."""
     path = None if out is None else out / f"{name}.safetensors"
     if path is not None and path.exists():
-        return load_file(str(path))["modes"].to(training.labels.device)
+        return load_tensors(path)["modes"].to(training.labels.device)
     found = find_modes(
         student,
         training,
