@@ -15,7 +15,7 @@ from mtbkd.data import make_dataset
 from mtbkd.distillation.choose import choose_units, choose_weighting
 from mtbkd.distillation.distill import distill
 from mtbkd.distillation.evidence import disagreement_evidence
-from mtbkd.files import hash_tensor
+from mtbkd.files import hash_tensor, save_rows
 from mtbkd.inference import batches as batches_module
 from mtbkd.inference.batches import Minibatches, in_parts
 from mtbkd.inference.chains import chain_generators
@@ -23,7 +23,7 @@ from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings, find_modes
 from mtbkd.inference.run import sample
 from mtbkd.outputs.aligned import align, make_table
-from mtbkd.outputs.store import load_outputs, save_outputs, save_rows
+from mtbkd.outputs.store import load_outputs, save_outputs
 from mtbkd.prior.mixture import Strength
 from mtbkd.prior.settings import Prior, PriorSettings
 from mtbkd.student.curvature import precision

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +19,9 @@ from mtbkd.observation.answers import credible_set as credible_set
 from mtbkd.observation.answers import joined
 from mtbkd.observation.units import Units
 from mtbkd.observation.units import mixture as mixture
+from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, all_finite, check_finite
 from mtbkd.student.student import Student
-from mtbkd.types import Family
+from mtbkd.types import Family, InputError
 
 _BUDGET = 2**24  # floats held at a time: draws times examples times classes
 
@@ -51,10 +53,17 @@ def predict(
 
     Returns:
         `Predictive`, `LabelPredictive` or `NumberPredictive`, by the family.
+
+    Raises:
+        InputError: If inputs, draws or answers are not finite.
     """
     outcome = OUTCOMES[family]
     draws = (outputs.flatten(0, 1) for outputs in draw_outputs(student, samples, inputs))
-    return joined([outcome.summarise(d, units=units, level=level, point=point) for d in draws])
+    answer = joined([outcome.summarise(d, units=units, level=level, point=point) for d in draws])
+    for part in vars(answer).values():
+        if isinstance(part, np.ndarray):
+            check_finite(torch.from_numpy(part), "answers", SCALE_INPUTS)
+    return answer
 
 
 def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Iterator[Tensor]:
@@ -62,13 +71,26 @@ def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) ->
 
     Yields:
         Tensors of shape (chain, draw, example, output).
+
+    Raises:
+        InputError: If inputs, draws or outputs are not finite.
     """
+    if not all(map(all_finite, samples.segments)):
+        raise InputError(
+            "Expected finite draws of the posterior, but got NaN or infinity. Distil again, with "
+            "a lower prior.power or weight_scale."
+        )
     device = student.prior_mean.device
     forward = torch.vmap(student.logits_at, in_dims=(0, None))
+    first = 0
     for batch in _batches(student, samples, inputs):
-        features = student.features(batch.to(device))
+        check_finite(batch, "inputs", CORRECT_INPUTS, first)
+        features = student.features(batch.to(device), first=first)
         with torch.no_grad():
-            yield torch.stack([forward(draw.to(device), features) for draw in samples], dim=1)
+            outputs = torch.stack([forward(draw.to(device), features) for draw in samples], dim=1)
+        check_finite(outputs.movedim(2, 0), "outputs of the student", SCALE_INPUTS, first)
+        yield outputs
+        first += len(batch)
 
 
 def draw_probs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Iterator[Tensor]:

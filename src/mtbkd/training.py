@@ -8,16 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.data import Dataset
-from mtbkd.files import hash_tensor
+from mtbkd.files import hash_tensor, load_tensors, save_rows
 from mtbkd.observation import CATEGORICAL, Observation, Said
 from mtbkd.observation.base import cell_shape, value_shape
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.outputs.store import save_rows
 from mtbkd.prior.settings import Prior
 from mtbkd.student.student import Student
 from mtbkd.weights.rules import Weighting
@@ -43,9 +41,12 @@ def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tenso
         hash_tensor(digest, value)
     path = out / "features" / f"frozen-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
-        parts = (student.features(part) for part in inputs.split(_FEATURES))
+        parts = (
+            student.features(part, first=k * _FEATURES)
+            for k, part in enumerate(inputs.split(_FEATURES))
+        )
         save_rows(path, "features", len(inputs), parts)
-    return load_file(str(path))["features"].to(student.prior_mean.device)
+    return load_tensors(path)["features"].to(student.prior_mean.device)
 
 
 def nobody(data: Dataset) -> TeacherOutputs:

@@ -44,10 +44,13 @@ def fit_student(
 ) -> None:
     """Standardise, ask the teachers, distil, and leave the fitted attributes behind."""
     teachers = None if given is None else ask_all(given, rows)
-    estimator.input_mean_ = inputs.mean(0)
-    spread = inputs.std(0)
-    tiny = spread <= 1e-12 * np.abs(inputs).max(0)
-    estimator.input_scale_ = np.where(tiny, 1.0, spread)
+    largest = np.abs(inputs).max(0)
+    unit = np.ldexp(
+        1.0, np.frexp(largest)[1] - 1
+    )  # a power of two, so that squares do not overflow
+    estimator.input_mean_ = unit * (inputs / unit).mean(0)
+    spread = unit * (inputs / unit).std(0)
+    estimator.input_scale_ = np.where(spread <= 1e-12 * largest, 1.0, spread)
     scaled = torch.from_numpy(_standardised(estimator, inputs)).float()
     data = make_dataset(
         scaled, labels=labels, classes=rows.columns, ids=rows.ids, family=rows.family, name="X"
@@ -167,7 +170,8 @@ def predict_rows(estimator: Any, X: Any, level: float, point: Literal["mean", "m
 
 
 def _standardised(estimator: Any, inputs: Floats) -> Floats:
-    return (inputs - estimator.input_mean_) / estimator.input_scale_
+    with np.errstate(over="ignore"):  # infinity is refused by its place
+        return (inputs - estimator.input_mean_) / estimator.input_scale_
 
 
 def fitted_inputs(estimator: Any, X: Any) -> Floats:

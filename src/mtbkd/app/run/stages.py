@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.data import Dataset, check_splits
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
-from mtbkd.files import save_json
+from mtbkd.files import read_json, save_json
 from mtbkd.inference.modes import mode_score, starting_modes
-from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.inference.samples import PosteriorSamples, read_manifest
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
@@ -123,7 +122,7 @@ def recall(
     recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], out: Path
 ) -> Posterior:
     """The posterior of a finished run."""
-    family = read_json(out / "samples" / "manifest.json").get("family", "classification")
+    family = read_manifest(out / "samples")["family"]
     return load_posterior(
         network(recipe, config, example, classes, family),
         out,
