@@ -4,17 +4,16 @@ import numpy as np
 import pytest
 
 from mtbkd.app.report.by_class import (
-    by_number,
     confusion,
     largest,
     lost,
     neighbours,
     row_shares,
-    several_auroc,
     single,
     spill,
     strips,
 )
+from mtbkd.app.report.by_number import by_number, several_auroc
 from mtbkd.app.report.sentences import confusion_sentences, spill_sentences
 
 NAN = float("nan")

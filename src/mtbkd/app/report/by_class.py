@@ -1,4 +1,4 @@
-"""What is counted for each class or label: confusions, uncertainty, examples of several labels."""
+"""What is counted for each class or label: confusions and uncertainty."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from mtbkd.metrics import wrong_auroc
 from mtbkd.types import Bools, Floats, Ints
 
 CUTS = (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -173,50 +172,3 @@ def strips(values: Floats, of: Bools, hits: Bools) -> list[tuple[Strip, Strip]]:
         return Strip(len(some), tuple(cuts.tolist()))
 
     return [(strip(c, True), strip(c, False)) for c in range(of.shape[1])]
-
-
-@dataclass(frozen=True)
-class Group:
-    """Test examples with the same number of true labels.
-
-    Attributes:
-        least: That number; of the last group, at least so many.
-        rows: Which examples, shape (example,).
-        expected: Mean number of labels that the student expects, the sum of its probabilities.
-    """
-
-    least: int
-    rows: Bools
-    expected: float
-
-
-def by_number(labels: Floats, probs: Floats, most: int = 3, fewest: int = 5) -> tuple[Group, ...]:
-    """Examples grouped by how many labels are true, where all are known.
-
-    Args:
-        labels: 0, 1 or NaN, shape (example, label).
-        probs: P(yes), shape (example, label).
-        most: From this number on, all are one group.
-        fewest: Groups of fewer examples are left out.
-    """
-    complete = ~np.isnan(labels).any(1)
-    true = np.where(complete, np.minimum(np.nansum(labels, 1), most), -1)
-    groups = []
-    for least in range(most + 1):
-        rows = true == least
-        if rows.sum() >= fewest:
-            groups.append(Group(least, rows, float(probs[rows].sum(1).mean())))
-    return tuple(groups)
-
-
-def several_auroc(groups: tuple[Group, ...], values: Floats) -> float | None:
-    """The chance that an example of several labels is more uncertain than one of a single label.
-
-    Args:
-        groups: As `by_number` gives them.
-        values: An uncertainty, shape (example,).
-    """
-    number = np.zeros(len(values), dtype=np.int64)
-    for group in groups:
-        number[group.rows] = group.least
-    return wrong_auroc(values[number > 0], number[number > 0] > 1)

@@ -11,12 +11,11 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
 
 from mtbkd.app.report.canvas import CHAINS, ROLE, draw, quiet
 from mtbkd.app.report.findings import mean_when_handing_over
 from mtbkd.app.report.words import shorten
-from mtbkd.types import Floats, Ints
+from mtbkd.types import Bools, Floats, Ints
 
 SMALL, MIDDLE = (310.0, 290.0), (420.0, 330.0)
 _POINTS = 200
@@ -61,7 +60,7 @@ def calibration(
     return draw(name, title, MIDDLE, paint)
 
 
-def right_and_wrong(hits: NDArray[np.bool_], total: Floats) -> str:
+def right_and_wrong(hits: Bools, total: Floats) -> str:
     """How total uncertainty is spread over right and over wrong answers.
 
     Args:
@@ -111,7 +110,7 @@ def overlaid(
     return draw(name, title, SMALL, paint)
 
 
-def split(hits: NDArray[np.bool_], total: Floats, aleatoric: Floats, epistemic: Floats) -> str:
+def split(hits: Bools, total: Floats, aleatoric: Floats, epistemic: Floats) -> str:
     """Median, middle half and middle 80 % of each part of uncertainty, right against wrong.
 
     Args:
@@ -141,41 +140,55 @@ def split(hits: NDArray[np.bool_], total: Floats, aleatoric: Floats, epistemic: 
     return draw("split", "Aleatoric and epistemic uncertainty, right against wrong", SMALL, paint)
 
 
-def handing_over(hits: NDArray[np.bool_], total: Floats, disagreement: Floats | None) -> str:
-    """Accuracy on the rest against the share of answers handed to a person.
+def handing_over(
+    values: Bools | Floats, uncertainty: Floats, disagreement: Floats | None, unit: str = ""
+) -> str:
+    """Accuracy or RMSE of the rest against the share of answers handed to a person.
 
     Args:
-        hits: Which answers are right, shape (answer,).
-        total: The student's uncertainty, shape (answer,).
-        disagreement: Of the teachers, if there are several, shape (answer,).
+        values: Whether each answer is right, or its absolute error; shape (answer,).
+        uncertainty: The student's, shape (answer,).
+        disagreement: The teachers', if there are several, shape (answer,).
+        unit: What errors are counted in.
     """
-    wrong = (~hits).astype(float)
-    orders: list[tuple[str, Floats, str, object]] = [
-        ("perfect order", wrong, "muted", (0, (4, 3))),
-        ("by the student's uncertainty", total, "student", "-"),
+    judged = values.dtype == bool
+    perfect = (~values).astype(float) if judged else values
+    orders = [
+        ("perfect order", perfect, "muted", (0, (4, 3))),
+        ("by the teachers' disagreement", disagreement, "pool", "-"),
+        ("by the student's uncertainty", uncertainty, "student", "-"),
     ]
-    if disagreement is not None:
-        orders.insert(1, ("by the teachers' disagreement", disagreement, "pool", "-"))
+
+    def score(mean: Floats) -> Floats:
+        return mean if judged else np.sqrt(mean)
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
+        each = values if judged else np.square(values)
         for label, order, colour, style in orders:
-            handed, accuracy = mean_when_handing_over(hits, order)
-            rows = some_of(handed)
-            width = 1.2 if colour == "muted" else 1.8
-            axes.plot(
-                handed[rows], accuracy[rows],
-                color=ROLE[colour], linestyle=style, linewidth=width, label=label,
-            )  # fmt: skip
-        axes.axhline(1 - wrong.mean(), color=ROLE["muted"], linewidth=1, linestyle=":")
-        axes.set(xlabel="most uncertain answers handed over", ylabel="accuracy on the rest")
+            if order is not None:
+                handed, kept = mean_when_handing_over(each, order)
+                rows = np.flatnonzero(handed <= 0.95)  # short of the ragged end
+                rows = rows[np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(int)]
+                axes.plot(
+                    handed[rows], score(kept[rows]), color=ROLE[colour], linestyle=style,
+                    linewidth=1.2 if colour == "muted" else 1.8, label=label,
+                )  # fmt: skip
+        axes.axhline(score(each.mean()), color=ROLE["muted"], linewidth=1, linestyle=":")
         axes.set_xlim(0, 1)
-        axes.set_ylim(top=1 + 0.02 * (1 - axes.get_ylim()[0]))
-        in_percent(axes.xaxis, axes.yaxis)
+        in_percent(axes.xaxis)
+        if judged:
+            axes.set(xlabel="most uncertain answers handed over", ylabel="accuracy on the rest")
+            axes.set_ylim(top=1 + 0.02 * (1 - axes.get_ylim()[0]))
+            in_percent(axes.yaxis)
+        else:
+            axes.set(xlabel="least certain numbers handed over", ylabel=f"RMSE of the rest{unit}")
+            axes.set_ylim(bottom=0)
         quiet(axes)
         figure.legend(loc="outside upper left")
 
-    return draw("handing", "Accuracy when uncertain answers go to a person", SMALL, paint)
+    what = "Accuracy when uncertain answers" if judged else "RMSE when uncertain numbers"
+    return draw("handing", f"{what} go to a person", SMALL, paint)
 
 
 def shares(
@@ -242,12 +255,6 @@ def trace(values: Floats) -> str:
         quiet(axes)
 
     return draw("trace", "Log score of each draw, one line for each chain", (440, 250), paint)
-
-
-def some_of(handed: Floats) -> Ints:
-    """Few enough places on a line of `mean_when_handing_over` to draw, short of its ragged end."""
-    rows = np.flatnonzero(handed <= 0.95)
-    return rows[np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(int)]
 
 
 def in_percent(*several: Axis) -> None:

@@ -7,9 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mtbkd.app.report.canvas import ROLE, draw, quiet
-from mtbkd.app.report.data import NumberReportData
-from mtbkd.app.report.figures import SMALL, in_percent, some_of
-from mtbkd.app.report.findings import mean_when_handing_over
+from mtbkd.app.report.data import Numbers, ReportData
+from mtbkd.app.report.figures import SMALL, in_percent
 from mtbkd.app.report.words import shorten
 from mtbkd.metrics import quantile_shares
 from mtbkd.types import Floats
@@ -19,13 +18,14 @@ _BANDS = 10
 _QUANTILES = np.linspace(0.01, 0.99, 99)
 
 
-def against_truth(data: NumberReportData, target: int, size: tuple[float, float]) -> str:
+def against_truth(data: ReportData[Numbers], target: int, size: tuple[float, float]) -> str:
     """Predicted mean with its interval against the true number; at most 250 evenly over it."""
-    known = np.flatnonzero(~np.isnan(data.labels[:, target]))
-    ranked = known[np.argsort(data.labels[known, target], kind="stable")]
+    part, labels = data.part, data.labels[:, target]
+    known = np.flatnonzero(~np.isnan(labels))
+    ranked = known[np.argsort(labels[known], kind="stable")]
     rows = ranked[np.linspace(0, len(ranked) - 1, min(_SHOWN, len(ranked))).astype(int)]
-    true, mean = data.labels[rows, target], data.mean[rows, target]
-    lower, upper = data.lower[rows, target], data.upper[rows, target]
+    true, mean = labels[rows], part.mean[rows, target]
+    lower, upper = part.lower[rows, target], part.upper[rows, target]
     inside = (lower <= true) & (true <= upper)
     name = data.classes[target]
 
@@ -152,41 +152,3 @@ def errors_by_certainty(error: Floats, sd: Floats, unit: str) -> str:
         quiet(axes)
 
     return draw("spread", "Error against stated standard deviation", SMALL, paint)
-
-
-def handing_over(error: Floats, sd: Floats, disagreement: Floats | None, unit: str) -> str:
-    """RMSE of the rest against the share of numbers handed to a person.
-
-    Args:
-        error: Absolute, shape (answer,).
-        sd: Of the predictive, shape (answer,).
-        disagreement: Of the teachers, if there are several, shape (answer,).
-        unit: Of the error.
-    """
-    orders: list[tuple[str, Floats, str, object]] = [
-        ("perfect order", error, "muted", (0, (4, 3))),
-        ("by the student's uncertainty", sd, "student", "-"),
-    ]
-    if disagreement is not None:
-        orders.insert(1, ("by the teachers' disagreement", disagreement, "pool", "-"))
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        for label, order, colour, style in orders:
-            handed, squares = mean_when_handing_over(np.square(error), order)
-            rows = some_of(handed)
-            width = 1.2 if colour == "muted" else 1.8
-            axes.plot(
-                handed[rows], np.sqrt(squares[rows]),
-                color=ROLE[colour], linestyle=style, linewidth=width, label=label,
-            )  # fmt: skip
-        everything = np.sqrt(np.square(error).mean())
-        axes.axhline(everything, color=ROLE["muted"], linewidth=1, linestyle=":")
-        axes.set(xlabel="least certain numbers handed over", ylabel=f"RMSE of the rest{unit}")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(bottom=0)
-        in_percent(axes.xaxis)
-        quiet(axes)
-        figure.legend(loc="outside upper left")
-
-    return draw("handing", "RMSE when uncertain numbers go to a person", SMALL, paint)
