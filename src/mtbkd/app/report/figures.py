@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from mtbkd.app.report.answers import Answers
 from mtbkd.app.report.canvas import CHAINS, ROLE, draw, quiet
 from mtbkd.app.report.findings import mean_when_handing_over
 from mtbkd.app.report.words import shorten
-from mtbkd.types import Bools, Floats, Ints
+from mtbkd.types import Floats, Ints
 
 SMALL, MIDDLE = (310.0, 290.0), (420.0, 330.0)
 _POINTS = 200
@@ -60,13 +61,9 @@ def calibration(
     return draw(name, title, MIDDLE, paint)
 
 
-def right_and_wrong(hits: Bools, total: Floats) -> str:
-    """How total uncertainty is spread over right and over wrong answers.
-
-    Args:
-        hits: Which answers are right, shape (answer,).
-        total: In nats, shape (answer,).
-    """
+def right_and_wrong(answers: Answers) -> str:
+    """How total uncertainty is spread over right and over wrong answers."""
+    hits, total = answers.hits, answers.total
     groups = [("right", "student", total[hits]), ("wrong", "wrong", total[~hits])]
     words = "total uncertainty (nats)", "share of such answers"
     return overlaid("spread", "Total uncertainty of right and of wrong answers", groups, words)
@@ -110,84 +107,100 @@ def overlaid(
     return draw(name, title, SMALL, paint)
 
 
-def split(hits: Bools, total: Floats, aleatoric: Floats, epistemic: Floats) -> str:
-    """Median, middle half and middle 80 % of each part of uncertainty, right against wrong.
+def split(answers: Answers) -> str:
+    """Each part of the uncertainty of right and of wrong answers."""
+    hits = answers.hits
+    rows = [
+        (part, getattr(answers, part)[hits], getattr(answers, part)[~hits])
+        for part in ("total", "aleatoric", "epistemic")
+    ]
+    title = "Aleatoric and epistemic uncertainty, right against wrong"
+    return right_above_wrong("split", title, rows, "uncertainty (nats)", SMALL)
+
+
+def right_above_wrong(
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, Floats, Floats]],
+    words: str,
+    size: tuple[float, float],
+    fewest: int = 1,
+) -> str:
+    """Median, middle half and middle 80 % of the right and of the wrong answers of each row.
 
     Args:
-        hits: Which answers are right, shape (answer,).
-        total: In nats, shape (answer,).
-        aleatoric: In nats, shape (answer,).
-        epistemic: In nats, shape (answer,).
+        name: Of the figure.
+        title: Of the figure, for screen readers.
+        rows: What each is called, its values of right, and its values of wrong answers.
+        words: What is along the axis.
+        size: Of the figure.
+        fewest: Of fewer answers only the median is drawn, as a ring.
     """
-    parts = {"total": total, "aleatoric": aleatoric, "epistemic": epistemic}
+    room, dot, font = (0.0, 1.0, 10.5) if fewest == 1 else (0.1, 0.8, 10)
+    ring: Any = {"markerfacecolor": "none", "markeredgewidth": 1.3, "markersize": 5}
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for row, values in enumerate(parts.values()):
-            for mask, colour, shift in ((hits, "student", -0.16), (~hits, "wrong", 0.16)):
-                if mask.any():
-                    cuts = np.quantile(values[mask], [0.1, 0.25, 0.5, 0.75, 0.9])
-                    interval(axes, row + shift, cuts, ROLE[colour])
-        axes.set_yticks(range(len(parts)), list(parts), color=ROLE["ink"])
-        axes.set(xlabel="uncertainty (nats)", ylim=(len(parts) - 0.5, -0.5))
+        for row, (_, *pair) in enumerate(rows):
+            for values, role, shift in zip(pair, ("student", "wrong"), (-0.16, 0.16), strict=True):
+                at, colour = row + shift, ROLE[role]
+                if 0 < len(values) < fewest:
+                    axes.plot(np.median(values), at, "o", color=colour, **ring)
+                elif len(values):
+                    cuts = np.quantile(values, (0.1, 0.25, 0.5, 0.75, 0.9))
+                    axes.hlines(at, cuts[0], cuts[4], color=colour, linewidth=1.6, alpha=0.6)
+                    axes.hlines(at, cuts[1], cuts[3], color=colour, linewidth=6 * dot, alpha=0.6)
+                    axes.plot(cuts[2], at, "o", color=colour, markersize=7 * dot)
+        axes.set_yticks(range(len(rows)), [n for n, *_ in rows], color=ROLE["ink"], fontsize=font)
+        axes.set(xlabel=words, ylim=(len(rows) - 0.5 + room, -0.5 - room))
         axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
-        for word, colour in (("right", "student"), ("wrong", "wrong")):
-            axes.plot([], [], color=ROLE[colour], linewidth=4, label=word)
+        for word, role in (("right", "student"), ("wrong", "wrong")):
+            axes.plot([], [], color=ROLE[role], linewidth=4, label=word)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         quiet(axes, "x")
         figure.legend(loc="outside upper left", ncols=2)
 
-    return draw("split", "Aleatoric and epistemic uncertainty, right against wrong", SMALL, paint)
+    return draw(name, title, size, paint)
 
 
-def handing_over(
-    values: Bools | Floats, uncertainty: Floats, disagreement: Floats | None, unit: str = ""
-) -> str:
-    """Accuracy or RMSE of the rest against the share of answers handed to a person.
-
-    Args:
-        values: Whether each answer is right, or its absolute error; shape (answer,).
-        uncertainty: The student's, shape (answer,).
-        disagreement: The teachers', if there are several, shape (answer,).
-        unit: What errors are counted in.
-    """
-    judged = values.dtype == bool
-    perfect = (~values).astype(float) if judged else values
+def handing_over(answers: Answers, numbers: bool = False) -> str:
+    """Accuracy, or RMSE of numbers, of the rest against the share handed to a person."""
+    squares = np.square(answers.error)
     orders = [
-        ("perfect order", perfect, "muted", (0, (4, 3))),
-        ("by the teachers' disagreement", disagreement, "pool", "-"),
-        ("by the student's uncertainty", uncertainty, "student", "-"),
+        ("perfect order", answers.error, "muted", (0, (4, 3))),
+        ("by the teachers' disagreement", answers.disagreement, "pool", "-"),
+        ("by the student's uncertainty", answers.total, "student", "-"),
     ]
-
-    def score(mean: Floats) -> Floats:
-        return mean if judged else np.sqrt(mean)
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        each = values if judged else np.square(values)
         for label, order, colour, style in orders:
             if order is not None:
-                handed, kept = mean_when_handing_over(each, order)
+                handed, mean = mean_when_handing_over(squares, order)
                 rows = np.flatnonzero(handed <= 0.95)  # short of the ragged end
                 rows = rows[np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(int)]
                 axes.plot(
-                    handed[rows], score(kept[rows]), color=ROLE[colour], linestyle=style,
+                    handed[rows], np.sqrt(mean[rows]) if numbers else 1 - mean[rows],
+                    color=ROLE[colour], linestyle=style,
                     linewidth=1.2 if colour == "muted" else 1.8, label=label,
                 )  # fmt: skip
-        axes.axhline(score(each.mean()), color=ROLE["muted"], linewidth=1, linestyle=":")
+        chance = float(squares.mean())
+        chance = chance**0.5 if numbers else 1 - chance
+        axes.axhline(chance, color=ROLE["muted"], linewidth=1, linestyle=":")
         axes.set_xlim(0, 1)
         in_percent(axes.xaxis)
-        if judged:
+        if numbers:
+            what = f"RMSE of the rest{answers.unit}"
+            axes.set(xlabel="least certain numbers handed over", ylabel=what)
+            axes.set_ylim(bottom=0)
+        else:
             axes.set(xlabel="most uncertain answers handed over", ylabel="accuracy on the rest")
             axes.set_ylim(top=1 + 0.02 * (1 - axes.get_ylim()[0]))
             in_percent(axes.yaxis)
-        else:
-            axes.set(xlabel="least certain numbers handed over", ylabel=f"RMSE of the rest{unit}")
-            axes.set_ylim(bottom=0)
         quiet(axes)
         figure.legend(loc="outside upper left")
 
-    what = "Accuracy when uncertain answers" if judged else "RMSE when uncertain numbers"
+    what = "RMSE when uncertain numbers" if numbers else "Accuracy when uncertain answers"
     return draw("handing", f"{what} go to a person", SMALL, paint)
 
 
@@ -262,21 +275,6 @@ def in_percent(*several: Axis) -> None:
     for axis in several:
         axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}\xa0%"))
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-
-
-def interval(axes: Axes, at: float, cuts: Floats, colour: str, size: float = 1.0) -> None:
-    """Draw quantiles at a height: a dot in the middle, a thick bar within a thin one.
-
-    Args:
-        axes: To draw on.
-        at: The height.
-        cuts: Five quantiles, rising.
-        colour: Of everything.
-        size: Of dot and bars, against those of a large figure.
-    """
-    axes.hlines(at, cuts[0], cuts[4], color=colour, linewidth=1.6, alpha=0.6)
-    axes.hlines(at, cuts[1], cuts[3], color=colour, linewidth=6 * size, alpha=0.6)
-    axes.plot(cuts[2], at, "o", color=colour, markersize=7 * size)
 
 
 def _lines(text: str, letters: int) -> str:

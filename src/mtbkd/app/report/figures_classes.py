@@ -8,16 +8,12 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
-from mtbkd.app.report.by_class import Strip
-from mtbkd.app.report.canvas import ROLE, draw, quiet
-from mtbkd.app.report.figures import interval
+from mtbkd.app.report.canvas import ROLE, draw
 from mtbkd.app.report.words import shorten
 from mtbkd.types import Floats, Ints
 
-_LETTERS, _FEW = 24, 5
-_RING: dict[str, Any] = {"markerfacecolor": "none", "markeredgewidth": 1.3, "markersize": 5}
+LETTERS = 24
 
 
 def confusion_map(
@@ -40,7 +36,7 @@ def confusion_map(
     few = c <= 12
     side, row = (34.0, 26.0) if few else (22.0, 17.0)
     font = 10.5 if few else 9.0
-    short = [shorten(name, _LETTERS) for name in names]
+    short = [shorten(name, LETTERS) for name in names]
     flat = max(len(name) for name in short) <= 3
     tilt: dict[str, Any] = {} if flat else {"rotation": 55, "ha": "left", "rotation_mode": "anchor"}
     longest = 6.1 * max(len(name) for name in short) * font / 11
@@ -70,40 +66,3 @@ def confusion_map(
         axes.spines[:].set_visible(False)
 
     return draw("confusion", title, size, paint)
-
-
-def by_class(
-    name: str, title: str, pairs: Sequence[tuple[Strip, Strip]], names: Sequence[str]
-) -> str:
-    """Median, middle half and middle 80 % of an uncertainty for each class, right above wrong.
-
-    Args:
-        name: Of the figure.
-        title: For screen readers.
-        pairs: Right and wrong answers of each class.
-        names: Of the classes.
-    """
-    labels = [
-        f"{shorten(n, _LETTERS)}\n{right.n:,} right, {wrong.n:,} wrong"
-        for n, (right, wrong) in zip(names, pairs, strict=True)
-    ]
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        for row, pair in enumerate(pairs):
-            for strip, colour, shift in zip(pair, ("student", "wrong"), (-0.16, 0.16), strict=True):
-                if strip.n >= _FEW:
-                    interval(axes, row + shift, np.array(strip.cuts), ROLE[colour], 0.8)
-                elif strip.n:
-                    median = strip.cuts[len(strip.cuts) // 2]
-                    axes.plot(median, row + shift, "o", color=ROLE[colour], **_RING)
-        axes.set_yticks(range(len(names)), labels, color=ROLE["ink"], fontsize=10)
-        axes.set(xlabel=f"{name} uncertainty (nats)", ylim=(len(names) - 0.4, -0.6))
-        axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
-        for word, colour in (("right", "student"), ("wrong", "wrong")):
-            axes.plot([], [], color=ROLE[colour], linewidth=4, label=word)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        quiet(axes, "x")
-        figure.legend(loc="outside upper left", ncols=2)
-
-    return draw(f"each-{name}", title, (440, 70 + 37 * len(names)), paint)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mtbkd.app.report.answers import Answers
 from mtbkd.app.report.data import ReportData
 from mtbkd.app.report.words import is_number, join, percent
 from mtbkd.types import Bools, Floats, Ints
@@ -156,15 +157,15 @@ def losses(
     return Finding(level, "its probabilities", said)
 
 
-def flagged_errors(auroc: Any, hits: Bools, total: Floats, what: str) -> Finding:
+def flagged_errors(auroc: Any, answers: Answers, what: str) -> Finding:
     """Whether wrong answers are the uncertain ones.
 
     Args:
         auroc: Area under the curve of uncertainty as a detector of errors, if known.
-        hits: Which answers are right, shape (answer,).
-        total: Their uncertainty, shape (answer,).
+        answers: Right and wrong ones.
         what: How the most uncertain answers are called.
     """
+    hits, total = answers.hits, answers.total
     handed, kept = mean_when_handing_over(hits, total)
     at = min(int(np.searchsorted(handed, 0.2)), len(handed) - 1)
     gain = (

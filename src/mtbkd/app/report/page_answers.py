@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from mtbkd.app.report import figures
+from mtbkd.app.report.answers import Answers
 from mtbkd.app.report.data import Classes, Labels, ReportData
-from mtbkd.types import Bools, Floats, Ints
+from mtbkd.types import Floats, Ints
 
 Bins = Callable[[Floats, Any], tuple[Floats, Floats, Ints]]
 
 
 def figures_of_answers(
     data: ReportData[Classes] | ReportData[Labels],
-    hits: Bools,
-    known: Bools,
+    answers: Answers,
     bins: Bins,
     words: tuple[str, str],
 ) -> dict[str, str]:
@@ -23,20 +23,14 @@ def figures_of_answers(
 
     Args:
         data: The report's.
-        hits: Which known answers are right, shape (answer,).
-        known: Which answers can be judged, shaped like the uncertainties.
+        answers: Its known ones.
         bins: `mtbkd.metrics.reliability` or `mtbkd.metrics.label_reliability`.
         words: What is stated, and the share that is observed.
     """
-    total, aleatoric, epistemic = (
-        part[known] for part in (data.total, data.aleatoric, data.epistemic)
-    )
-    several = data.disagreement is not None and len(data.teachers) > 1
-    quarrel = data.disagreement[known] if several and data.disagreement is not None else None
     drawn = {
-        "spread": figures.right_and_wrong(hits, total),
-        "split": figures.split(hits, total, aleatoric, epistemic),
-        "handing": figures.handing_over(hits, total, quarrel),
+        "spread": figures.right_and_wrong(answers),
+        "split": figures.split(answers),
+        "handing": figures.handing_over(answers),
     }
     for name, whose, probs in (
         ("student", "student", data.part.probs),

@@ -12,10 +12,10 @@ from markupsafe import Markup
 from mtbkd.app.report import by_class, figures, figures_classes
 from mtbkd.app.report.data import Classes, Labels, ReportData
 from mtbkd.app.report.sentences import confusion_sentences, spill_sentences
-from mtbkd.app.report.words import is_number, number, plural
+from mtbkd.app.report.words import is_number, number, plural, shorten
 from mtbkd.types import Bools, Floats, Ints
 
-MOST = 24
+MOST, _FEW = 24, 5
 PARTS = {
     "total": "All of it. Further to the right is less sure.",
     "aleatoric": "The part that lies in the examples, which more training data would not remove.",
@@ -103,16 +103,31 @@ def section(
         order = _chosen(columns.shares, rows)
         confusion, drawn["confusion"] = _confusion(data, columns, order)
         confusion["left_out"] = len(rows) - len(order)
-        names = [data.classes[i] for i in order]
         for part in ("aleatoric", "epistemic"):
-            pairs = by_class.strips(getattr(data, part), columns.of, columns.hits)
             title = f"{part.capitalize()} uncertainty of each true {data.noun}, right and wrong"
-            chosen = [pairs[i] for i in order]
-            drawn[f"each-{part}"] = figures_classes.by_class(part, title, chosen, names)
+            pairs = by_class.right_and_wrong(getattr(data, part), columns.of, columns.hits)
+            drawn[f"each-{part}"] = _each(data, part, title, [(i, *pairs[i]) for i in order])
     everything = [*_beside(data, second), *apart]
     if confusion is None and not everything:
         return None
     return Section(confusion, everything, {name: Markup(svg) for name, svg in drawn.items()})
+
+
+def _each(
+    data: ReportData[Any], part: str, title: str, chosen: list[tuple[int, Floats, Floats]]
+) -> str:
+    rows = [
+        (
+            f"{shorten(data.classes[i], figures_classes.LETTERS)}\n"
+            f"{len(right):,} right, {len(wrong):,} wrong",
+            right,
+            wrong,
+        )
+        for i, right, wrong in chosen
+    ]
+    size = 440.0, 70.0 + 37 * len(rows)
+    words = f"{part} uncertainty (nats)"
+    return figures.right_above_wrong(f"each-{part}", title, rows, words, size, _FEW)
 
 
 def _chosen(shares: Floats, rows: Ints) -> list[int]:

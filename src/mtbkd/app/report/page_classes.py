@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtbkd.app.report.answers import of_classes
 from mtbkd.app.report.by_class import confusion, row_shares
 from mtbkd.app.report.data import Classes, Example, ReportData
 from mtbkd.app.report.page_answers import bar, figures_of_answers
@@ -20,10 +21,8 @@ _SET_SHOWN = 6
 
 def figures(data: ReportData[Classes]) -> dict[str, str]:
     """How calibrated it is, and whether wrong answers are the uncertain ones."""
-    hits = data.part.probs.argmax(1) == data.labels
-    known = np.ones(len(hits), dtype=bool)
     words = "stated confidence", "share right"
-    return figures_of_answers(data, hits, known, reliability, words)
+    return figures_of_answers(data, of_classes(data), reliability, words)
 
 
 def more(data: ReportData[Classes]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtbkd.app.report import by_class, figures_labels
+from mtbkd.app.report.answers import of_labels
 from mtbkd.app.report.by_number import several
 from mtbkd.app.report.data import Example, Labels, ReportData
 from mtbkd.app.report.page_answers import bar, figures_of_answers
@@ -21,12 +22,10 @@ _FEWEST_SINGLE, _SHARE_SINGLE = 30, 0.2
 
 def figures(data: ReportData[Labels]) -> dict[str, str]:
     """How calibrated it is, label by label too, and whether wrong answers are uncertain."""
-    known, probs = ~np.isnan(data.labels), data.part.probs
-    hits = ((probs >= 0.5) == (data.labels == 1))[known]
     words = "stated probability of yes", "share of yes"
-    drawn = figures_of_answers(data, hits, known, label_reliability, words)
+    drawn = figures_of_answers(data, of_labels(data), label_reliability, words)
     if len(data.classes) > 1:
-        drawn["labels"] = figures_labels.each_label(probs, data.labels, data.classes)
+        drawn["labels"] = figures_labels.each_label(data)
     return drawn
 
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from mtbkd.app.report import figures as shared
 from mtbkd.app.report import figures_numbers
+from mtbkd.app.report.answers import of_numbers
 from mtbkd.app.report.data import Example, Numbers, ReportData
 from mtbkd.app.report.page_answers import bar
-from mtbkd.app.report.verdict_numbers import spreads, standardised
+from mtbkd.app.report.verdict_numbers import spreads
 from mtbkd.app.report.words import count, number, percent, shown, significant
 from mtbkd.metrics import calibration_error, interval_coverage, interval_width, r2, rmse
 
@@ -39,20 +40,14 @@ def _drawn(data: ReportData[Numbers]) -> list[int]:
 
 def figures(data: ReportData[Numbers]) -> dict[str, str]:
     """Predictions against the truth, quantiles, and whether uncertainty tells of errors."""
-    known, unit, drawn = ~np.isnan(data.labels), data.part.unit, _drawn(data)
-    error, sd, _ = standardised(data)
-    aleatoric, epistemic = ((part / unit**2)[known] for part in (data.aleatoric, data.epistemic))
-    quarrel = None
-    if data.disagreement is not None and len(data.teachers) > 1:
-        quarrel = (data.disagreement / unit**2)[known]
-    words = " (in sd of the target)" if len(data.classes) > 1 else ""
+    drawn, answers = _drawn(data), of_numbers(data)
     size = shared.MIDDLE if len(drawn) in _IN_PAIRS else shared.SMALL
     targets = {f"truth{i}": figures_numbers.against_truth(data, i, size) for i in drawn}
     return targets | {
-        "student": figures_numbers.quantiles(data.part.pit, data.part.pool_pit, size),
-        "spread": figures_numbers.errors_by_certainty(error, sd, words),
-        "split": figures_numbers.split_by_error(error, aleatoric, epistemic, words),
-        "handing": shared.handing_over(error, sd, quarrel, words),
+        "student": figures_numbers.quantiles(data, size),
+        "spread": figures_numbers.errors_by_certainty(answers),
+        "split": figures_numbers.split_by_error(answers),
+        "handing": shared.handing_over(answers, numbers=True),
     }
 
 

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from mtbkd.app.report.answers import of_classes
 from mtbkd.app.report.by_class import confusion, largest, lost
 from mtbkd.app.report.data import Classes, ReportData
 from mtbkd.app.report.findings import (
@@ -26,14 +27,12 @@ from mtbkd.types import Floats
 
 def findings(data: ReportData[Classes]) -> tuple[Finding | None, ...]:
     """In the order in which a reader asks; the rules stand in `mtbkd.app.report.verdict`."""
-    hits = data.part.probs.argmax(1) == data.labels
-    auroc = data.student.get("error_auroc")
     return (
         _accuracy(data),
         _nll(data),
         _calibration(data),
         _sets(data),
-        flagged_errors(auroc, hits, data.total, ""),
+        flagged_errors(data.student.get("error_auroc"), of_classes(data), ""),
         _confusion(data),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mtbkd.app.report.answers import of_labels
 from mtbkd.app.report.data import Labels, ReportData
 from mtbkd.app.report.findings import (
     Finding,
@@ -24,15 +25,13 @@ _RARE = 10
 
 def findings(data: ReportData[Labels]) -> tuple[Finding, ...]:
     """In the order in which a reader asks; the rules stand in `mtbkd.app.report.verdict`."""
-    known = ~np.isnan(data.labels)
-    hits = ((data.part.probs >= 0.5) == (data.labels == 1))[known]
     auroc = data.student.get("error_auroc")
     return (
         _f1(data),
         _nll(data),
         _calibration(data),
         _worst_label(data),
-        flagged_errors(auroc, hits, data.total[known], " of the answers"),
+        flagged_errors(auroc, of_labels(data), " of the answers"),
     )
 
 

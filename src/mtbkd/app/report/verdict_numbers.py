@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from mtbkd.app.report.answers import of_numbers
 from mtbkd.app.report.data import Numbers, ReportData
 from mtbkd.app.report.findings import (
     Finding,
@@ -30,18 +31,6 @@ def findings(data: ReportData[Numbers]) -> tuple[Finding, ...]:
     return (_rmse(data), _nll(data), _calibration(data), _intervals(data), _thirds(data))
 
 
-def standardised(data: ReportData[Numbers]) -> tuple[Floats, Floats, Floats]:
-    """Known answers of all targets together.
-
-    Returns:
-        Absolute error and predictive standard deviation in `Numbers.unit`, and `Numbers.pit`; each
-        (answer,).
-    """
-    known, part = ~np.isnan(data.labels), data.part
-    error, sd = np.abs(part.mean - data.labels) / part.unit, np.sqrt(data.total) / part.unit
-    return error[known], sd[known], part.pit[known]
-
-
 def spreads(labels: Floats) -> Floats:
     """Standard deviation of the known true numbers of each target, 1 if none, shape (target,)."""
     columns = [column[~np.isnan(column)] for column in labels.T]
@@ -55,7 +44,7 @@ def calibration_by_chance(n: int) -> float:
 
 
 def _rmse(data: ReportData[Numbers]) -> Finding:
-    squares = np.square(standardised(data)[0])
+    squares = np.square(of_numbers(data).error)
     own = math.sqrt(squares.mean())
     error = float(squares.std() / math.sqrt(len(squares)) / (2 * own)) if own else 0.0
     unit = ", in standard deviations of the targets" if len(data.classes) > 1 else ""
@@ -114,13 +103,13 @@ def _intervals(data: ReportData[Numbers]) -> Finding:
 
 
 def _thirds(data: ReportData[Numbers]) -> Finding:
-    error, sd, values = standardised(data)
-    ranked = np.argsort(sd, kind="stable")
+    answers, values = of_numbers(data), data.part.pit[~np.isnan(data.labels)]
+    ranked = np.argsort(answers.total, kind="stable")
     third = max(1, len(ranked) // 3)
     (sure, sure_error), (unsure, unsure_error) = (
         _coverage(values[rows]) for rows in (ranked[:third], ranked[-third:])
     )
-    handed, squares = mean_when_handing_over(np.square(error), sd)
+    handed, squares = mean_when_handing_over(np.square(answers.error), answers.total)
     at = min(int(np.searchsorted(handed, 0.2)), len(handed) - 1)
     before, after = (significant(math.sqrt(value)) for value in squares[[0, at]])
     said = (
