@@ -20,9 +20,6 @@ from mtbkd.types import Family
 Column = tuple[str, str, Callable[[Any], str], Callable[[list[float]], float] | None]
 """Key in ``metrics.json``, heading, how it is written, and which is the best, if any is."""
 
-Tile = tuple[str, str, Callable[[Any], str], str]
-"""Key of the student's in ``metrics.json``, name, how it is written, and what it means."""
-
 _COSTS: tuple[Column, ...] = (
     ("parameters", "Parameters", count, min),
     ("ms_per_example", "ms / example", significant, min),
@@ -41,7 +38,6 @@ class FamilyPage(Generic[Part]):
         taught_by: What responsibilities are averaged over, likewise.
         template: The file of the family's words; a set of macros.
         columns: Those of the table of scores.
-        tiles: The numbers at the top.
         figures: SVG by name.
         more: What else the template needs.
         card: What it shows of an example.
@@ -56,7 +52,6 @@ class FamilyPage(Generic[Part]):
     taught_by: str
     template: str
     columns: tuple[Column, ...]
-    tiles: tuple[Tile, ...]
     figures: Callable[[ReportData[Part]], dict[str, str]]
     more: Callable[[ReportData[Part]], dict[str, Any]]
     card: Callable[[ReportData[Part], Example], dict[str, Any]]
@@ -78,23 +73,6 @@ FAMILIES: dict[Family, FamilyPage[Any]] = {
             ("ece", "ECE", number, min),
             *_COSTS,
         ),
-        tiles=(
-            ("accuracy", "Accuracy", percent, "share of test answers that are right"),
-            ("ece", "ECE", number, "gap between stated confidence and share right; 0 is best"),
-            (
-                "coverage_90",
-                f"Coverage at {_90}",
-                percent,
-                f"of {_90} sets contain the truth; should not be below {_90}",
-            ),
-            (
-                "error_auroc",
-                "Error AUROC",
-                lambda auroc: number(auroc, 2),
-                "how well uncertainty tells wrong answers from right ones; 0.5 is chance, 1 "
-                "perfect",
-            ),
-        ),
         figures=page_classes.figures,
         more=page_classes.more,
         card=page_classes.card,
@@ -115,22 +93,6 @@ FAMILIES: dict[Family, FamilyPage[Any]] = {
             ("nll", "NLL, nats", number, min),
             ("ece", "ECE", number, min),
             *_COSTS,
-        ),
-        tiles=(
-            ("f1_macro", "Macro F1", number, "mean over labels, rare ones like others"),
-            ("f1_micro", "Micro F1", number, "of all answers together"),
-            (
-                "jaccard",
-                "Jaccard",
-                number,
-                "mean overlap of the labels said and the true ones of an example",
-            ),
-            (
-                "ece",
-                "ECE",
-                number,
-                "gap between stated probability and share of yes, mean over labels; 0 is best",
-            ),
         ),
         figures=page_labels.figures,
         more=page_labels.more,
@@ -157,22 +119,6 @@ FAMILIES: dict[Family, FamilyPage[Any]] = {
             ("width_90", f"{_90} width", significant, None),
             ("calibration", "Calibration", number, min),
             *_COSTS,
-        ),
-        tiles=(
-            ("rmse", "RMSE", significant, "typical size of an error"),
-            (
-                "crps",
-                "CRPS",
-                significant,
-                "distance of the stated distribution from the truth; 0 is best",
-            ),
-            (
-                "coverage_90",
-                f"Coverage at {_90}",
-                percent,
-                f"of {_90} intervals contain the truth; should be {_90}",
-            ),
-            ("nll", "NLL", number, "surprise at the truth, in nats; lower is better"),
         ),
         figures=page_numbers.figures,
         more=page_numbers.more,

@@ -12,7 +12,7 @@ from mtbkd.app.report.canvas import CHAINS
 from mtbkd.app.report.data import ReportData, check
 from mtbkd.app.report.families import FAMILIES, Column
 from mtbkd.app.report.verdict import verdict
-from mtbkd.app.report.words import count, is_number, number, percent, plural, shown, significant
+from mtbkd.app.report.words import count, is_number, number, percent, plural, significant
 
 _CHAIN_COLUMNS = (
     ("step_size", "Step size"),
@@ -44,28 +44,22 @@ def render(data: ReportData[Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    family, diagnostics = FAMILIES[data.family], data.metrics.get("diagnostics", {})
+    environment.filters |= {how.__name__: how for how in (count, number, percent, significant)}
+    family = FAMILIES[data.family]
     in_each = family.each.format(data.noun)
     drawn = family.figures(data) | _figures(data, in_each)
-    tiles = [(name, shown(data.student, key, how), what) for key, name, how, what in family.tiles]
     shared = {
         "data": data,
-        "metrics": data.metrics,
         "template": family.template,
         "nouns": plural(data.noun),
         "in_each": in_each,
         "taught_by": family.taught_by.format(data.noun),
         "verdict": verdict(data),
-        "tiles": [*tiles, _size(data)],
         "columns": [heading for _, heading, *_ in family.columns],
         "rows": _rows(data, family.columns),
         "figures": {name: Markup(svg) for name, svg in drawn.items()},
         "chain_columns": [heading for key, heading in _CHAIN_COLUMNS if key in data.chains],
         "chain_rows": _chain_rows(data),
-        "diagnostics": _diagnostics(diagnostics),
-        "sampler": _sampler(diagnostics),
-        "costs": _costs(data.metrics.get("cost", {})),
-        "count": count,
         "flags": _flags(data.metrics.get("flags", {})),
         "examples": [
             {"id": example.id, "drawn": Markup(example.html), "teachers": example.teachers}
@@ -88,13 +82,6 @@ def _flags(flags: dict[str, Any]) -> list[tuple[str, list[str]]]:
         )
         for name, numbers in flags.items()
     ]
-
-
-def _size(data: ReportData[Any]) -> tuple[str, str, str]:
-    """The last of the numbers at the top."""
-    cost = data.metrics.get("cost", {})
-    size = data.student.get("parameters", cost.get("student_parameters"))
-    return "Size", count(size), "parameters in the student"
 
 
 def _rows(data: ReportData[Any], columns: tuple[Column, ...]) -> list[dict[str, Any]]:
@@ -147,27 +134,3 @@ def _chain_rows(data: ReportData[Any]) -> list[tuple[int, list[str]]]:
         return significant(values[chain])
 
     return [(i % len(CHAINS), [cell(key, i) for key in known]) for i in range(n)]
-
-
-def _diagnostics(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, median and worst of R-hat and of the effective sample size."""
-    return [
-        (name, number(numbers.get(median), digits), number(numbers.get(worst), digits))
-        for name, median, worst, digits in (
-            ("R-hat", "rhat_median", "rhat_95", 3),
-            ("Effective sample size", "ess_median", "ess_5", 0),
-        )
-    ]
-
-
-def _sampler(numbers: dict[str, Any]) -> str:
-    """Which engine drew, and why."""
-    engine, reason = numbers.get("engine"), numbers.get("engine_reason")
-    return f"Drawn by {engine}: {reason}." if engine and reason else ""
-
-
-def _costs(cost: dict[str, Any]) -> list[tuple[str, str]]:
-    seconds = cost.get("seconds")
-    if isinstance(seconds, dict):
-        return [(f"seconds.{k}", significant(v)) for k, v in seconds.items()]
-    return [("seconds", significant(seconds))] if is_number(seconds) else []

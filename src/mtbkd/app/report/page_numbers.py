@@ -14,7 +14,7 @@ from mtbkd.app.report.answers import of_numbers
 from mtbkd.app.report.data import Example, Numbers, ReportData
 from mtbkd.app.report.page_answers import bar
 from mtbkd.app.report.verdict_numbers import spreads
-from mtbkd.app.report.words import count, number, percent, shown, significant
+from mtbkd.app.report.words import count, number, percent, significant
 from mtbkd.metrics import calibration_error, interval_coverage, interval_width, r2, rmse
 
 _TARGETS_DRAWN, _ANSWERS_SHOWN = 5, 6
@@ -63,7 +63,7 @@ def _by_target(data: ReportData[Numbers]) -> list[tuple[str, list[str]]]:
             significant(float(spread[i])) if known.any() else number(None),
             significant(rmse(mean, labels)),
             number(float(explained[i]), 2),
-            shown({"share": interval_coverage(lower, upper, labels)}, "share", percent),
+            percent(interval_coverage(lower, upper, labels)),
             significant(interval_width(lower, upper)),
             number(calibration_error(part.pit[:, i])),
         ]
