@@ -1,13 +1,15 @@
-"""What is counted for each class or label: confusions and uncertainty."""
+"""What is counted for each class or label: confusions, uncertainty, examples of several labels."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from mtbkd.metrics import wrong_auroc
 from mtbkd.types import Bools, Floats, Ints
 
 
@@ -92,7 +94,7 @@ def neighbours(shares: Floats) -> Ints:
     the leaves in optimal order (Bar-Joseph et al. 2001).
 
     Args:
-        shares: Of each row, NaN where unknown, shape (class, class).
+        shares: What is taken for what, in shares of rows, NaN where unknown, shape (class, class).
     """
     shares = np.nan_to_num(shares)
     if len(shares) < 3:
@@ -150,3 +152,50 @@ def right_and_wrong(values: Floats, of: Bools, hits: Bools) -> list[tuple[Floats
         (its[own & right], its[own & ~right])
         for its, own, right in zip(values.T, of.T, hits.T, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Test examples with the same number of true labels.
+
+    Attributes:
+        least: That number; of the last group, at least so many.
+        rows: Which examples, shape (example,).
+        expected: Mean number of labels that the student expects, the sum of its probabilities.
+    """
+
+    least: int
+    rows: Bools
+    expected: float
+
+
+def by_number(labels: Floats, probs: Floats, most: int = 3, fewest: int = 5) -> tuple[Group, ...]:
+    """Examples grouped by how many labels are true, where all are known.
+
+    Args:
+        labels: 0, 1 or NaN, shape (example, label).
+        probs: P(yes), shape (example, label).
+        most: From this number on, all are one group.
+        fewest: Groups of fewer examples are left out.
+    """
+    complete = ~np.isnan(labels).any(1)
+    true = np.where(complete, np.minimum(np.nansum(labels, 1), most), -1)
+    groups = []
+    for least in range(most + 1):
+        rows = true == least
+        if rows.sum() >= fewest:
+            groups.append(Group(least, rows, float(probs[rows].sum(1).mean())))
+    return tuple(groups)
+
+
+def several_auroc(groups: tuple[Group, ...], values: Floats) -> float | None:
+    """The chance that an example of several labels is more uncertain than one of a single label.
+
+    Args:
+        groups: As `by_number` gives them.
+        values: An uncertainty, shape (example,).
+    """
+    number = np.zeros(len(values), dtype=np.int64)
+    for group in groups:
+        number[group.rows] = group.least
+    return wrong_auroc(values[number > 0], number[number > 0] > 1)

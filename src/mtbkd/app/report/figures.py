@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
-from typing import Any
 
 import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mtbkd.app.report.answers import Answers
 from mtbkd.app.report.canvas import CHAINS, ROLE, draw, quiet
 from mtbkd.app.report.findings import mean_when_handing_over
-from mtbkd.app.report.words import shorten
 from mtbkd.types import Floats, Ints
 
 SMALL, MIDDLE = (310.0, 290.0), (420.0, 330.0)
@@ -32,8 +28,8 @@ def calibration(
     """Reliability diagram, with the number of answers in each bin beneath.
 
     Args:
-        name: Of the figure.
-        title: Of the figure, for screen readers.
+        name: As for `draw`.
+        title: As for `draw`.
         bins: From `mtbkd.metrics.reliability` or `mtbkd.metrics.label_reliability`, each (bin,).
         colour: A role.
         words: What is stated, and the share that is observed.
@@ -74,14 +70,8 @@ def overlaid(
 ) -> str:
     """Histograms of the same quantity in several groups, each in shares of its group.
 
-    Two are filled; of more, only the outlines are drawn.
-
-    Args:
-        name: Of the figure.
-        title: Of the figure, for screen readers.
-        groups: What each is called, its role, and its values, not negative; empty ones are left
-            out.
-        words: What is along the axes.
+    Two are filled; of more, only the outlines are drawn. A group is what it is called, its role,
+    and its values, which are not negative; empty ones are left out.
     """
     top = max((float(values.max()) for *_, values in groups if len(values)), default=0.0)
     crowded = len(groups) > 2
@@ -105,62 +95,6 @@ def overlaid(
         figure.legend(loc="outside upper left", ncols=2 if short else 1)
 
     return draw(name, title, SMALL, paint)
-
-
-def split(answers: Answers) -> str:
-    """Each part of the uncertainty of right and of wrong answers."""
-    hits = answers.hits
-    rows = [
-        (part, getattr(answers, part)[hits], getattr(answers, part)[~hits])
-        for part in ("total", "aleatoric", "epistemic")
-    ]
-    title = "Aleatoric and epistemic uncertainty, right against wrong"
-    return right_above_wrong("split", title, rows, "uncertainty (nats)", SMALL)
-
-
-def right_above_wrong(
-    name: str,
-    title: str,
-    rows: Sequence[tuple[str, Floats, Floats]],
-    words: str,
-    size: tuple[float, float],
-    fewest: int = 1,
-) -> str:
-    """Median, middle half and middle 80 % of the right and of the wrong answers of each row.
-
-    Args:
-        name: Of the figure.
-        title: Of the figure, for screen readers.
-        rows: What each is called, its values of right, and its values of wrong answers.
-        words: What is along the axis.
-        size: Of the figure.
-        fewest: Of fewer answers only the median is drawn, as a ring.
-    """
-    room, dot, font = (0.0, 1.0, 10.5) if fewest == 1 else (0.1, 0.8, 10)
-    ring: Any = {"markerfacecolor": "none", "markeredgewidth": 1.3, "markersize": 5}
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        for row, (_, *pair) in enumerate(rows):
-            for values, role, shift in zip(pair, ("student", "wrong"), (-0.16, 0.16), strict=True):
-                at, colour = row + shift, ROLE[role]
-                if 0 < len(values) < fewest:
-                    axes.plot(np.median(values), at, "o", color=colour, **ring)
-                elif len(values):
-                    cuts = np.quantile(values, (0.1, 0.25, 0.5, 0.75, 0.9))
-                    axes.hlines(at, cuts[0], cuts[4], color=colour, linewidth=1.6, alpha=0.6)
-                    axes.hlines(at, cuts[1], cuts[3], color=colour, linewidth=6 * dot, alpha=0.6)
-                    axes.plot(cuts[2], at, "o", color=colour, markersize=7 * dot)
-        axes.set_yticks(range(len(rows)), [n for n, *_ in rows], color=ROLE["ink"], fontsize=font)
-        axes.set(xlabel=words, ylim=(len(rows) - 0.5 + room, -0.5 - room))
-        axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
-        for word, role in (("right", "student"), ("wrong", "wrong")):
-            axes.plot([], [], color=ROLE[role], linewidth=4, label=word)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        quiet(axes, "x")
-        figure.legend(loc="outside upper left", ncols=2)
-
-    return draw(name, title, size, paint)
 
 
 def handing_over(answers: Answers, numbers: bool = False) -> str:
@@ -204,56 +138,8 @@ def handing_over(answers: Answers, numbers: bool = False) -> str:
     return draw("handing", f"{what} go to a person", SMALL, paint)
 
 
-def shares(
-    name: str, title: str, values: Floats, teachers: Sequence[str], classes: Sequence[str]
-) -> str:
-    """Heat map of each teacher's share in each class: classes down, teachers across.
-
-    Args:
-        name: Of the figure.
-        title: Of the figure, for screen readers.
-        values: In [0, 1], shape (teacher, class).
-        teachers: Names; beyond the room of a column they are cut.
-        classes: Names; beyond 24 letters they are cut.
-    """
-    k, c = values.shape
-    few = c <= 20
-    cell, row, font = min(96.0, 300 / k), 22.0 if few else 13.0, 11.0 if few else 9.0
-    letters = int(cell / 6.5)
-    flat = k <= 4
-    heads = [_lines(t, letters) if flat else shorten(t, 20) for t in teachers]
-    label = 6.4 * min(24, max(len(n) for n in classes)) * font / 11
-    size = (round(label + k * cell + 16), round(c * row + (44 if flat else 130)))
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        for i, j in np.ndindex(k, c):
-            value = float(np.clip(np.nan_to_num(values[i, j]), 0, 1))
-            alpha = round(0.04 + 0.96 * value, 3)
-            axes.add_patch(
-                Rectangle((i - 0.48, j - 0.46), 0.96, 0.92, color=ROLE["heat"], alpha=alpha, lw=0)
-            )
-            if few and cell >= 30:
-                axes.text(i, j, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=10)
-        axes.set(xlim=(-0.5, k - 0.5), ylim=(c - 0.5, -0.5))
-        axes.set_yticks(range(c), [shorten(n, 24) for n in classes], fontsize=font)
-        axes.set_xticks(
-            range(k), heads, rotation=0 if flat else 55, ha="center" if flat else "left"
-        )
-        axes.tick_params(length=0, labelcolor=ROLE["ink"], top=False)
-        axes.xaxis.tick_top()
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-
-    return draw(name, title, size, paint)
-
-
 def trace(values: Floats) -> str:
-    """What each chain's draws score on the probe examples, draw after draw.
-
-    Args:
-        values: In nats per example, shape (chain, draw).
-    """
+    """What each chain's draws score on the probe examples, in nats, shape (chain, draw)."""
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
@@ -275,14 +161,6 @@ def in_percent(*several: Axis) -> None:
     for axis in several:
         axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}\xa0%"))
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-
-
-def _lines(text: str, letters: int) -> str:
-    """At most two lines."""
-    lines = wrap(text, letters, break_long_words=False) or [""]
-    if len(lines) > 2:
-        lines = [lines[0], " ".join(lines[1:])]
-    return "\n".join(shorten(line, letters) for line in lines)
 
 
 def wilson(share: Floats, counts: Ints) -> tuple[Floats, Floats]:

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mtbkd.app.report import figures
+from mtbkd.app.report import figures, figures_classes
 from mtbkd.app.report.canvas import CHAINS
 from mtbkd.app.report.data import ReportData, check
 from mtbkd.app.report.families import FAMILIES, Column
@@ -112,7 +112,7 @@ def _figures(data: ReportData[Any], in_each: str) -> dict[str, str]:
             ("weights", "Prior weight of each teacher", data.weights_by_class),
             ("taught", "Responsibility of each teacher", data.responsibilities_by_class),
         ):
-            drawn[name] = figures.shares(
+            drawn[name] = figures_classes.shares(
                 name, f"{title} {in_each}", values, data.teachers, data.classes
             )
     if data.trace.size:

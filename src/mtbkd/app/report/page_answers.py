@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mtbkd.app.report import figures
+from mtbkd.app.report import figures, figures_classes
 from mtbkd.app.report.answers import Answers
 from mtbkd.app.report.data import Classes, Labels, ReportData
 from mtbkd.types import Floats, Ints
@@ -29,7 +29,7 @@ def figures_of_answers(
     """
     drawn = {
         "spread": figures.right_and_wrong(answers),
-        "split": figures.split(answers),
+        "split": figures_classes.split(answers),
         "handing": figures.handing_over(answers),
     }
     for name, whose, probs in (

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from mtbkd.app.report import by_class, figures, figures_classes
+from mtbkd.app.report import by_class, figures_classes
+from mtbkd.app.report.apart import Apart, beside
 from mtbkd.app.report.data import Classes, Labels, ReportData
 from mtbkd.app.report.sentences import confusion_sentences, spill_sentences
-from mtbkd.app.report.words import is_number, number, plural, shorten
+from mtbkd.app.report.words import plural, shorten
 from mtbkd.types import Bools, Floats, Ints
 
 MOST, _FEW = 24, 5
-PARTS = {
-    "total": "All of it. Further to the right is less sure.",
-    "aleatoric": "The part that lies in the examples, which more training data would not remove.",
-    "epistemic": "The part on which draws disagree, which more training data would reduce.",
-}
-_SECOND = "Mean probability of a draw's second class: how much is believed in a second one."
 
 
 @dataclass(frozen=True)
@@ -44,23 +39,6 @@ class Columns:
     counts: Ints | None
     counted: str
     answer: str
-
-
-@dataclass(frozen=True)
-class Apart:
-    """Unusual examples beside usual ones.
-
-    Attributes:
-        heading: What they are.
-        lead: A sentence on them.
-        figures: Name, heading, caption and SVG of each figure.
-        rows: Of a table beneath: what a row is about, and its cells.
-    """
-
-    heading: str
-    lead: str
-    figures: list[tuple[str, str, Markup]]
-    rows: list[tuple[str, list[str]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -104,30 +82,28 @@ def section(
         confusion, drawn["confusion"] = _confusion(data, columns, order)
         confusion["left_out"] = len(rows) - len(order)
         for part in ("aleatoric", "epistemic"):
-            title = f"{part.capitalize()} uncertainty of each true {data.noun}, right and wrong"
-            pairs = by_class.right_and_wrong(getattr(data, part), columns.of, columns.hits)
-            drawn[f"each-{part}"] = _each(data, part, title, [(i, *pairs[i]) for i in order])
-    everything = [*_beside(data, second), *apart]
+            drawn[f"each-{part}"] = _each(data, columns, order, part)
+    everything = [*beside(data, second), *apart]
     if confusion is None and not everything:
         return None
     return Section(confusion, everything, {name: Markup(svg) for name, svg in drawn.items()})
 
 
-def _each(
-    data: ReportData[Any], part: str, title: str, chosen: list[tuple[int, Floats, Floats]]
-) -> str:
-    rows = [
-        (
-            f"{shorten(data.classes[i], figures_classes.LETTERS)}\n"
-            f"{len(right):,} right, {len(wrong):,} wrong",
-            right,
-            wrong,
-        )
-        for i, right, wrong in chosen
-    ]
-    size = 440.0, 70.0 + 37 * len(rows)
-    words = f"{part} uncertainty (nats)"
-    return figures.right_above_wrong(f"each-{part}", title, rows, words, size, _FEW)
+def _each(data: ReportData[Any], columns: Columns, order: list[int], part: str) -> str:
+    """One part of the uncertainty of each class."""
+    pairs = by_class.right_and_wrong(getattr(data, part), columns.of, columns.hits)
+    rows = []
+    for i in order:
+        name, (right, wrong) = shorten(data.classes[i], figures_classes.LETTERS), pairs[i]
+        rows.append((f"{name}\n{len(right):,} right, {len(wrong):,} wrong", right, wrong))
+    return figures_classes.right_above_wrong(
+        f"each-{part}",
+        f"{part.capitalize()} uncertainty of each true {data.noun}, right and wrong",
+        rows,
+        f"{part} uncertainty (nats)",
+        (440.0, 70.0 + 37 * len(rows)),
+        _FEW,
+    )
 
 
 def _chosen(shares: Floats, rows: Ints) -> list[int]:
@@ -170,55 +146,3 @@ def _confusion(
     )
     shown = {"heading": heading, "caption": caption, "said": said, "wide": len(order) >= 8}
     return shown, svg
-
-
-def _beside(data: ReportData[Any], second: Floats | None) -> Iterable[Apart]:
-    """Each set of inputs beside the test set."""
-    for i, (name, other) in enumerate(data.others.items()):
-        scores = data.student.get("others", {}).get(name, {})
-        shown = [
-            overlaid(
-                f"other-{i}-{part}",
-                f"{part.capitalize()} uncertainty: test examples and {name}",
-                part,
-                [("test", "student", data.of_examples(part)), (name, "pool", getattr(other, part))],
-                scores.get(f"auroc_{part}"),
-            )
-            for part in PARTS
-        ]
-        if second is not None and other.second is not None:
-            what = f"second {data.noun}"
-            svg = figures.overlaid(
-                f"other-{i}-second",
-                f"Belief in a {what}: test examples and {name}",
-                [("test", "student", second), (name, "pool", other.second)],
-                (f"belief in a {what}", "share of such examples"),
-            )
-            shown.append((_scored(what, scores.get("auroc_second")), _SECOND, Markup(svg)))
-        lead = (
-            f"{len(other.total):,} examples of “{name}”, none of them in the test set; if the "
-            "student knows that they are unlike it, they are more uncertain."
-        )
-        yield Apart(heading=f"Against the test set: {name}", lead=lead, figures=shown)
-
-
-def overlaid(
-    name: str, title: str, part: str, groups: list[tuple[str, str, Floats]], auroc: Any
-) -> tuple[str, str, Markup]:
-    """Heading, caption and figure of one part of the uncertainty of several groups of examples.
-
-    Args:
-        name: Of the figure.
-        title: Of the figure, for screen readers.
-        part: "total", "aleatoric" or "epistemic".
-        groups: What each is called, its role, and its values in nats.
-        auroc: How well it tells one group from the others, if that is known.
-    """
-    words = f"{part} uncertainty (nats)", "share of such examples"
-    svg = figures.overlaid(name, title, groups, words)
-    return _scored(part, auroc), PARTS[part], Markup(svg)
-
-
-def _scored(part: str, auroc: Any) -> str:
-    scored = f": AUROC {number(auroc, 2)}" if is_number(auroc) else ""
-    return f"{part.capitalize()}{scored}"

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mtbkd.app.report import by_class, figures_labels
 from mtbkd.app.report.answers import of_labels
-from mtbkd.app.report.by_number import several
+from mtbkd.app.report.apart import several
 from mtbkd.app.report.data import Example, Labels, ReportData
 from mtbkd.app.report.page_answers import bar, figures_of_answers
 from mtbkd.app.report.page_by_class import Columns, section

@@ -37,7 +37,7 @@ class Verdict:
 def verdict(data: ReportData[Any]) -> Verdict:
     """Judge the student: it is as good as its worst finding.
 
-    Of every family:
+    Every family:
 
     | Finding | trust | care | doubt |
     |---|---|---|---|
