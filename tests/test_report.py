@@ -3,17 +3,18 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import get_args
 
 import matplotlib
 import numpy as np
 import pytest
 
-from mtbkd.app.report import Classes, Example, ReportData, render, verdict
+from mtbkd.app.report import FAMILIES, Classes, Example, ReportData, render, verdict
 from mtbkd.app.report.figures import calibration
 from mtbkd.app.report.findings import mean_when_handing_over
 from mtbkd.app.report.verdict_classes import calibration_by_chance
 from mtbkd.metrics import coverage, ece, error_auroc, reliability, scores
-from mtbkd.types import InputError
+from mtbkd.types import Family, InputError
 
 SECTIONS = (
     "verdict", "scores", "calibration", "uncertainty", "each", "taught", "chains", "examples",
@@ -309,3 +310,48 @@ def test_flags_are_counted_where_it_is_known_what_is_right():
     unknown = {"none": {"n": 400, "right": None, "expected": None}}
     page = render(replace(make(), metrics=make().metrics | {"flags": unknown}))
     assert "Why answers are uncertain" not in page
+
+
+def test_cards_show_the_answer_the_truth_and_the_90_percent_set():
+    data = make(n=120, classes=("cat", "dog", "eel", "fox"))
+    probs, labels = data.part.probs.copy(), data.labels.copy()
+    probs[7], labels[7] = [0.04, 0.55, 0.05, 0.36], 3
+    shown = Example("e7", 7, "<b>x</b>", {"first": "dog (0.87)"})
+    data = with_part(replace(data, labels=labels, examples=(shown,)), probs=probs)
+    card = re.search(r'aria-label="e7">(.*?)</article>', render(data), flags=re.DOTALL)[1]
+    assert '<p class="said">dog <span class="muted">(0.55)</span></p>' in card
+    assert '<span class="wrong">wrong</span>, it is fox' in card
+    chips = re.search(r'aria-label="90 % set">(.*?)</div>', card)[1]
+    assert re.findall("<span>(.*?)</span>", chips) == ["dog", "fox"]
+    assert "<dt>first</dt><dd>dog (0.87)</dd>" in card
+
+
+@pytest.mark.parametrize(
+    ("family", "values", "known", "kept", "words"),
+    [
+        ("classification", np.log([0.2, 0.7, 0.1]), True, [], "b (0.70)"),
+        ("classification", np.log([0.2, 0.7, 0.1]), True, [2, 0], "a (0.70)"),
+        ("classification", np.log([0.2, 0.1, 0.7]), True, [2, 0], "another (0.70)"),
+        ("classification", np.log([0.2, 0.7, 0.1]), False, [], "nothing"),
+        (
+            "multilabel", np.log([[0.4, 0.6], [0.1, 0.9], [0.2, 0.8]]), [True, True, False], [],
+            "b (0.90), a (0.60)",
+        ),
+        ("multilabel", np.log([[0.9, 0.1]] * 3), [True, True, False], [], "none"),
+        ("multilabel", np.log([[0.4, 0.6]] * 3), [False] * 3, [], "nothing"),
+        (
+            "regression", np.array([[7.125, np.log(0.16)], [3.0, np.nan], [1.0, 0.0]]),
+            [True, True, False], [], "7.12 ± 0.4, 3, nothing",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_teacher_says_in_words(family, values, known, kept, words):
+    says = FAMILIES[family].teacher_says
+    assert says(("a", "b", "c"), values, np.array(known), kept) == words
+
+
+def test_every_family_has_a_row_and_its_words():
+    assert set(FAMILIES) == set(get_args(Family))
+    nouns = [family.noun for family in FAMILIES.values()]
+    assert nouns == ["class", "label", "target"]
+    assert len({family.template for family in FAMILIES.values()}) == 3
