@@ -1,26 +1,26 @@
-"""Proteins from files: FASTA, CSV and Parquet."""
+"""Proteins from files: FASTA, or tables with a column of sequences."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
+from mtbkd.inputs.columns import Table, few
+from mtbkd.inputs.opening import suffix_of, text_of
 from mtbkd.inputs.proteins.cleaning import clean, first_faults, repeated
-from mtbkd.inputs.proteins.opening import FASTA, kind_of, text_of, unreadable
+from mtbkd.inputs.tables import TABLES, read_table
 from mtbkd.types import InputError
 
 ID_COLUMNS = ("id", "acc", "accession", "entry", "protein_id", "name")
 """Names of the column of ids, whatever their case; the first that is there is taken."""
 SEQUENCE_COLUMNS = ("sequence", "seq", "protein_sequence")
 
-_LARGEST_BLOCK = 1 << 30
+_FASTA = (".fasta", ".fa", ".faa", ".fas")
 _COMMENT = re.compile(r"^;.*\n?", re.MULTILINE)
 
 
@@ -31,13 +31,13 @@ class Proteins:
     Attributes:
         ids: The first word of each FASTA header as it is, or the column of ids.
         sequences: In upper case, letters only.
-        table: All other columns of a CSV or Parquet file, in the same order; None for FASTA.
+        table: All other columns of a table, in the same order; None for FASTA.
         notes: What was changed in the sequences, one sentence for each kind.
     """
 
     ids: tuple[str, ...]
     sequences: tuple[str, ...]
-    table: pa.Table | None = None
+    table: Table | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -50,13 +50,13 @@ def read_proteins(
 ) -> Proteins:
     """Read and clean the proteins of a file; its suffix says the format.
 
-    FASTA is .fasta, .fa, .faa or .fas, a table .csv, .tsv or .parquet; all but the last may be
-    gzipped (.fasta.gz).
+    FASTA is .fasta, .fa, .faa or .fas, also gzipped (.fasta.gz); tables are as `read_table` reads
+    them.
 
     Args:
         path: The file.
         id_column: Name of the column of ids; one of `ID_COLUMNS` if not given.
-        sequence_column: Of the sequences; one of `SEQUENCE_COLUMNS` if not given.
+        sequence_column: Name of the column of sequences; one of `SEQUENCE_COLUMNS` if not given.
         needed: Other columns that a table must have, such as labels.
 
     Raises:
@@ -64,9 +64,8 @@ def read_proteins(
             an id is missing or there twice, a sequence is no protein.
     """
     path = Path(path)
-    kind = kind_of(path)
     table = None
-    if kind in FASTA:
+    if suffix_of(path, (*_FASTA, *TABLES), "proteins") in _FASTA:
         if needed:
             raise InputError(
                 f"Expected a table with the columns {', '.join(needed)}, but {path} is FASTA. Give "
@@ -75,10 +74,7 @@ def read_proteins(
         ids, written = _fasta(path)
     else:
         asked = (id_column, sequence_column)
-        read = _parquet(path) if kind == ".parquet" else _csv(path, kind, asked)
-        ids, written, table = _columns(read, path, *asked, needed)
-    if not ids:
-        raise InputError(f"Expected proteins in {path}, but it holds none. Name another file.")
+        ids, written, table = _columns(read_table(path, "proteins"), asked, needed)
     cleaned = clean([name or f"row {n}" for n, name in enumerate(ids, 1)], written, str(path))
     faults = [
         *_nameless(ids, path, "row" if table is not None else "header"),
@@ -103,7 +99,7 @@ def _fasta(path: Path) -> tuple[list[str], list[str]]:
             "Expected Biopython, which reads FASTA, but it is not installed. Run: pip install "
             "'mtbkd[proteins]'."
         ) from None
-    text = _COMMENT.sub("", text_of(path)).lstrip()
+    text = _COMMENT.sub("", "".join(text_of(path, "proteins"))).lstrip()
     if not text.startswith(">"):
         raise InputError(
             f"Expected FASTA in {path}, with a line starting with '>' before each sequence, but "
@@ -114,55 +110,19 @@ def _fasta(path: Path) -> tuple[list[str], list[str]]:
     return ids, [sequence for _, sequence in entries]
 
 
-def _csv(path: Path, kind: str, asked: tuple[str | None, ...]) -> pa.Table:
-    """A table with separators; columns that may be ids or sequences stay text.
-
-    Raises:
-        InputError: If it is not one.
-    """
-    text = text_of(path).lstrip("\n")
-    header, _, _ = text.partition("\n")
-    delimiter = "\t" if kind == ".tsv" else ","
-    if kind == ".csv" and "," not in header and ";" in header:
-        delimiter = ";"
-    data = text.encode()
-    try:
-        parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        read = pa_csv.ReadOptions(block_size=min(len(data) + 1, _LARGEST_BLOCK))
-        names = pa_csv.open_csv(io.BytesIO(data), read, parse).schema.names
-        usual = (*ID_COLUMNS, *SEQUENCE_COLUMNS)
-        kept = [n for n in names if n in asked or _plain(n) in usual]
-        convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(kept, pa.string()))
-        return pa_csv.read_csv(io.BytesIO(data), read, parse, convert)
-    except pa.ArrowException as error:
-        raise unreadable(path, error) from None
-
-
-def _parquet(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(pa.BufferReader(path.read_bytes()))
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, error) from None
-
-
 def _columns(
-    table: pa.Table,
-    path: Path,
-    id_column: str | None,
-    sequence_column: str | None,
-    needed: Sequence[str],
-) -> tuple[list[str], list[str], pa.Table]:
+    table: Table, asked: tuple[str | None, str | None], needed: Sequence[str]
+) -> tuple[list[str], list[str], Table]:
     """Ids and sequences as written, and the other columns."""
-    names = table.column_names
-    there_are = f"the columns are {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
+    names, path = table.names, table.path
+    there_are = f"the columns are {few(names)}"
     faults: list[str] = []
     places = []
-    for what, asked, usual in (
-        ("ids", id_column, ID_COLUMNS),
-        ("sequences", sequence_column, SEQUENCE_COLUMNS),
+    for what, named, usual in zip(
+        ("ids", "sequences"), asked, (ID_COLUMNS, SEQUENCE_COLUMNS), strict=True
     ):
-        candidates = [asked] if asked is not None else list(usual)
-        keys = names if asked is not None else [_plain(n) for n in names]
+        candidates = [named] if named is not None else list(usual)
+        keys = names if named is not None else [_plain(n) for n in names]
         key = next((c for c in candidates if c in keys), None)
         there = [n for n, k in enumerate(keys) if k == key]
         if key is None:
@@ -176,7 +136,7 @@ def _columns(
                 "Remove or rename all but one."
             )
         places.append(there[0] if there else -1)
-    missing = [name for name in needed if name not in names]
+    missing = table.lacking(needed)
     if missing:
         faults.append(
             f"Expected the columns {', '.join(needed)} in {path}, but {', '.join(missing)} is "
@@ -184,18 +144,15 @@ def _columns(
         )
     if faults:
         raise InputError(*faults)
-    values = []
     for place in places:
-        try:
-            column = table.column(place).cast(pa.string()).to_pylist()
-        except (pa.ArrowException, NotImplementedError):
+        if pa.types.is_nested(kind := table.cells.schema.field(place).type):
             raise InputError(
-                f"Expected text in the column {names[place]!r} of {path}, but got "
-                f"{table.schema.field(place).type}. Convert it, or name another column."
-            ) from None
-        values.append([(value or "").strip() for value in column])
+                f"Expected text in the column {names[place]!r} of {path}, but got {kind}. Convert "
+                "it, or name another column."
+            )
+    ids, sequences = ([cell.strip() for cell in table.words(names[n])] for n in places)
     others = [n for n in range(len(names)) if n not in places]
-    return values[0], values[1], table.select(others)
+    return ids, sequences, replace(table, cells=table.cells.select(others))
 
 
 def _nameless(ids: Sequence[str], path: Path, what: str) -> list[str]:

@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.app.config.own import OwnConfig, TeacherConfig, slug
+from mtbkd.app.config.own import OwnConfig, slug
+from mtbkd.app.config.own_teachers import BackboneTeacher
 from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.recipes.own.inputs import model_of
@@ -40,12 +41,12 @@ class LabelledProteins:
     """What heads are trained on, and asked about.
 
     Attributes:
-        ids: Of all examples of the task, those for training first.
+        ids: Ids of all examples of the task, those for training first.
         sequences: Cleaned, one for each id.
         train: The examples for training.
-        groups: Of each example.
+        groups: The group of each example, shape (example,).
         together: Whether groups are a column of the user's; else they are equal sequences alone.
-        seed: Of folds and heads.
+        seed: Seed of folds and heads.
     """
 
     ids: tuple[str, ...]
@@ -61,20 +62,25 @@ class LabelledProteins:
         return np.flatnonzero(self.train.known.numpy())
 
 
+def backbone_teachers(own: OwnConfig) -> dict[str, BackboneTeacher]:
+    """The teachers that are trained here, by name."""
+    return {n: each for n, each in own.teachers.items() if isinstance(each, BackboneTeacher)}
+
+
 def find_backbones(own: OwnConfig, folder: Path) -> dict[str, Backbone]:
     """The models of all teachers that have not answered yet; none is read into memory.
 
     Args:
         own: Names them.
-        folder: Of the teachers' outputs.
+        folder: Where the teachers' outputs are.
 
     Raises:
         InputError: With one message for each fault.
     """
     found: dict[str, Backbone] = {}
     faults: list[str] = []
-    for name, config in own.teachers.items():
-        if config.backbone is None or answers_path(folder, name).exists():
+    for name, config in backbone_teachers(own).items():
+        if answers_path(folder, name).exists():
             continue
         try:
             found[name] = load_backbone(
@@ -97,14 +103,14 @@ def fold_faults(own: OwnConfig, proteins: LabelledProteins) -> list[str]:
     return [
         f"Expected labelled training examples of {config.folds} {what} or more for the folds of "
         f"teacher {name!r}, but got {n}. Label more, or lower its folds."
-        for name, config in own.teachers.items()
-        if config.backbone is not None and n < config.folds
+        for name, config in backbone_teachers(own).items()
+        if n < config.folds
     ]
 
 
 def answer(
     name: str,
-    config: TeacherConfig,
+    config: BackboneTeacher,
     backbone: Backbone | None,
     proteins: LabelledProteins,
     folder: Path,
@@ -116,11 +122,11 @@ def answer(
     others by the mean of all heads.
 
     Args:
-        name: Of the teacher.
-        config: How.
+        name: What the teacher is called.
+        config: How it is trained.
         backbone: Its model; None takes what was kept.
         proteins: The examples.
-        folder: Of the teachers' outputs.
+        folder: Where the teachers' outputs are.
         labelling: Whom to tell.
 
     Raises:
@@ -160,7 +166,7 @@ def answers_path(folder: Path, name: str) -> Path:
 
 def _features(
     name: str,
-    config: TeacherConfig,
+    config: BackboneTeacher,
     backbone: Backbone,
     sequences: Sequence[str],
     labelling: Labelling,

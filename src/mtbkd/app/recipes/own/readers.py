@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtbkd.app.config.own import OwnConfig, TeacherConfig
-from mtbkd.app.recipes.own.examples import OwnExamples
+from mtbkd.app.config.own import OwnConfig
+from mtbkd.app.config.own_teachers import HuggingFaceTeacher, ModelTeacher, OnnxTeacher
+from mtbkd.inputs.columns import Table
 from mtbkd.teachers.base import need
 from mtbkd.types import InputError
+
+Matrices = dict[tuple[str, ...], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Rows:
 
     Attributes:
         values: Shape (row of the file, column), or one text for each row of the file.
-        rows: Of the file, one for each example of the task.
+        rows: The row of the file for each example of the task.
     """
 
     values: Any
@@ -54,35 +57,36 @@ class Images:
 
 
 def reader_of(
-    config: TeacherConfig,
+    config: ModelTeacher,
     own: OwnConfig,
-    examples: OwnExamples,
+    examples: Table,
     features: Sequence[str] | str,
     rows: NDArray[np.int64],
-    matrices: dict[tuple[str, ...], Any],
+    matrices: Matrices,
 ) -> Callable[[int, int], Any]:
     """Reads what a teacher is asked with.
 
     Args:
-        config: Of the teacher.
+        config: The teacher.
         own: Names the folder of images.
         examples: The file.
         features: Columns for teachers that name none, or one column of text.
-        rows: Of the file, one for each example of the task.
-        matrices: Of columns that were read before; added to.
+        rows: The row of the file for each example of the task.
+        matrices: Numbers of columns that were read before; added to.
 
     Raises:
         InputError: If a column is not there or holds something else.
     """
     reads = config.reads or features
-    if config.onnx is not None and config.reads is None and isinstance(reads, str):
-        raise InputError(
-            f"Expected columns that the ONNX file {config.onnx} reads, as the student reads "
-            "sequences, but got none. Name them with reads."
-        )
     if isinstance(reads, str):
+        if isinstance(config, OnnxTeacher) and config.reads is None:
+            raise InputError(
+                f"Expected columns that the ONNX file {config.onnx} reads, as the student reads "
+                "sequences, but got none. Name them with reads."
+            )
         words = Rows(examples.words(reads), rows)
-        return Images(words, Path(own.folder)) if config.task == "image" else words
+        image = isinstance(config, HuggingFaceTeacher) and config.task == "image"
+        return Images(words, Path(own.folder)) if image else words
     columns = tuple(reads)
     if columns not in matrices:
         matrices[columns] = examples.matrix(columns)
