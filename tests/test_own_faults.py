@@ -52,7 +52,7 @@ def refused(folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("spoilt", "message"),
     [
-        ({"id_3": "e2"}, "Expected every id once in EXAMPLES, but got 'e2' more than once (2 times)"),
+        ({"id_3": "e2"}, "Expected every id once in EXAMPLES, but got 'e2' more than once"),
         ({"id_3": ""}, "Expected an id in every row of EXAMPLES, but row 4 has none."),
         (
             {"x1_3": ""},
@@ -403,6 +403,6 @@ def test_files_of_examples(folder, refused):
     (found,) = refused(write_config(folder, {"old": OLD}, examples="e.npz"))
     assert "cannot be read (Object arrays cannot be loaded" in found
     (found,) = refused(write_config(folder, {"old": OLD}, examples="e.txt"))
-    assert "ending in .csv, .tsv, .parquet, .npz, .npy (text also with .gz), but got 'e.txt'" in found
+    assert "ending in .csv, .tsv, .parquet, .npz, .npy (text also with .gz), but" in found
     (found,) = refused(write_config(folder, {"old": OLD}, examples="lost.csv"))
     assert f"Expected examples in {folder / 'lost.csv'}, but it cannot be read" in found

@@ -49,7 +49,7 @@ def test_faults_of_numbers_name_the_file(tmp_path, suffix):
     with pytest.raises(InputError, match=rf"t\.{suffix}: Expected probs of teacher 't' .* '007'"):
         from_table("t", path, kind="probs")
     write(path, ids=["b", "b", "c"])
-    with pytest.raises(InputError, match=rf"Expected every id once .* 'b' more than"):
+    with pytest.raises(InputError, match=r"Expected every id once .* 'b' more than"):
         from_table("t", path, kind="probs")
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(InputError, match=rf"t\.{suffix}"):
@@ -101,7 +101,7 @@ def test_half_precision_of_safetensors(tmp_path):
     ("text", "message"),
     [
         ("id,a,b\nx,1,2\ny,1,two\n", "in column 'b' of .*t.csv, but got 'two' for id 'y'"),
-        ("id,a,b\nx,1,2\ny,,2\n", "in column 'a' of .*t.csv, but got NaN or an empty cell for id 'y'"),
+        ("id,a,b\nx,1,2\ny,,2\n", "in column 'a' of .*, but got NaN or an empty cell for id 'y'"),
         ("id,a,b\nx,1,2\ny,1\n", "Expected 3 cells in each row of .*t.csv, but got 2 in row 2"),
         ("id,a,a\nx,1,2\n", "every column once in .*t.csv, but got 'a' more than once"),
         ("key,a,b\nx,1,2\n", "a column 'id' of ids in .*t.csv, but got key, a, b"),
@@ -127,11 +127,11 @@ def test_several_faults_are_told_at_once_and_the_id_column_can_be_named(tmp_path
 
 
 def test_other_faults(tmp_path):
-    with pytest.raises(InputError, match=r"ending in .csv, .tsv, .parquet, .npz, .safetensors \(text"):
+    with pytest.raises(InputError, match=r".csv, .tsv, .parquet, .npz, .safetensors \(text"):
         read_outputs(tmp_path / "t.pkl")
     table = pa.table({"id": ["x", "y"], "a": [1.0, None]})
     pq.write_table(table, tmp_path / "t.parquet")
-    with pytest.raises(InputError, match="'a' of .*t.parquet, but got NaN or an empty cell for id 'y'"):
+    with pytest.raises(InputError, match="'a' of .*t.parquet, but got NaN or an empty cell"):
         read_outputs(tmp_path / "t.parquet")
     np.savez(tmp_path / "t.npz", ids=np.array([object()]), classes=["a"], values=[[1.0]])
     with pytest.raises(InputError, match="t.npz, but it cannot be read .*allow_pickle=False"):
