@@ -405,4 +405,4 @@ def test_files_of_examples(folder, refused):
     (found,) = refused(write_config(folder, {"old": OLD}, examples="e.txt"))
     assert "ending in .csv, .tsv, .parquet, .npz, .npy (text also with .gz), but" in found
     (found,) = refused(write_config(folder, {"old": OLD}, examples="lost.csv"))
-    assert f"Expected examples in {folder / 'lost.csv'}, but it cannot be read" in found
+    assert f"Expected examples in {folder / 'lost.csv'}, but it is not there" in found

@@ -51,7 +51,7 @@ class Table:
                 f"Expected a column {column!r} of ids in {self.path}, but got {few(self.names)}. "
                 f"{hint}"
             )
-        ids = tuple(self.words(column))
+        ids = tuple(word.strip() for word in self.words(column))
         key, count = Counter(ids).most_common(1)[0]
         if "" in ids:
             raise InputError(

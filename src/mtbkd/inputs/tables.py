@@ -22,7 +22,7 @@ from mtbkd.types import InputError
 
 TABLES = (".csv", ".tsv", ".parquet", ".npz", ".npy")
 
-_BLOCK = 1 << 26  # bytes of text that are parsed at once; a row is shorter
+_BLOCK = 1 << 25  # bytes of text that are parsed at once; a row is shorter
 
 
 def read_table(path: Path, what: str) -> Table:
@@ -97,7 +97,7 @@ def _csv(path: Path, what: str, delimiter: str) -> pa.Table:
         names = next(csv.reader(io.StringIO(head), delimiter=delimiter))
         _once(names, path)
         cells = pa_csv.read_csv(
-            _Stream(chain([head], pieces)),
+            io.BufferedReader(_Stream(chain([head], pieces)), _BLOCK),
             pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK),
             pa_csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
@@ -183,7 +183,7 @@ def _once(names: Sequence[str], path: Path) -> None:
 
 
 class _Stream(io.RawIOBase):
-    """Text as a file of bytes, of which some pieces at a time are in memory."""
+    """Text as a file of bytes, of which a piece at a time is in memory."""
 
     def __init__(self, pieces: Iterable[str]) -> None:
         self._pieces: Iterator[str] = iter(pieces)

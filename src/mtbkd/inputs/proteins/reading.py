@@ -5,14 +5,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.opening import suffix_of, text_of
-from mtbkd.inputs.proteins.cleaning import clean, first_faults, repeated
+from mtbkd.inputs.proteins.cleaning import clean, first_faults
 from mtbkd.inputs.tables import TABLES, read_table
 from mtbkd.types import InputError
 
@@ -64,29 +64,35 @@ def read_proteins(
             an id is missing or there twice, a sequence is no protein.
     """
     path = Path(path)
-    table = None
-    if suffix_of(path, (*_FASTA, *TABLES), "proteins") in _FASTA:
-        if needed:
-            raise InputError(
-                f"Expected a table with the columns {', '.join(needed)}, but {path} is FASTA. Give "
-                "a .csv, .tsv or .parquet file."
-            )
-        ids, written = _fasta(path)
-    else:
-        asked = (id_column, sequence_column)
-        ids, written, table = _columns(read_table(path, "proteins"), asked, needed)
-    cleaned = clean([name or f"row {n}" for n, name in enumerate(ids, 1)], written, str(path))
-    faults = [
-        *_nameless(ids, path, "row" if table is not None else "header"),
-        *repeated([name for name in ids if name], str(path)),
-        *cleaned.faults,
-    ]
+    fasta = suffix_of(path, (*_FASTA, *TABLES), "proteins") in _FASTA
+    if fasta and needed:
+        raise InputError(
+            f"Expected a table with the columns {', '.join(needed)}, but {path} is FASTA. Give a "
+            ".csv, .tsv or .parquet file."
+        )
+    table = _fasta(path) if fasta else read_table(path, "proteins")
+    asked = (None, None) if fasta else (id_column, sequence_column)
+    ids, sequences = _columns(table, asked, needed)
+    faults: list[str] = []
+    try:
+        names = table.with_ids(ids, "Name it.").ids
+    except InputError as error:
+        faults += error.faults
+        names = tuple(name or f"row {n}" for n, name in enumerate(table.words(ids), 1))
+    cleaned = clean(names, table.words(sequences), str(path))
+    faults += cleaned.faults
     if faults:
         raise InputError(*first_faults(faults, str(path)))
-    return Proteins(tuple(ids), cleaned.sequences, table, cleaned.notes)
+    others = table.cells.drop_columns([ids, sequences])
+    return Proteins(
+        ids=names,
+        sequences=cleaned.sequences,
+        table=None if fasta else Table(path, others, names),
+        notes=cleaned.notes,
+    )
 
 
-def _fasta(path: Path) -> tuple[list[str], list[str]]:
+def _fasta(path: Path) -> Table:
     """Ids and sequences as written; an id is empty where the header is.
 
     Raises:
@@ -107,17 +113,17 @@ def _fasta(path: Path) -> tuple[list[str], list[str]]:
         )
     entries = list(SimpleFastaParser(io.StringIO(text)))
     ids = [next(iter(title.split(maxsplit=1)), "") for title, _ in entries]
-    return ids, [sequence for _, sequence in entries]
+    return Table(path, pa.table({"id": ids, "sequence": [letters for _, letters in entries]}))
 
 
 def _columns(
     table: Table, asked: tuple[str | None, str | None], needed: Sequence[str]
-) -> tuple[list[str], list[str], Table]:
-    """Ids and sequences as written, and the other columns."""
+) -> tuple[str, str]:
+    """The names of the columns of ids and of sequences."""
     names, path = table.names, table.path
     there_are = f"the columns are {few(names)}"
     faults: list[str] = []
-    places = []
+    found: list[str] = []
     for what, named, usual in zip(
         ("ids", "sequences"), asked, (ID_COLUMNS, SEQUENCE_COLUMNS), strict=True
     ):
@@ -135,7 +141,7 @@ def _columns(
                 f"Expected one column of {what} in {path}, but got {len(there)} named {key!r}. "
                 "Remove or rename all but one."
             )
-        places.append(there[0] if there else -1)
+        found.append(names[there[0]] if there else "")
     missing = table.lacking(needed)
     if missing:
         faults.append(
@@ -144,27 +150,13 @@ def _columns(
         )
     if faults:
         raise InputError(*faults)
-    for place in places:
-        if pa.types.is_nested(kind := table.cells.schema.field(place).type):
+    for name in found:
+        if pa.types.is_nested(kind := table.cells.schema.field(name).type):
             raise InputError(
-                f"Expected text in the column {names[place]!r} of {path}, but got {kind}. Convert "
-                "it, or name another column."
+                f"Expected text in the column {name!r} of {path}, but got {kind}. Convert it, or "
+                "name another column."
             )
-    ids, sequences = ([cell.strip() for cell in table.words(names[n])] for n in places)
-    others = [n for n in range(len(names)) if n not in places]
-    return ids, sequences, replace(table, cells=table.cells.select(others))
-
-
-def _nameless(ids: Sequence[str], path: Path, what: str) -> list[str]:
-    """One message if ids are missing."""
-    rows = [str(n) for n, name in enumerate(ids, 1) if not name]
-    if not rows:
-        return []
-    rest = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
-    return [
-        f"Expected an id for each protein in {path}, but {what} {', '.join(rows[:5])}{rest} has "
-        "none. Give each a name of its own."
-    ]
+    return found[0], found[1]
 
 
 def _plain(name: str) -> str:

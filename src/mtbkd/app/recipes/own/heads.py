@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -25,6 +25,7 @@ from mtbkd.files import save_json, save_tensors
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
 from mtbkd.inputs.proteins.cache import cache_root
 from mtbkd.inputs.proteins.embedding import embed
+from mtbkd.inputs.proteins.source import count_parameters
 from mtbkd.outputs.aligned import TeacherTable, make_table
 from mtbkd.teachers.folds import group_folds
 from mtbkd.teachers.head_training import Training
@@ -143,7 +144,9 @@ def answer(
         logits = _out_of_fold(features, config.folds, proteins)
         width, (_, n) = features.shape[1], shape
         head = (width + 1) * Training.hidden + (Training.hidden + 1) * n
-        cost["parameters"] = float(_parameters(backbone) + config.folds * head)
+        cost["parameters"] = float(
+            count_parameters(backbone.files, without=_UNUSED) + config.folds * head
+        )
         save_json(spent, cost)
         save_tensors(path, {"logits": logits})
         told = f"{config.folds} heads trained on {len(proteins.taught)} examples"
@@ -227,14 +230,3 @@ def _kept(path: Path, shape: tuple[int, int]) -> Tensor:
             "command again."
         )
     return logits
-
-
-def _parameters(backbone: Backbone) -> int:
-    """Numbers of the model's files that features need."""
-    total = 0
-    for path in backbone.files.weights:
-        with safe_open(str(path), "pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118
-                if not key.removeprefix("esm.").startswith(_UNUSED):
-                    total += int(np.prod(tensors.get_slice(key).get_shape()))
-    return total

@@ -36,8 +36,9 @@ from mtbkd.app.recipes.own.inputs import (
     numbers,
     standardise,
 )
+from mtbkd.app.recipes.own.readers import Questions
 from mtbkd.app.recipes.own.split import groups_of, split_rows
-from mtbkd.app.recipes.own.teachers import Questions, label_all
+from mtbkd.app.recipes.own.teachers import label_all
 from mtbkd.app.recipes.own.template import TEMPLATE
 from mtbkd.data import Dataset, make_dataset
 from mtbkd.files import save_json, save_tensors, sha256_of

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, NamedTuple
 
 from mtbkd.app.config.own import OwnConfig, slug
 from mtbkd.app.config.own_teachers import FactoryTeacher, ModelTeacher, TableTeacher
@@ -18,16 +15,14 @@ from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Costs, Labelling
 from mtbkd.app.recipes.own.columns import collect
 from mtbkd.app.recipes.own.heads import (
-    LabelledProteins,
     answer,
     backbone_teachers,
     find_backbones,
     fold_faults,
 )
 from mtbkd.app.recipes.own.making import make_teacher
-from mtbkd.app.recipes.own.readers import Matrices, reader_of
+from mtbkd.app.recipes.own.readers import Questions, reader_of
 from mtbkd.files import save_json
-from mtbkd.inputs.columns import Table
 from mtbkd.outputs.aligned import TeacherTable, plan_alignment
 from mtbkd.outputs.store import align_to
 from mtbkd.teachers.base import Teacher
@@ -36,29 +31,10 @@ from mtbkd.teachers.labelling.asking import Examples
 from mtbkd.teachers.labelling.convert import sample_table
 from mtbkd.teachers.labelling.label import label, load_table, tally
 from mtbkd.teachers.labelling.on_ray import label_on_ray
-from mtbkd.teachers.labelling.shards import Journal, read_journal
+from mtbkd.teachers.labelling.shards import read_journal
 from mtbkd.types import InputError
 
 _SHARD_ROWS = 4096
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What all teachers are asked about.
-
-    Attributes:
-        examples: The file.
-        features: Columns that teachers read who name none, or one column of text.
-        rows: The row of the file for each example of the task.
-        classes: Classes, labels or targets of the data.
-        proteins: What teachers with a backbone are trained on and asked about.
-    """
-
-    examples: Table
-    features: Sequence[str] | str
-    rows: NDArray[np.int64]
-    classes: tuple[str, ...]
-    proteins: LabelledProteins | None = None
 
 
 class _Made(NamedTuple):
@@ -94,25 +70,23 @@ def label_all(
     Raises:
         InputError: With one message for each fault.
     """
-    examples, classes, proteins = questions.examples, questions.classes, questions.proteins
-    ids = tuple(examples.ids[row] for row in questions.rows)
+    ids, classes, proteins = questions.ids, questions.classes, questions.proteins
     faults: list[str] = [] if proteins is None else fold_faults(own, proteins)
     backbones = {} if proteins is None else collect(faults, lambda: find_backbones(own, folder))
     tables: dict[str, TeacherTable] = {}
     made: dict[str, _Made] = {}
-    matrices: Matrices = {}
     for name, config in own.teachers.items():
         try:
             if isinstance(config, TableTeacher):
                 tables[name] = _table(name, config, own)
             elif isinstance(config, ModelTeacher):
-                made[name] = _made(name, config, own, questions, matrices, folder, labelling)
+                made[name] = _made(name, config, own, questions, folder, labelling)
         except InputError as error:
             faults += error.faults
     asked = [each.teacher for each in made.values() if each.teacher is not None]
     samples = [collect(faults, lambda t=teacher: sample_table(t, ids[0])) for teacher in asked]
     known = [sample for sample in samples if sample is not None]
-    faults += _alignment_faults(tables.values(), known, ids, classes, own.missing)
+    faults += _alignment_faults(list(tables.values()), known, ids, classes, own.missing)
     if faults:
         raise InputError(*faults)
     begin()
@@ -154,7 +128,6 @@ def _made(
     config: ModelTeacher,
     own: OwnConfig,
     questions: Questions,
-    matrices: Matrices,
     folder: Path,
     labelling: Labelling,
 ) -> _Made:
@@ -173,33 +146,25 @@ def _made(
                 f"never run. Run `mtbkd teach my.yaml --out {folder.parent}` with your own "
                 "configuration."
             )
-    ids = tuple(questions.examples.ids[row] for row in questions.rows)
-    read = reader_of(config, own, questions.examples, questions.features, questions.rows, matrices)
     make = partial(make_teacher, name, config, own)
-    return _Made(make() if may_run else None, make, Examples(ids, read))
+    source = Examples(questions.ids, reader_of(config, own, questions))
+    return _Made(make() if may_run else None, make, source)
 
 
 def _alignment_faults(
-    tables: Iterable[TeacherTable],
+    tables: Sequence[TeacherTable],
     samples: Sequence[TeacherTable],
     ids: tuple[str, ...],
     classes: tuple[str, ...],
-    missing: str,
+    missing: Literal["error", "mask"],
 ) -> list[str]:
     """What is wrong with tables and with what models will say, each once."""
-    found: dict[str, None] = {}
-    tables = list(tables)
-    pairs: list[tuple[list[TeacherTable], Any]] = [
-        ([*tables, *samples], "mask"),
-        (tables, missing),
-    ]
-    for several, how in pairs:
-        if several:
-            try:
-                plan_alignment(several, ids, classes, missing=how)
-            except InputError as error:
-                found |= dict.fromkeys(error.faults)
-    return list(found)
+    faults: list[str] = []
+    if tables or samples:  # models say more than their sample
+        collect(faults, lambda: plan_alignment([*tables, *samples], ids, classes, missing="mask"))
+    if tables:
+        collect(faults, lambda: plan_alignment(tables, ids, classes, missing=missing))
+    return list(dict.fromkeys(faults))
 
 
 def _ask(
@@ -207,7 +172,7 @@ def _ask(
 ) -> tuple[TeacherTable, dict[str, float]]:
     """Label, or take finished labels."""
     spent = place.parent / f"{place.name}.json"
-    before = _journal(place)
+    before = read_journal(place)
     start = perf_counter()
     if made.teacher is None:
         table = load_table(place)
@@ -230,7 +195,7 @@ def _ask(
         else:
             table = label(made.teacher, made.source, place, **how)
     seconds = perf_counter() - start
-    after = _journal(place)
+    after = read_journal(place)
     rows, failed = tally(after) if after else (0, 0)
     asked = rows - (tally(before)[0] if before else 0)
     cost = _cost(made.teacher, asked, seconds, spent)
@@ -240,12 +205,8 @@ def _ask(
     return replace(table, name=name), cost
 
 
-def _journal(place: Path) -> Journal | None:
-    return read_journal(place) if place.exists() else None
-
-
 def _cost(teacher: Teacher | None, asked: int, seconds: float, spent: Path) -> dict[str, float]:
-    """Of the rows asked now, or as it was told before."""
+    """What it took to ask the rows of now, or what was told before."""
     if not asked and spent.exists():
         return read_json(spent)
     cost: dict[str, float] = {}
