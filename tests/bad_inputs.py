@@ -333,7 +333,8 @@ def _array_case(chance: random.Random, runs: Runs, place: Path) -> Case:
     else:
         path, run = place / "a.npz", runs.columns
         more = {"id": np.arange(5).astype(str), "x2": good[:, 0]}
-        np.savez(path, x1=arrays[name], allow_pickle=True, **more)
+        first = arrays[name][:, 0] if np.ndim(arrays[name]) == 2 and name != "no columns" else None
+        np.savez(path, allow_pickle=True, x1=arrays[name] if first is None else first, **more)
     told = name
     if chance.random() < 0.4:
         data, how = _spoil_bytes(chance, path.read_bytes())

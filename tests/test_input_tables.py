@@ -62,6 +62,7 @@ def test_text_as_it_is_found(end, start, sign, tmp_path):
 
 BYTES = {
     "a header only": (b"a,b\n", "{path}, but it has no rows. Add them."),
+    "a header without an end": (b"a,b", "{path}, but it has no rows. Add them."),
     "nothing": (b"", "{path}, but it is empty. Name another file."),
     "blanks": (b"\n \r\n", "{path}, but it is empty."),
     "Latin-1": (b"a,b\r1,2\r3,\xe9\r", "as UTF-8 text in {path}, but line 3 is not. Save it as"),
@@ -119,6 +120,13 @@ def test_files_that_were_cut_short(name, tmp_path):
         with pytest.raises(InputError, match=re.escape(str(path))) as caught:
             read_table(path, "rows")
         assert len(caught.value.faults) == 1
+
+
+def test_no_one_is_told_to_unpickle(tmp_path):
+    for name in ("t.npy", "t.npz"):
+        (tmp_path / name).write_bytes(b"\x80\x04\x95 something else")
+        with pytest.raises(InputError, match="cannot be read .it is another kind of file.. Check"):
+            read_table(tmp_path / name, "rows")
 
 
 GOOD = np.arange(6.0).reshape(3, 2)

@@ -68,6 +68,8 @@ def read_arrays(path: Path, what: str) -> dict[str, NDArray[Any]]:
             arrays = {"": held} if one else {key: held[key] for key in held.files}
             read = {key: _native(array) for key, array in arrays.items()}
         except Exception as error:  # damaged archives and headers raise nearly everything
+            if "unsafely" in str(error):  # what numpy says of any bytes that it does not know
+                error = ValueError("it is another kind of file")
             raise unreadable(path, what, error) from None
     faults = [
         f"Expected numbers or text in {_array(key)} of {path}, but got {arrays[key].dtype}. "
@@ -97,7 +99,7 @@ def _csv(path: Path, what: str, delimiter: str) -> pa.Table:
         names = next(csv.reader(io.StringIO(head), delimiter=delimiter))
         _once(names, path)
         cells = pa_csv.read_csv(
-            io.BufferedReader(_Stream(chain([head], pieces)), _BLOCK),
+            io.BufferedReader(_Stream(chain([head], pieces, "\n")), _BLOCK),
             pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK),
             pa_csv.ParseOptions(
                 delimiter=delimiter, newlines_in_values=True, invalid_row_handler=skip
