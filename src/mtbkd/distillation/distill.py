@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,12 +15,21 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mtbkd.data import Dataset, check_splits
-from mtbkd.distillation.choose import choose_prior, choose_units, choose_weighting, read_weighting
+from mtbkd.distillation.choose import (
+    Trials,
+    choose_prior,
+    choose_units,
+    choose_weighting,
+    read_weighting,
+)
 from mtbkd.files import hash_tensor, save_json, save_tensors
+from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import Plan, SamplerSettings
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
 from mtbkd.inference.run import sample
 from mtbkd.inference.samples import PosteriorSamples, load_samples, save_manifest
+from mtbkd.observation import OUTCOMES
+from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, predict
 from mtbkd.prior.mixture import Strength
@@ -27,9 +37,10 @@ from mtbkd.prior.settings import Prior, PriorSettings
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import Student, make_student
 from mtbkd.training import TrainingSet, nobody, training_set
-from mtbkd.types import Family, InputError, Report, check_positive
+from mtbkd.types import Family, InputError, Report, outside, refuse
 from mtbkd.weights.rules import Weighting
-from mtbkd.weights.units import Units
+
+_TOO_HOT = 1.0  # how far a chain's temperature may be from the posterior's until its user is told
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,10 @@ def distill(
     Raises:
         InputError: If teachers and data do not fit, or the folder holds something else.
     """
-    check_positive(chains=chains, weight_scale=weight_scale)
+    refuse(
+        *outside("chains", chains, 1e4, whole=True),
+        *outside("weight_scale", weight_scale, 1e6),
+    )
     splits = {"data": data} if calibration is None else {"data": data, "calibration": calibration}
     check_splits(**splits)
     alone = teachers is None
@@ -134,17 +148,17 @@ def distill(
     weighting = choose_weighting(rule, data, teachers, known, out, units)
     training = training_set(student, data, teachers, weighting, out, units)
     _check_outputs(student, training, data.classes)
-    chosen = choose_prior(
-        prior,
-        student,
-        training,
-        modes,
-        calibration,
+    trials = Trials(
+        student=student,
+        training=training,
+        modes=modes,
+        calibration=calibration,
+        units=units,
         seed=seed,
         out=out,
         report=report,
-        units=units,
     )
+    chosen = choose_prior(prior, trials)
     start = starting_modes(student, training, chosen, modes, chains, seed, out, "modes", report)
     drawn = sample(
         student,
@@ -157,6 +171,9 @@ def distill(
         progress=progress_of(report, "sampling"),
     )
     statistics = {name: value.tolist() for name, value in drawn.statistics.items()}
+    hot = heat_warnings(statistics, _TOO_HOT)
+    if hot:
+        warnings.warn("\n".join(hot), stacklevel=2)
     if out is not None:
         save_tensors(out / "student.safetensors", student.fixed())
         details = {
@@ -167,16 +184,16 @@ def distill(
         }
         save_manifest(out / "samples", drawn.samples, details)
     return Posterior(
-        student,
-        drawn.samples,
-        data.classes,
-        weighting,
-        chosen,
-        start,
-        drawn.plan,
-        statistics,
-        data.family,
-        units,
+        student=student,
+        samples=drawn.samples,
+        classes=data.classes,
+        weighting=weighting,
+        prior=chosen,
+        modes=start,
+        plan=drawn.plan,
+        statistics=statistics,
+        family=data.family,
+        units=units,
     )
 
 
@@ -214,7 +231,7 @@ def load_posterior(
         prior = Prior(strength=Strength(**used.pop("strength")), **used)
         plan, statistics = Plan(**manifest["plan"]), dict(manifest["statistics"])
         family, units = manifest["family"], None
-        if family == "regression":
+        if OUTCOMES[family].numeric:
             units = Units(**load_file(str(folder / "units.safetensors")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -234,16 +251,16 @@ def load_posterior(
         value.copy_(stored[name])
     where = find_device(device, double=True)
     return Posterior(
-        student.to(where),
-        samples,
-        classes,
-        weighting,
-        prior,
-        start.to(where),
-        plan,
-        statistics,
-        family,
-        units,
+        student=student.to(where),
+        samples=samples,
+        classes=classes,
+        weighting=weighting,
+        prior=prior,
+        modes=start.to(where),
+        plan=plan,
+        statistics=statistics,
+        family=family,
+        units=units,
     )
 
 
@@ -275,16 +292,11 @@ def _check_outputs(student: Student, training: TrainingSet, classes: tuple[str, 
     position = torch.zeros_like(student.prior_mean)
     some = training.features[:2].to(position.device)
     shape = tuple(student.logits(position, some).shape)
-    n_outputs = training.observation.n_outputs(len(classes))
-    if shape != (len(some), n_outputs):
-        what = "classes, one logit each"
-        if training.observation.family == "multilabel":
-            what = "labels, one logit each"
-        elif training.observation.family == "regression":
-            what = "targets to means and log variances, two outputs each"
+    outcome = OUTCOMES[training.observation.family]
+    if shape != (len(some), outcome.n_outputs * len(classes)):
         raise InputError(
-            f"Expected a network that maps {len(classes)} {what}, but got outputs of shape "
-            f"{shape}. Change its last layer."
+            f"Expected a network that maps {len(classes)} {outcome.mapping}, but got outputs of "
+            f"shape {shape}. Change its last layer."
         )
 
 

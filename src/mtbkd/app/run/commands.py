@@ -14,7 +14,7 @@ from mtbkd.app.folder import close_run, open_run, read_json, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
-from mtbkd.app.run.evaluate import evaluate
+from mtbkd.app.run.evaluate import Spent, evaluate
 from mtbkd.app.run.report_data import write_report
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
@@ -98,9 +98,8 @@ def run(
     with clock.stage("baselines"):
         rivals = stages.baselines(config, task, teachers, posterior, out, report)
     with clock.stage("evaluation"):
-        metrics = evaluate(
-            config, task, teachers, costs, posterior, rivals, out, speed, dict(clock.seconds)
-        )
+        spent = Spent(costs, speed, dict(clock.seconds))
+        metrics = evaluate(config, task, teachers, posterior, rivals, spent, out)
     with clock.stage("report"):
         write_report(config, task, teachers, out)
     close_run(out, config, task.test.classes, {"seconds": clock.seconds})
@@ -144,7 +143,7 @@ def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
     speed = stages.milliseconds(posterior, task.test.inputs)
     task, posterior = stages.on_features(task, posterior, out)
     rivals = stages.baselines(config, task, teachers, posterior, out, report)
-    return evaluate(config, task, teachers, costs, posterior, rivals, out, speed, {})
+    return evaluate(config, task, teachers, posterior, rivals, Spent(costs, speed, {}), out)
 
 
 def report_run(out: Path) -> Path:

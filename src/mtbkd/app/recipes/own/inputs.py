@@ -147,8 +147,9 @@ def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
     for part in inputs.split(_COLUMNS, 1):
         columns = part.double()
         spread = columns.std(0, correction=0)
+        least = (1e-7 * columns.abs().amax(0)).clamp_min(torch.finfo(inputs.dtype).tiny)
+        sd += torch.where(spread > least, spread, 1.0).float().tolist()  # no less can be divided by
         mean += columns.mean(0).float().tolist()
-        sd += torch.where(spread > 1e-7 * columns.abs().amax(0), spread, 1.0).float().tolist()
     return {"mean": mean, "sd": sd}
 
 
