@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +54,19 @@ def prediction_table(
     come last.
 
     Args:
-        ids: Of the examples.
+        ids: Ids of the examples.
         classes: Names of the classes, labels or targets.
-        predictive: Of these examples: that of classes, of labels or of numbers.
-        causes: Of the same examples.
+        predictive: What the student says about them.
+        causes: Why it is uncertain about them.
         extra: More columns, each of shape (example,).
     """
-    if isinstance(predictive, Predictive):
-        columns = _classes(classes, predictive)
-    elif isinstance(predictive, LabelPredictive):
-        columns = _labels(classes, predictive, causes)
-    else:
-        columns = _numbers(classes, predictive)
+    columns = _COLUMNS[type(predictive)](classes, predictive, causes)
     if causes is not None:
         columns |= _causes(classes, causes)
     return pa.table({"id": pa.array(ids)} | columns | (extra or {}))
 
 
-def _classes(names: tuple[str, ...], predictive: Predictive) -> Columns:
+def _classes(names: tuple[str, ...], predictive: Predictive, _: Causes | None) -> Columns:
     top = predictive.probs.argmax(1)
     known = np.array(names, dtype=object)
     sets = predictive.credible_set(predictive.level)
@@ -103,7 +99,7 @@ def _labels(names: tuple[str, ...], predictive: LabelPredictive, causes: Causes 
     return columns | _probabilities(names, predictive)
 
 
-def _numbers(names: tuple[str, ...], predictive: NumberPredictive) -> Columns:
+def _numbers(names: tuple[str, ...], predictive: NumberPredictive, _: Causes | None) -> Columns:
     parts = {
         "mean": predictive.mean,
         "sd": np.sqrt(predictive.total),
@@ -117,6 +113,13 @@ def _numbers(names: tuple[str, ...], predictive: NumberPredictive) -> Columns:
         for i, name in enumerate(names)
         for part, values in parts.items()
     }
+
+
+_COLUMNS: dict[type, Callable[[tuple[str, ...], Any, Causes | None], Columns]] = {
+    Predictive: _classes,
+    LabelPredictive: _labels,
+    NumberPredictive: _numbers,
+}
 
 
 def _causes(names: tuple[str, ...], causes: Causes) -> Columns:
