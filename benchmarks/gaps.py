@@ -30,8 +30,7 @@ from mtbkd.app.recipes import digits
 from mtbkd.app.run import stages  # noqa: E402
 from mtbkd.app.run.scoring import SCORINGS, pool_of  # noqa: E402
 from mtbkd.inference.modes import find_modes  # noqa: E402
-from mtbkd.prior.mixture import Strength  # noqa: E402
-from mtbkd.prior.settings import Prior  # noqa: E402
+from mtbkd.prior.mixture import Prior  # noqa: E402
 from mtbkd.student.student import widened  # noqa: E402
 from mtbkd.training import training_set as examples  # noqa: E402
 
@@ -59,7 +58,7 @@ def pseudo(config: RunConfig, task, teachers, posterior) -> dict[str, float]:
         modes = find_modes(
             its,
             data,
-            Prior(strength=Strength(power=0.0)),
+            Prior(power=0.0),
             config.map,
             n_chains=config.chains,
             seed=config.seed,

@@ -127,7 +127,7 @@ def jax_density(p: Problem) -> Callable[[jax.Array], jax.Array]:
         log_q = jax.nn.log_softmax(h @ (second * v.reshape(n_classes, hidden)).T + second * c)
         likelihood = (labelled * jnp.take_along_axis(log_q, chosen[:, None], 1)[:, 0]).sum()
         parts = jnp.einsum("knc,nc->kn", counts, log_q) + offsets
-        return likelihood + prior.strength.power * logsumexp(parts, 0).sum() - 0.5 * z @ z
+        return likelihood + prior.power * logsumexp(parts, 0).sum() - 0.5 * z @ z
 
     return density
 
@@ -138,7 +138,7 @@ def check_same(p: Problem, density: Callable[[jax.Array], jax.Array]) -> None:
     n = len(p.data.labels)
     noise = torch.stack([torch.randn(p.modes.shape[1], generator=g) for g in generators])
     position = p.modes + 0.5 * noise
-    values, grads = posterior_gradient(p.student, n, p.prior.strength)(
+    values, grads = posterior_gradient(p.student, n, p.prior)(
         position, Minibatches(p.data, p.prior, generators)(n)
     )
     theirs, slopes = jax.vmap(jax.value_and_grad(density))(jnp.asarray(position.numpy()))
@@ -251,7 +251,7 @@ def ours(p: Problem, engine: Any, seconds: float, seed: int) -> Run:
         return sample(p.student, p.data, p.prior, asked, p.modes, seed=seed, progress=progress)
 
     n = len(p.data.labels)
-    gradient = posterior_gradient(p.student, n, p.prior.strength)
+    gradient = posterior_gradient(p.student, n, p.prior)
     generators = chain_generators(seed, 8, CHAINS, torch.device("cpu"))
     batch = Minibatches(p.data, p.prior, generators)(n)
     cost = cpu_of(lambda: gradient(p.modes, batch))
@@ -285,7 +285,7 @@ def judge(p: Problem, draws: Tensor) -> tuple[np.ndarray, np.ndarray]:
 def auto(p: Problem) -> str:
     """What ``engine=auto`` says of this run."""
     n, generators = len(p.data.labels), chain_generators(0, 8, CHAINS, torch.device("cpu"))
-    gradient = posterior_gradient(p.student, n, p.prior.strength)
+    gradient = posterior_gradient(p.student, n, p.prior)
     batch = Minibatches(p.data, p.prior, generators)(n)
     curvature, _ = largest_curvature(
         gradient, p.modes, batch, start_direction(p.modes, generators), 10

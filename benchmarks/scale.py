@@ -140,7 +140,7 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
     from mtbkd.observation import Categorical, Said, Top
     from mtbkd.observation.log_probs import log_softmax
     from mtbkd.observation.top import components, pulls, top_terms
-    from mtbkd.prior.mixture import Strength
+    from mtbkd.prior.mixture import Prior
     from mtbkd.types import Batch
 
     torch.set_num_threads(1)
@@ -174,16 +174,14 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
             "pulls": lambda b=batch: pulls(b.terms, log_q),
             "sparse slopes": lambda s=slopes, i=index, p=sparse: s.scatter_add_(-1, i, p),
             "prior": own,
-            "value and slope": lambda b=batch, o=observation: o.value_and_slope(
-                logits, b, Strength()
-            ),
+            "value and slope": lambda b=batch, o=observation: o.value_and_slope(logits, b, Prior()),
         }
         steps |= {f"{name} {kept}": step for name, step in parts.items()}
     dense = Categorical()
     terms = dense.terms(Said(full, weights, None, None, None), 1.0, 1.0, 0.0)
     batch = Batch(logits, labels, type(terms)(*(part[None] for part in terms)))
     steps["dense terms"] = lambda: dense.terms(Said(full, weights, None, None, None), 1.0, 1.0, 0.0)
-    steps["dense value and slope"] = lambda: dense.value_and_slope(logits, batch, Strength())
+    steps["dense value and slope"] = lambda: dense.value_and_slope(logits, batch, Prior())
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(ROUNDS):
         for name, step in steps.items():

@@ -16,7 +16,7 @@ from mtbkd.inference import hmc
 from mtbkd.inference import map as map_engine
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.diagnostics import convergence
-from mtbkd.prior.mixture import MixtureTerms, Strength, mixture_terms
+from mtbkd.prior.mixture import MixtureTerms, Prior, mixture_terms
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import Student
 from mtbkd.training import TrainingSet
@@ -77,7 +77,7 @@ def find_modes(
     student: Student, batch: Batch, power: Tensor, seed: int, start: Tensor | None = None
 ) -> Tensor:
     generators = chain_generators(seed, 0, len(batch.labels), CPU)
-    gradient = posterior_gradient(student, batch.labels.shape[1], Strength(power))
+    gradient = posterior_gradient(student, batch.labels.shape[1], Prior(power=power))
     engine = map_engine.build(gradient, learning_rate=RATE, n_steps=MAP_STEPS)
     state = engine.init(
         student.initial_position(generators) if start is None else start, generators
@@ -98,7 +98,7 @@ def sample(
     """
     n = batch.labels.shape[1]
     generators = chain_generators(seed, 1, len(modes), CPU)
-    gradient = posterior_gradient(student, n, Strength(power))
+    gradient = posterior_gradient(student, n, Prior(power=power))
     linear = len(student.names) == 2
     burn_in, thinning = LINEAR if linear else NETWORK
     flat = SPREAD * torch.eye(modes.shape[1]).expand(len(modes), -1, -1)

@@ -9,7 +9,7 @@ from torch import nn
 
 from mtbkd.inference.chains import chainwise_gradient
 from mtbkd.observation import CATEGORICAL
-from mtbkd.prior.mixture import Strength, mixture_terms
+from mtbkd.prior.mixture import Prior, mixture_terms
 from mtbkd.student.curvature import last_layer, precision
 from mtbkd.student.dense import forward
 from mtbkd.student.log_posterior import log_posterior, posterior_gradient
@@ -61,7 +61,7 @@ def test_gradient_is_that_of_autograd(name, shared):
     if not shared:
         batch = batch._replace(inputs=torch.randn(2, 9, 5, generator=generator))
     position = torch.randn(2, student.n_parameters, generator=generator)
-    strength = Strength(power=0.7, student_softening=1.5)
+    strength = Prior(power=0.7, student_softening=1.5)
     expected = chainwise_gradient(log_posterior(student, 30, strength))(position, batch)
     found = posterior_gradient(student, 30, strength)(position, batch)
     torch.testing.assert_close(found[0], expected[0], atol=1e-5, rtol=1e-5)
@@ -187,7 +187,7 @@ def test_every_path_is_that_of_the_network_itself(name):
             stacked, _ = forward(student.dense, named, batch.inputs)
             torch.testing.assert_close(stacked[chain], expected)
     assert torch.equal(inputs, batch.inputs[0])
-    strength = Strength(power=0.7)
+    strength = Prior(power=0.7)
     expected = chainwise_gradient(log_posterior(student, 30, strength))(position, batch)
     found = posterior_gradient(student, 30, strength)(position, batch)
     torch.testing.assert_close(found[0], expected[0])
@@ -199,12 +199,12 @@ def test_the_curvature_is_that_of_the_network_itself(name):
     _, student, batch, position = case_of(name)
     kinds = ["diagonal"] + ["last_layer"] * (last_layer(student) is not None)
     for kind in kinds:
-        found = precision(student, position, batch, Strength(0.5), kind)
+        found = precision(student, position, batch, Prior(power=0.5), kind)
         for chain in range(2):
             z, own = position[chain], batch.chain(chain)
             jacobian = torch.func.jacrev(lambda z: student.logits(z, own.inputs))(z)  # noqa: B023
             outputs = student.logits(z, own.inputs)
-            roots = CATEGORICAL.roots(outputs, own, Strength(0.5))
+            roots = CATEGORICAL.roots(outputs, own, Prior(power=0.5))
             pulls = torch.einsum("ncp,ncr->nrp", jacobian, roots).flatten(0, 1)
             expected = pulls.mT @ pulls + torch.eye(len(z)).double()
             which = found.which[chain]

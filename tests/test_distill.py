@@ -245,17 +245,17 @@ def test_what_is_auto_is_chosen_by_the_log_score_on_calibration_labels(scene, tm
             ("wrong", flipped(data), flipped(calibration)),
         )
     }
-    assert (found["wrong"].concentration, found["wrong"].strength.power) == (1.0, 0.2)
-    assert found["right"].concentration * found["right"].strength.power > 1.0
+    assert (found["wrong"].concentration, found["wrong"].power) == (1.0, 0.2)
+    assert found["right"].concentration * found["right"].power > 1.0
     assert len(list((tmp_path / "right" / "choices").iterdir())) == 4 + 4 + 1
 
 
 def test_by_default_the_power_is_chosen_and_weak_where_labels_contradict_the_teachers(scene):
     data, calibration, teachers = scene
-    assert mtbkd.distill(network(), data, teachers(), **QUICK).prior.strength.power == 5.0
+    assert mtbkd.distill(network(), data, teachers(), **QUICK).prior.power == 5.0
     asked = mtbkd.PriorSettings(weights="uniform")
     held = flipped(calibration)
     chosen = mtbkd.distill(
         network(), flipped(data), teachers(), calibration=held, prior=asked, **QUICK
     ).prior
-    assert (chosen.concentration, chosen.strength.power) == (1.0, 0.2)
+    assert (chosen.concentration, chosen.power) == (1.0, 0.2)

@@ -104,12 +104,12 @@ def test_the_power_is_chosen_by_labels_and_the_better_teacher_weighs_more(blobs)
     assert trusted.posterior_.weighting.rule == "stacked"
     seen = DistilledClassifier(**QUICK).fit(x, **fit, held_out=False)
     assert seen.posterior_.weighting.rule == "entropy"
-    assert seen.posterior_.prior.strength.power == 5.0
+    assert seen.posterior_.prior.power == 5.0
     one_teacher = {"good": good}
     chosen = {
         DistilledClassifier(**QUICK, calibration_fraction=share)
         .fit(x, fit["y"], teachers=one_teacher)
-        .posterior_.prior.strength.power
+        .posterior_.prior.power
         for share in (0.0, 0.5)
     }
     assert 5.0 in chosen

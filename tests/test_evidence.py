@@ -91,14 +91,14 @@ def settled(settings: PriorSettings, data: TrainingSet) -> Prior:
 def test_declared_evidence_sets_the_power():
     data = constant_teachers(0.2, 0.4)[2]
     prior = settled(PriorSettings(concentration=5.0, evidence=100.0), data)
-    assert prior.strength.power == pytest.approx(100 / (5 * N))
+    assert prior.power == pytest.approx(100 / (5 * N))
 
 
 def test_estimated_evidence_sets_the_power():
     student, mode, data = constant_teachers(0.2, 0.3, 0.4)
     prior = settled(PriorSettings(concentration=2.0, evidence="disagreement"), data)
     expected = disagreement_evidence(student, mode, data) / (2 * N)
-    assert prior.strength.power == pytest.approx(expected, rel=0.05)
+    assert prior.power == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize("settings", [{"evidence": 0.0}, {"evidence": -1.0}])

@@ -13,8 +13,7 @@ from mtbkd.inference.batches import Minibatches, in_parts
 from mtbkd.inference.chains import chain_generators, chainwise_gradient
 from mtbkd.inference.engines import make_plan
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.prior.mixture import Strength
-from mtbkd.prior.settings import Prior
+from mtbkd.prior.mixture import Prior
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import make_student
 from mtbkd.training import TrainingSet
@@ -240,7 +239,7 @@ def test_gradient_in_parts_equals_the_whole_and_holds_few_examples(n_rows):
     )
     generators = chain_generators(0, 0, 2, CPU)
     batch = Minibatches(data, Prior(4.0), generators)(23)
-    exact = posterior_gradient(student, 23, Strength(0.7))
+    exact = posterior_gradient(student, 23, Prior(power=0.7))
     held = []
 
     def counted(position, part):

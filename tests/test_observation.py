@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.func import grad, jacrev
 
 from mtbkd.observation import BINARY, CATEGORICAL, GAUSSIAN, OUTCOMES, Categorical, Said, Top
-from mtbkd.prior.mixture import Strength
+from mtbkd.prior.mixture import Prior
 from mtbkd.prior.spaces import find_spaces
 from mtbkd.types import Batch
 
@@ -94,7 +94,7 @@ CASES = {
     "labels": (BINARY, label_said, binary_labels, 2),
     "numbers": (GAUSSIAN, number_said, number_labels, 2),
 }
-STRENGTHS = {"plain": Strength(), "softened": Strength(0.7, 1.6)}
+STRENGTHS = {"plain": Prior(), "softened": Prior(power=0.7, student_softening=1.6)}
 
 
 def prepared(
@@ -126,10 +126,10 @@ def test_chains_and_their_powers_are_independent(name):
     both = torch.stack([outputs, outputs.flip(0)])
     shared = batch.each(lambda part: part.expand(2, *part.shape))
     values, slopes = observation.value_and_slope(
-        both, shared, Strength(torch.tensor([0.5, 2.0], dtype=torch.float64))
+        both, shared, Prior(power=torch.tensor([0.5, 2.0], dtype=torch.float64))
     )
     for chain, power in enumerate((0.5, 2.0)):
-        value, slope = observation.value_and_slope(both[chain], batch, Strength(power))
+        value, slope = observation.value_and_slope(both[chain], batch, Prior(power=power))
         torch.testing.assert_close(values[chain], value)
         torch.testing.assert_close(slopes[chain], slope)
 
@@ -160,7 +160,7 @@ def test_roots_of_numbers_are_the_fisher_information_less_the_disagreement():
     mean, log_variance = outputs.chunk(2, -1)
     agreeing = Said(torch.stack([mean, log_variance], -1)[None], torch.zeros(1, EXAMPLES, 2))
     terms = observation.terms(agreeing, 4.0, 1.0, 0.0)
-    roots = observation.roots(outputs, batch._replace(terms=terms), Strength(0.5))
+    roots = observation.roots(outputs, batch._replace(terms=terms), Prior(power=0.5))
     known = (~batch.labels.isnan()).double()
     expected = torch.cat([(known + 2) / log_variance.exp(), (known + 2) / 2], -1)
     torch.testing.assert_close(roots @ roots.mT, torch.diag_embed(expected), rtol=1e-5, atol=1e-6)
@@ -180,7 +180,7 @@ def test_responsibilities_are_the_gradient_of_the_mixture_in_the_log_weights(nam
         if batch.labels.is_floating_point():
             unlabelled = torch.full_like(batch.labels, torch.nan)
         own = Batch(batch.inputs, unlabelled, terms)
-        return observation.value(outputs, own, Strength()).sum()
+        return observation.value(outputs, own, Prior()).sum()
 
     shares = observation.log_responsibilities(batch.terms, outputs, 1.0).exp()
     torch.testing.assert_close(shares.to(offsets), grad(mixture)(offsets), rtol=1e-5, atol=1e-6)
@@ -203,7 +203,7 @@ def test_a_masked_teacher_is_as_if_it_were_not_there(name):
 
     def value(what: Said) -> Tensor:
         batch = Batch(torch.zeros(EXAMPLES, 1), labels(), observation.terms(what, 4.0, 1.0, 0.0))
-        return observation.value(outputs, batch, Strength())
+        return observation.value(outputs, batch, Prior())
 
     torch.testing.assert_close(value(masked), value(without))
     assert not torch.allclose(value(masked), value(full))
@@ -224,7 +224,7 @@ def test_a_masked_partial_teacher_is_as_if_it_were_not_there():
         batch = Batch(
             torch.zeros(EXAMPLES, 1), class_labels(), observation.terms(what, 4.0, 1.0, 0.0)
         )
-        return observation.value(outputs, batch, Strength())
+        return observation.value(outputs, batch, Prior())
 
     rest = Said(said.values[[0, 2]], weights[[0, 2]])
     torch.testing.assert_close(
@@ -241,7 +241,7 @@ def test_a_partial_teacher_that_knows_everything_is_a_full_one():
     found = []
     for observation in (CATEGORICAL, gaps):
         batch = Batch(torch.zeros(EXAMPLES, 1), unlabelled, observation.terms(said, 4.0, 1.0, 0.0))
-        found.append(observation.value_and_slope(outputs, batch, Strength()))
+        found.append(observation.value_and_slope(outputs, batch, Prior()))
     constant = found[0][0] - found[1][0]
     torch.testing.assert_close(constant, constant[:1].expand(EXAMPLES), **EXACT)
     torch.testing.assert_close(constant[0], torch.lgamma(torch.tensor(5.0)).double())
@@ -255,7 +255,7 @@ def log_density(observation, said: Said, q: Tensor) -> Tensor:
     if said.kept is not None:
         alike = alike._replace(kept=said.kept.expand(-1, n, -1))
     batch = Batch(torch.zeros(n, 1), torch.full((n,), -1), observation.terms(alike, 3.0, 1.0, 0.0))
-    return observation.value(q.log(), batch, Strength())
+    return observation.value(q.log(), batch, Prior())
 
 
 def simplex(n_points: int) -> Tensor:
@@ -351,7 +351,7 @@ def test_the_gaussian_component_given_its_variance_is_the_normal_of_the_method()
         torch.zeros(9, 1), torch.full((9, 1), torch.nan), GAUSSIAN.terms(said, 5.0, 1.0, 0.0)
     )
     outputs = torch.stack([points, torch.full_like(points, -0.4)], -1)
-    found = GAUSSIAN.value(outputs, batch, Strength())
+    found = GAUSSIAN.value(outputs, batch, Prior())
     sd = (torch.tensor(-0.4).exp() / 5).sqrt()
     expected = torch.distributions.Normal(0.3, sd).log_prob(points)
     torch.testing.assert_close((found - found[0]), (expected - expected[0]), rtol=1e-6, atol=1e-6)
@@ -372,7 +372,7 @@ def test_gaussian_components_of_all_teachers_have_one_normaliser(concentration):
         said = Said(values, torch.zeros(1, len(outputs), 1, dtype=torch.float64))
         labels = torch.full((len(outputs), 1), torch.nan)
         batch = Batch(outputs[:, :1], labels, GAUSSIAN.terms(said, concentration, 1.0, 0.0))
-        density = GAUSSIAN.value(outputs, batch, Strength()).exp().unflatten(0, mu.shape)
+        density = GAUSSIAN.value(outputs, batch, Prior()).exp().unflatten(0, mu.shape)
         over_mean = torch.trapezoid(density * width[:, None], t, dim=1)
         masses.append(torch.trapezoid(over_mean * (-0.5 * ell).exp(), ell))
     torch.testing.assert_close(torch.stack(masses), masses[0].expand(3), rtol=1e-3, atol=0)
@@ -413,8 +413,8 @@ def test_one_offset_for_each_teacher_is_not_forgotten():
     """Two teachers of different certainty: without the normaliser the flat one would win."""
     observation, batch, outputs = prepared("labels")
     shifted = batch.terms._replace(log_offsets=batch.terms.log_offsets + 1.0)
-    value = observation.value(outputs, batch, Strength())
-    moved = observation.value(outputs, replace_terms(batch, shifted), Strength())
+    value = observation.value(outputs, batch, Prior())
+    moved = observation.value(outputs, replace_terms(batch, shifted), Prior())
     torch.testing.assert_close(moved - value, torch.full((EXAMPLES,), 2.0).double())
 
 
@@ -449,7 +449,7 @@ def test_trusting_nobody_is_one_more_component_that_pulls_nowhere(name):
     def slope(what: Said) -> Tensor:
         terms = observation.terms(what, 4.0, 1.0, 0.0)
         batch = Batch(torch.zeros(EXAMPLES, 1), labels(), terms)
-        return observation.value_and_slope(outputs, batch, Strength())[1]
+        return observation.value_and_slope(outputs, batch, Prior())[1]
 
     none = told._replace(nobody=torch.full(shape, -60.0, dtype=torch.float64))
     torch.testing.assert_close(slope(none), slope(told), rtol=1e-5, atol=1e-6)

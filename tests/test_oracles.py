@@ -19,8 +19,7 @@ from torch import nn
 from mtbkd.inference import hmc, sghmc, sgld
 from mtbkd.inference.chains import chain_generators, chainwise_gradient
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.prior.mixture import Strength, mixture_terms
-from mtbkd.prior.settings import Prior
+from mtbkd.prior.mixture import Prior, mixture_terms
 from mtbkd.student.log_posterior import log_posterior
 from mtbkd.student.student import make_student
 from mtbkd.training import TrainingSet
@@ -203,7 +202,7 @@ def test_softmax_regression_is_that_of_nuts(nuts, engine, batch_size, n_chains, 
     settings = SamplerSettings(
         engine, burn_in=500, draws=100, thinning=thinning, batch_size=batch_size
     )
-    prior = Prior(CONCENTRATION, strength=Strength(POWER))
+    prior = Prior(CONCENTRATION, power=POWER)
     start = torch.zeros(n_chains, student.n_parameters)
     chains = sample(student, TrainingSet(*case[:4]), prior, settings, start, seed=0)
     ours = estimates(regression_functionals(joined(chains).double().numpy()))

@@ -11,8 +11,7 @@ from torch.distributions import Categorical, Dirichlet, Normal
 
 from mtbkd.inference.chains import chainwise_gradient
 from mtbkd.inference.run import SamplerSettings, sample
-from mtbkd.prior.mixture import MixtureTerms, Strength, mixture_terms
-from mtbkd.prior.settings import Prior
+from mtbkd.prior.mixture import MixtureTerms, Prior, mixture_terms
 from mtbkd.student.log_posterior import log_posterior, posterior_gradient
 from mtbkd.student.student import Student, make_student
 from mtbkd.training import TrainingSet
@@ -65,7 +64,7 @@ def full_log_density(student: Student, batch: Batch, position, teachers, weights
 def test_equals_its_definition_up_to_a_constant(power):
     student, batch, positions, (teachers, weights) = make_case(concentration=4.0)
     n_examples = len(batch.labels)
-    value = log_posterior(student, n_examples, Strength(power))
+    value = log_posterior(student, n_examples, Prior(power=power))
     gaps = []
     for position in positions:
         parts = full_log_density(student, batch, position, teachers, weights, 4.0)
@@ -85,7 +84,7 @@ def test_equals_its_definition_up_to_a_constant(power):
 )
 def test_closed_form_gradient_is_autograd(seed, k, n, c, concentration, power, softening):
     student, batch, positions, _ = make_case(seed, k, n, c, concentration)
-    strength = Strength(power, softening)
+    strength = Prior(power=power, student_softening=softening)
     values, gradients = posterior_gradient(student, 50, strength)(positions, chains_of(batch, 2))
     expected = chainwise_gradient(log_posterior(student, 50, strength))(
         positions, chains_of(batch, 2)
@@ -97,7 +96,7 @@ def test_closed_form_gradient_is_autograd(seed, k, n, c, concentration, power, s
 @pytest.mark.parametrize("softening", [1.0, 2.0])
 def test_closed_form_gradient_is_the_slope_of_its_value(softening):
     student, batch, positions, _ = make_case()
-    gradient = posterior_gradient(student, 6, Strength(0.7, softening))
+    gradient = posterior_gradient(student, 6, Prior(power=0.7, student_softening=softening))
     direction = torch.linspace(-1, 1, student.n_parameters, dtype=torch.float64).expand(2, -1)
     size, whole = 1e-5, chains_of(batch, 2)
     ahead = gradient(positions + size * direction, whole)[0]
@@ -110,9 +109,11 @@ def test_closed_form_gradient_is_the_slope_of_its_value(softening):
 def test_each_chain_may_have_its_own_power(softening):
     student, batch, positions, _ = make_case()
     powers, whole = torch.tensor([0.3, 4.0], dtype=torch.float64), chains_of(batch, 2)
-    together = posterior_gradient(student, 6, Strength(powers, softening))(positions, whole)
+    together = posterior_gradient(student, 6, Prior(power=powers, student_softening=softening))(
+        positions, whole
+    )
     for c, power in enumerate(powers.tolist()):
-        own = posterior_gradient(student, 6, Strength(power, softening))
+        own = posterior_gradient(student, 6, Prior(power=power, student_softening=softening))
         values, grads = own(positions[c : c + 1], chains_of(batch, 1))
         torch.testing.assert_close(together[0][c : c + 1], values, **TOLERANCE)
         torch.testing.assert_close(together[1][c : c + 1], grads, **TOLERANCE)
@@ -139,7 +140,7 @@ def test_chains_do_not_mix():
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 6])
 def test_minibatch_gradients_average_to_the_full_one(size):
     student, batch, positions, _ = make_case(n_examples=12)
-    gradient = posterior_gradient(student, 12, Strength(0.5))
+    gradient = posterior_gradient(student, 12, Prior(power=0.5))
     full = [part.clone() for part in gradient(positions, chains_of(batch, 2))]
     parts = [rows_of(batch, list(range(i, i + size))) for i in range(0, 12, size)]
     each = [[p.clone() for p in gradient(positions, chains_of(part, 2))] for part in parts]
@@ -171,13 +172,13 @@ def test_twice_the_data_is_twice_the_evidence():
 )
 def test_unlabelled_rows_teach_through_the_teachers_alone(build):
     student, batch, positions, _ = make_case()
-    gradient = build(student, 6, Strength(0.5))
+    gradient = build(student, 6, Prior(power=0.5))
     blind = batch._replace(labels=torch.full((6,), -1))
     other = batch._replace(labels=torch.where(batch.labels < 0, -7, batch.labels))
     first = [part.clone() for part in gradient(positions, chains_of(batch, 2))]
     for ours, theirs in zip(first, gradient(positions, chains_of(other, 2)), strict=True):
         assert torch.equal(ours, theirs)
-    teachers_alone = build(student, 6, Strength(0.25))
+    teachers_alone = build(student, 6, Prior(power=0.25))
     half = teachers_alone(positions, chains_of(blind, 2))[1].clone() + positions / 6
     whole = gradient(positions, chains_of(blind, 2))[1] + positions / 6
     torch.testing.assert_close(whole, 2 * half, **TOLERANCE)

@@ -21,12 +21,11 @@ from torch import nn
 from mtbkd.inference import run as run_module
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.prior.mixture import (
-    Strength,
+    Prior,
     component_log_densities,
     mixture_log_density,
     mixture_terms,
 )
-from mtbkd.prior.settings import Prior
 from mtbkd.student.student import make_student
 from mtbkd.training import TrainingSet
 from mtbkd.types import Batch
@@ -162,7 +161,7 @@ def p_values(monkeypatch, engine: str, broken: str = "") -> np.ndarray:
 
         monkeypatch.setitem(METHODS, engine, replace(method, build=build))
     power = {"no mixture prior": 0.0, "mixture prior of the wrong sign": -0.2}.get(broken, 1.0)
-    prior = Prior(CONCENTRATION, strength=Strength(power))
+    prior = Prior(CONCENTRATION, power=power)
     settings = SamplerSettings(
         engine, burn_in=BURN_IN, draws=DRAWS, thinning=THINNING[engine], batch_size=2 * EXAMPLES
     )

@@ -24,8 +24,8 @@ from mtbkd.inference.modes import MapSettings, find_modes
 from mtbkd.inference.run import sample
 from mtbkd.outputs.aligned import align, make_table
 from mtbkd.outputs.store import load_outputs, save_outputs
-from mtbkd.prior.mixture import Strength
-from mtbkd.prior.settings import Prior, PriorSettings
+from mtbkd.prior.mixture import Prior
+from mtbkd.prior.settings import PriorSettings
 from mtbkd.student.curvature import precision
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import make_student
@@ -41,7 +41,7 @@ FAMILIES = {
     "labels": "multilabel",
     "numbers": "regression",
 }
-PRIOR = Prior(3.0, 1.5, Strength(2.0))
+PRIOR = Prior(3.0, 1.5, power=2.0)
 CASES = pytest.mark.parametrize("case", FAMILIES)
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -211,7 +211,7 @@ def test_a_gradient_in_parts_reads_a_lazy_data_set(case, lazily):
 
     def run():
         batches = Minibatches(training, PRIOR, generators())
-        gradient = posterior_gradient(student, N, PRIOR.strength, training.observation)
+        gradient = posterior_gradient(student, N, PRIOR, training.observation)
         found = in_parts(gradient, n_rows=2 * 41)(position, batches(N))
         return tuple(part.clone() for part in found)
 
@@ -228,7 +228,7 @@ def test_precision_reads_a_lazy_data_set(case, kind, lazily):
 
     def run():
         batch = Minibatches(training, PRIOR, generators())(N)
-        strength, observation = PRIOR.strength, training.observation
+        strength, observation = PRIOR, training.observation
         return precision(student, position, batch, strength, kind, observation).matrix
 
     eager = run()

@@ -80,7 +80,7 @@ def choose_prior(settings: PriorSettings, trials: Trials) -> Prior:
         mode = trials.find(prior, 1, "evidence")[0]
         evidence = disagreement_evidence(trials.student, mode, training)
     power = power_of(evidence, prior.concentration, len(training.labels))
-    return replace(prior, strength=replace(prior.strength, power=power))
+    return replace(prior, power=power)
 
 
 def _best(settings: PriorSettings, trials: Trials, calibration: Dataset) -> dict[str, float]:
@@ -95,7 +95,7 @@ def _best(settings: PriorSettings, trials: Trials, calibration: Dataset) -> dict
 
     def score(name: str, value: float) -> float:
         prior = settings.prior(chosen | {name: value})
-        numbers = (prior.concentration, prior.softening, prior.strength.power, prior.discount)
+        numbers = (prior.concentration, prior.softening, prior.power, prior.discount)
         name = "prior-" + "-".join(f"{number:g}" for number in numbers)
         modes = trials.find(prior, _TRIAL_CHAINS, name)
         return mode_score(head, modes, features, labels, trials.training.observation)

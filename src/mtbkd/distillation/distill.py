@@ -36,8 +36,8 @@ from mtbkd.observation import OUTCOMES
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, predict
-from mtbkd.prior.mixture import Strength
-from mtbkd.prior.settings import Prior, PriorSettings
+from mtbkd.prior.mixture import Prior
+from mtbkd.prior.settings import PriorSettings
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import Student, make_student
 from mtbkd.training import TrainingSet, nobody, training_set
@@ -238,7 +238,7 @@ def load_posterior(
     check_hash(folder / "weights.json", manifest["sha256"]["weights.json"], MAKE_AGAIN)
     weighting = read_weighting(folder / "weights.json")
     used = dict(manifest["prior"])
-    prior = Prior(strength=Strength(**used.pop("strength")), **used)
+    prior = Prior(**used)
     plan, statistics, family = Plan(**manifest["plan"]), manifest["statistics"], manifest["family"]
     units = Units(**read("units.safetensors")) if OUTCOMES[family].numeric else None
     student = make_student(network, sampled=sampled, weight_scale=weight_scale, example=example)

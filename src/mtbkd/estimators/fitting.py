@@ -127,7 +127,7 @@ def _prior(
     return replace(
         asked,
         concentration=found.concentration,
-        power=float(found.strength.power),
+        power=float(found.power),
         discount=found.discount,
     )
 

@@ -38,7 +38,7 @@ def responsibilities(
         student's mean probabilities, or means of numbers in units of 1, shape (example, column).
     """
     forward = torch.vmap(student.logits_at, in_dims=(0, None))
-    soft = prior.strength.student_softening
+    soft = prior.student_softening
     outcome, shares, means = OUTCOMES[data.observation.family], [], []
     with torch.no_grad():
         for start in range(0, len(data), _BATCH):

@@ -128,7 +128,7 @@ def find_modes(
     batches = Minibatches(data, prior, generators)
     steps_per_epoch = -(-batches.n_examples // settings.batch_size)
     n_steps = settings.epochs * steps_per_epoch
-    gradient = posterior_gradient(student, batches.n_examples, prior.strength, data.observation)
+    gradient = posterior_gradient(student, batches.n_examples, prior, data.observation)
     engine = map_engine.build(gradient, learning_rate=settings.learning_rate, n_steps=n_steps)
     state = engine.init(student.initial_position(generators), generators)
     for step in range(n_steps):

@@ -78,7 +78,7 @@ def sample(
     generators = chain_generators(seed, _SAMPLER_STREAM, len(modes), modes.device)
     batches = Minibatches(data, prior, generators)
     n = batches.n_examples
-    gradient = in_parts(posterior_gradient(student, n, prior.strength, data.observation))
+    gradient = in_parts(posterior_gradient(student, n, prior, data.observation))
     direction = start_direction(modes, generators)
 
     @cache
@@ -87,7 +87,7 @@ def sample(
 
     def precision_at(positions: Tensor) -> Precision:
         kind = choose_kind(student)
-        return precision(student, positions, batches(n), prior.strength, kind, data.observation)
+        return precision(student, positions, batches(n), prior, kind, data.observation)
 
     plan = make_plan(settings, n, curvature)
     method = METHODS[plan.engine]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtbkd.observation.answers import Answer
 from mtbkd.observation.units import Units
-from mtbkd.prior.mixture import Strength
+from mtbkd.prior.mixture import Prior
 from mtbkd.prior.spaces import Spaces
 from mtbkd.types import Batch, Family, Floats, Ints
 
@@ -87,17 +87,17 @@ class Observation(Protocol):
         """
         ...
 
-    def value(self, outputs: Tensor, batch: Batch, strength: Strength, /) -> Tensor:
+    def value(self, outputs: Tensor, batch: Batch, prior: Prior, /) -> Tensor:
         """By torch's own operations, so that autograd can be asked."""
         ...
 
     def value_and_slope(
-        self, outputs: Tensor, batch: Batch, strength: Strength, /
+        self, outputs: Tensor, batch: Batch, prior: Prior, /
     ) -> tuple[Tensor, Tensor]:
         """The same, and its gradient in the outputs, in closed form."""
         ...
 
-    def roots(self, outputs: Tensor, batch: Batch, strength: Strength, /) -> Tensor:
+    def roots(self, outputs: Tensor, batch: Batch, prior: Prior, /) -> Tensor:
         """Square root ``R`` of the negative Hessian ``R R'`` of each example in its outputs.
 
         Its negative eigenvalues are replaced by 0; shape (example, output, column).

@@ -31,7 +31,7 @@ from mtbkd.observation.reading import number_labels
 from mtbkd.observation.units import Units
 from mtbkd.prior.mixture import (
     MixtureTerms,
-    Strength,
+    Prior,
     log_responsibilities,
     mixture_log_density,
     mixture_terms,
@@ -161,23 +161,21 @@ class Binary:
         )
         return MixtureTerms(*(part.unflatten(1, (-1, n_labels)) for part in found))
 
-    def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    def value(self, outputs: Tensor, batch: Batch, prior: Prior) -> Tensor:
         logits, labels, terms = _flat(outputs, batch)
-        log_q = torch.log_softmax(logits / strength.student_softening, -1)
-        cells = log_likelihood(logits, labels) + strength.power * mixture_log_density(terms, log_q)
+        log_q = torch.log_softmax(logits / prior.student_softening, -1)
+        cells = log_likelihood(logits, labels) + prior.power * mixture_log_density(terms, log_q)
         return cells.unflatten(-1, outputs.shape[-2:]).sum(-1)
 
-    def value_and_slope(
-        self, outputs: Tensor, batch: Batch, strength: Strength
-    ) -> tuple[Tensor, Tensor]:
-        values, slopes = dirichlet.pulled(*_flat(outputs, batch), strength)
+    def value_and_slope(self, outputs: Tensor, batch: Batch, prior: Prior) -> tuple[Tensor, Tensor]:
+        values, slopes = dirichlet.pulled(*_flat(outputs, batch), prior)
         shape = outputs.shape[-2:]
         return values.unflatten(-1, shape).sum(-1), slopes[..., 1].unflatten(-1, shape)
 
-    def roots(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    def roots(self, outputs: Tensor, batch: Batch, prior: Prior) -> Tensor:
         """Diagonal, shape (example, label, label)."""
         logits, labels, terms = _flat(outputs, batch)
-        both = dirichlet.curvature_roots(logits, Batch(batch.inputs, labels, terms), strength)
+        both = dirichlet.curvature_roots(logits, Batch(batch.inputs, labels, terms), prior)
         curvature = both[:, 1].square().sum(-1).unflatten(0, outputs.shape)
         return torch.diag_embed(curvature.sqrt())
 

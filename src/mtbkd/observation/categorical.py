@@ -14,7 +14,7 @@ from mtbkd.observation.base import Said
 from mtbkd.observation.log_probs import certainty, confidence, log_likelihood, picked, tempered
 from mtbkd.prior.mixture import (
     MixtureTerms,
-    Strength,
+    Prior,
     log_responsibilities,
     mixture_log_density,
     mixture_terms,
@@ -55,18 +55,16 @@ class Categorical:
             discount=discount,
         )
 
-    def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-        log_q = torch.log_softmax(outputs / strength.student_softening, dim=-1)
+    def value(self, outputs: Tensor, batch: Batch, prior: Prior) -> Tensor:
+        log_q = torch.log_softmax(outputs / prior.student_softening, dim=-1)
         mixture = mixture_log_density(batch.terms, extended(log_q, self.unions))
-        return log_likelihood(outputs, batch.labels) + strength.power * mixture
+        return log_likelihood(outputs, batch.labels) + prior.power * mixture
 
-    def value_and_slope(
-        self, outputs: Tensor, batch: Batch, strength: Strength
-    ) -> tuple[Tensor, Tensor]:
-        return dirichlet.pulled(outputs, batch.labels, batch.terms, strength, self.unions)
+    def value_and_slope(self, outputs: Tensor, batch: Batch, prior: Prior) -> tuple[Tensor, Tensor]:
+        return dirichlet.pulled(outputs, batch.labels, batch.terms, prior, self.unions)
 
-    def roots(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-        return dirichlet.curvature_roots(outputs, batch, strength, self.unions)
+    def roots(self, outputs: Tensor, batch: Batch, prior: Prior) -> Tensor:
+        return dirichlet.curvature_roots(outputs, batch, prior, self.unions)
 
     def log_responsibilities(
         self, terms: MixtureTerms, outputs: Tensor, softening: float

@@ -11,7 +11,7 @@ from mtbkd.observation.base import psd_root
 from mtbkd.observation.log_probs import log_softmax
 from mtbkd.prior.mixture import (
     MixtureTerms,
-    Strength,
+    Prior,
     component_log_densities,
     log_responsibilities,
 )
@@ -23,7 +23,7 @@ def pulled(
     logits: Tensor,
     labels: Tensor,
     terms: MixtureTerms,
-    strength: Strength,
+    prior: Prior,
     unions: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     """Values of each example and their gradients in the logits, in closed form.
@@ -36,7 +36,7 @@ def pulled(
     index = labels.clamp_min(0).unsqueeze(-1)
     values = (log_q.gather(-1, index) * labelled).squeeze(-1)
     slopes = log_q.exp().mul_(-labelled).scatter_add_(-1, index, labelled)
-    soft = strength.student_softening
+    soft = prior.student_softening
     if soft != 1.0:
         log_q = log_softmax(logits / soft)
     parts = component_log_densities(terms, extended(log_q, unions))
@@ -46,7 +46,7 @@ def pulled(
     q = log_q.exp()
     total = counts.sum(-1, keepdim=True)
     pull = spread(counts, log_q, unions).sub_(total * q)
-    power = strength.power
+    power = prior.power
     if isinstance(power, Tensor):
         mixture, pull, power = mixture * power[:, None], pull * power[:, None, None], 1.0
     slopes.add_(pull, alpha=power / soft)
@@ -66,7 +66,7 @@ def spread(counts: Tensor, log_q: Tensor, unions: Sequence[Tensor]) -> Tensor:
 
 
 def curvature_roots(
-    logits: Tensor, batch: Batch, strength: Strength, unions: Sequence[Tensor] = ()
+    logits: Tensor, batch: Batch, prior: Prior, unions: Sequence[Tensor] = ()
 ) -> Tensor:
     """Square root ``R`` of the negative Hessian ``R R'`` of each example in its logits.
 
@@ -82,14 +82,14 @@ def curvature_roots(
     Args:
         logits: Shape (example, class).
         batch: The examples, without a chain axis.
-        strength: Of the mixture prior, the power a scalar.
+        prior: The mixture prior, its power a scalar.
         unions: Of classes, which the terms speak of.
 
     Returns:
         Shape (example, class, class).
     """
     labelled = (batch.labels >= 0).to(logits.dtype)
-    soft = strength.student_softening
+    soft = prior.student_softening
     log_q = torch.log_softmax(logits / soft, dim=-1)
     terms = batch.terms
     shares = log_responsibilities(terms, extended(log_q, unions)).exp()
@@ -105,7 +105,7 @@ def curvature_roots(
         within = within * mean_counts[:, log_q.shape[-1] + at, None, None]
         mixture[:, members[:, None], members] -= within
     likelihood = labelled[:, None, None] * multinomial(torch.softmax(logits, dim=-1))
-    return psd_root(likelihood + strength.power / soft**2 * mixture)
+    return psd_root(likelihood + prior.power / soft**2 * mixture)
 
 
 def multinomial(q: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from mtbkd.observation.answers import Answer, NumberPredictive, arrays, mixture_
 from mtbkd.observation.base import Kind, Labels, Names, Observation, Said, psd_root
 from mtbkd.observation.reading import number_labels
 from mtbkd.observation.units import Units, mixture
-from mtbkd.prior.mixture import Strength
+from mtbkd.prior.mixture import Prior
 from mtbkd.prior.spaces import Spaces
 from mtbkd.types import Batch, Family, Floats, Ints
 
@@ -145,18 +145,16 @@ class Gaussian:
         counts = torch.full_like(mean, concentration) * ~silent
         return GaussianTerms(mean, log_variance, counts, offsets)
 
-    def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    def value(self, outputs: Tensor, batch: Batch, prior: Prior) -> Tensor:
         mean, log_variance = outputs.chunk(2, -1)
-        soft = math.log(strength.student_softening)
+        soft = math.log(prior.student_softening)
         parts, _ = _parts(batch.terms, mean, log_variance + soft)
         mixture = torch.logsumexp(parts, -3)
-        return (_likelihood(outputs, batch.labels)[0] + strength.power * mixture).sum(-1)
+        return (_likelihood(outputs, batch.labels)[0] + prior.power * mixture).sum(-1)
 
-    def value_and_slope(
-        self, outputs: Tensor, batch: Batch, strength: Strength
-    ) -> tuple[Tensor, Tensor]:
+    def value_and_slope(self, outputs: Tensor, batch: Batch, prior: Prior) -> tuple[Tensor, Tensor]:
         mean, log_variance = outputs.chunk(2, -1)
-        ell = log_variance + math.log(strength.student_softening)
+        ell = log_variance + math.log(prior.student_softening)
         value, by_mean, by_spread = _likelihood(outputs, batch.labels)
         terms: GaussianTerms = batch.terms
         parts, distance = _parts(terms, mean, ell)
@@ -164,16 +162,16 @@ class Gaussian:
         pull = (parts - mixture.unsqueeze(-3)).exp() * terms.counts
         to_mean = (pull * (terms.mean - mean.unsqueeze(-3))).sum(-3) * torch.exp(-ell)
         to_spread = 0.5 * (pull * (distance - 1)).sum(-3)
-        power = strength.power
+        power = prior.power
         if isinstance(power, Tensor):
             power = power[:, None, None]
         slopes = torch.cat([by_mean + power * to_mean, by_spread + power * to_spread], -1)
         return (value + power * mixture).sum(-1), slopes
 
-    def roots(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    def roots(self, outputs: Tensor, batch: Batch, prior: Prior) -> Tensor:
         """Roots of the Fisher information ``diag(1 / v, 1 / 2)`` less ``Cov_r`` of pulls."""
         mean, log_variance = outputs.chunk(2, -1)
-        ell = log_variance + math.log(strength.student_softening)
+        ell = log_variance + math.log(prior.student_softening)
         terms: GaussianTerms = batch.terms
         parts, distance = _parts(terms, mean, ell)
         shares = torch.softmax(parts, 0)
@@ -189,9 +187,7 @@ class Gaussian:
             return torch.diag_embed(both * times[..., None])
 
         known = (~batch.labels.isnan()).to(outputs.dtype)
-        curvature = fisher(log_variance, known) + strength.power * (
-            fisher(ell, counts) - covariance
-        )
+        curvature = fisher(log_variance, known) + prior.power * (fisher(ell, counts) - covariance)
         blocks = psd_root(curvature)  # (example, target, 2, 2)
         n_targets = mean.shape[-1]
         roots = outputs.new_zeros(*outputs.shape, 2 * n_targets)

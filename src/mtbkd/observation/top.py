@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtbkd.observation.base import Said
 from mtbkd.observation.log_probs import certainty, confidence, log_likelihood, log_softmax
-from mtbkd.prior.mixture import Strength, informed
+from mtbkd.prior.mixture import Prior, informed
 from mtbkd.prior.spaces import Spaces
 from mtbkd.types import Batch, Family, InputError
 
@@ -58,22 +58,20 @@ class Top:
     ) -> TopTerms:
         return top_terms(said, concentration, softening, discount, self.n_classes)
 
-    def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-        log_q = torch.log_softmax(outputs / strength.student_softening, dim=-1)
+    def value(self, outputs: Tensor, batch: Batch, prior: Prior) -> Tensor:
+        log_q = torch.log_softmax(outputs / prior.student_softening, dim=-1)
         mixture = torch.logsumexp(components(batch.terms, log_q)[0], -2)
-        return log_likelihood(outputs, batch.labels) + strength.power * mixture
+        return log_likelihood(outputs, batch.labels) + prior.power * mixture
 
-    def value_and_slope(
-        self, outputs: Tensor, batch: Batch, strength: Strength
-    ) -> tuple[Tensor, Tensor]:
+    def value_and_slope(self, outputs: Tensor, batch: Batch, prior: Prior) -> tuple[Tensor, Tensor]:
         """One pass over all classes, for the softmax; the teachers touch only what they kept."""
         log_q = log_softmax(outputs)
         labelled = (batch.labels >= 0).to(outputs.dtype).unsqueeze(-1)
         index = batch.labels.clamp_min(0).unsqueeze(-1)
         values = (log_q.gather(-1, index) * labelled).squeeze(-1)
-        soft = strength.student_softening
+        soft = prior.student_softening
         softened = log_q if soft == 1.0 else log_softmax(outputs / soft)
-        mixture, dense, kept, sparse = pulls(batch.terms, softened, strength.power, soft)
+        mixture, dense, kept, sparse = pulls(batch.terms, softened, prior.power, soft)
         if soft == 1.0:
             slopes = log_q.exp().mul_(dense - labelled)
         else:
@@ -82,7 +80,7 @@ class Top:
         slopes.scatter_add_(-1, kept, sparse)
         return values.add_(mixture), slopes
 
-    def roots(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+    def roots(self, outputs: Tensor, batch: Batch, prior: Prior) -> Tensor:
         """There are none in closed form.
 
         Raises:

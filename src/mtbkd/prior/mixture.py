@@ -13,17 +13,23 @@ from mtbkd.prior.spaces import Spaces, block_logits
 
 
 @dataclass(frozen=True)
-class Strength:
-    """How the mixture prior enters the posterior.
+class Prior:
+    """The mixture prior, all its numbers chosen.
 
     Attributes:
-        power: Exponent of the mixture prior; `posterior_gradient` also takes one for each chain,
-            shape (chain,).
-        student_softening: Softens the student inside the mixture prior, as the paper does.
+        concentration: Pseudo-observations that a teacher is worth.
+        softening: Divides the teachers' log-probabilities.
+        power: Exponent of the mixture; `posterior_gradient` also takes one for each chain, shape
+            (chain,).
+        student_softening: Softens the student inside the mixture, as the paper does.
+        discount: How much less teachers count where they are unsure; see `mixture_terms`.
     """
 
+    concentration: float = 1.0
+    softening: float = 1.0
     power: float | Tensor = 1.0
     student_softening: float = 1.0
+    discount: float = 0.0
 
 
 class MixtureTerms(NamedTuple):

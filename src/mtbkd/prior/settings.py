@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mtbkd.prior.mixture import Strength
+from mtbkd.prior.mixture import Prior as Prior
 from mtbkd.types import InputError, outside, refuse
 
 Rule = Literal["auto", "uniform", "entropy", "stacked"]
@@ -86,9 +86,8 @@ class PriorSettings:
     def prior(self, chosen: Mapping[str, float]) -> Prior:
         """As the chains need it, with the numbers that were chosen."""
         values = {name: chosen.get(name, value) for name, value in self._numbers()}
-        softening = values["softening"]
-        strength = Strength(values["power"], softening if self.soften_student else 1.0)
-        return Prior(values["concentration"], softening, strength, values["discount"])
+        student = values["softening"] if self.soften_student else 1.0
+        return Prior(**values, student_softening=student)
 
     def _numbers(self) -> list[tuple[str, Any]]:
         return [(name, getattr(self, name)) for name in _CANDIDATES]
@@ -103,20 +102,3 @@ PAPER = PriorSettings(
     soften_student=True,
 )
 """The paper's settings; the power is 10 * 0.002 in its authors' public code."""
-
-
-@dataclass(frozen=True)
-class Prior:
-    """The mixture prior's settings.
-
-    Attributes:
-        concentration: Pseudo-observations that a teacher is worth.
-        softening: Divides the teachers' log-probabilities.
-        strength: How the mixture enters the posterior.
-        discount: How much less teachers count where they are unsure; see `mixture_terms`.
-    """
-
-    concentration: float = 1.0
-    softening: float = 1.0
-    strength: Strength = Strength()
-    discount: float = 0.0

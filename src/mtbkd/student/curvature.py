@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mtbkd.observation import CATEGORICAL, Observation
-from mtbkd.prior.mixture import Strength
+from mtbkd.prior.mixture import Prior
 from mtbkd.student.dense import Layer, apply, forward, is_stack
 from mtbkd.student.student import NETWORK_LOCK, Student
 from mtbkd.types import BatchSource
@@ -47,7 +47,7 @@ def precision(
     student: Student,
     positions: Tensor,
     batch: BatchSource,
-    strength: Strength = Strength(),
+    prior: Prior = Prior(),
     kind: CurvatureKind = "diagonal",
     observation: Observation = CATEGORICAL,
 ) -> Precision:
@@ -62,7 +62,7 @@ def precision(
         student: Turns a position and features into logits.
         positions: Modes, shape (chain, parameter).
         batch: All examples, with a leading chain axis.
-        strength: Of the mixture prior.
+        prior: The mixture prior.
         kind: ``last_layer``, the full block of the head's last linear layer, whose weights come
             before its biases; ``diagonal``, all parameters, their correlations left out.
         observation: How outputs meet labels and teachers.
@@ -88,12 +88,12 @@ def precision(
     size = max(1, _FLOATS // floats)
     matrices = []
     for chain, position in enumerate(positions):
-        power = strength.power[chain] if isinstance(strength.power, Tensor) else strength.power
+        power = prior.power[chain] if isinstance(prior.power, Tensor) else prior.power
         total: Tensor | float = 0.0
         for start in range(0, batch.n_examples, size):
             part = batch.rows(slice(start, start + size)).chain(chain)
             with torch.no_grad():
-                its = Strength(power, strength.student_softening)
+                its = Prior(power=power, student_softening=prior.student_softening)
                 if layer is None:
                     logits = student.logits(position, part.inputs)
                     roots = observation.roots(logits, part, its)

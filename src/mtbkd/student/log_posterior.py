@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.observation import CATEGORICAL, Observation
-from mtbkd.prior.mixture import Strength
+from mtbkd.prior.mixture import Prior
 from mtbkd.student.dense import Layer, backward, forward
 from mtbkd.student.student import Student
 from mtbkd.types import Batch, Gradient, LogPosterior
@@ -31,7 +31,7 @@ Their gradients, each times the scale of its parameter, are added to the gradien
 def log_posterior(
     student: Student,
     n_examples: int,
-    strength: Strength = Strength(),
+    prior: Prior = Prior(),
     observation: Observation = CATEGORICAL,
 ) -> LogPosterior:
     """Build ``log p(z | data) / N`` as a function of (position, batch), up to a constant.
@@ -43,14 +43,14 @@ def log_posterior(
     Args:
         student: Turns a position and features into logits.
         n_examples: N, the number of examples, labelled or not.
-        strength: Of the mixture prior.
+        prior: The mixture prior.
         observation: How outputs meet labels and teachers.
     """
 
     def average(position: Tensor, batch: Batch) -> Tensor:
         outputs = student.logits(position, batch.inputs)
         weight_prior = -0.5 * position.square().sum() / n_examples
-        return observation.value(outputs, batch, strength).mean() + weight_prior
+        return observation.value(outputs, batch, prior).mean() + weight_prior
 
     return average
 
@@ -58,7 +58,7 @@ def log_posterior(
 def posterior_gradient(
     student: Student,
     n_examples: int,
-    strength: Strength = Strength(),
+    prior: Prior = Prior(),
     observation: Observation = CATEGORICAL,
 ) -> Gradient:
     """Build the value and gradient of `log_posterior` for all chains at once, in closed form.
@@ -69,7 +69,7 @@ def posterior_gradient(
     Args:
         student: Turns a position and features into logits.
         n_examples: N, the number of examples, labelled or not.
-        strength: Of the mixture prior.
+        prior: The mixture prior.
         observation: How outputs meet labels and teachers.
     """
     differentiate = _any_head(student) if student.dense is None else _dense(student, student.dense)
@@ -87,7 +87,7 @@ def posterior_gradient(
         torch.mul(position, -1 / n_examples, out=grads)
 
         def outer(outputs: Tensor) -> tuple[Tensor, Tensor]:
-            values, slopes = observation.value_and_slope(outputs, batch, strength)
+            values, slopes = observation.value_and_slope(outputs, batch, prior)
             return values.mean(-1), slopes.div_(outputs.shape[-2])
 
         named, named_grads = student.unflatten(parameters), student.unflatten(grads)

@@ -86,7 +86,7 @@ def diagnostic_numbers(diagnostics: Diagnostics, posterior: Posterior) -> dict[s
         "engine": posterior.plan.engine,
         "engine_reason": posterior.plan.reason,
         "concentration": posterior.prior.concentration,
-        "power": float(posterior.prior.strength.power),
+        "power": float(posterior.prior.power),
         "weights": posterior.weighting.rule,
         "warnings": list(diagnostics.warnings),
     }

@@ -22,8 +22,7 @@ from mtbkd.inference.samples import PosteriorSamples, read_manifest
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
-from mtbkd.prior.mixture import Strength
-from mtbkd.prior.settings import Prior
+from mtbkd.prior.mixture import Prior
 from mtbkd.student.student import Student, widened
 from mtbkd.training import TrainingSet, cached_features, training_set
 from mtbkd.types import Family, InputError, Report, quiet
@@ -202,7 +201,7 @@ def baselines(
     trials: dict[str, tuple[TrainingSet, Prior]] = {
         "labels only": (
             full.subset(task.train.known),
-            replace(prior, strength=Strength(power=0.0)),
+            replace(prior, power=0.0),
         ),
         "averaged KD": (pooled(even), prior),
         "entropy-weighted KD": (pooled(raw), prior),
