@@ -14,8 +14,6 @@ from mtbkd.app.folder import close_run, open_run, read_json, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
-from mtbkd.app.run.evaluate import evaluate
-from mtbkd.app.run.report_data import write_report
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
 from mtbkd.outputs.aligned import TeacherOutputs
@@ -81,6 +79,9 @@ def run(
     Raises:
         InputError: If the configuration, the data or the folder is wrong.
     """
+    from mtbkd.app.run.evaluate import evaluate
+    from mtbkd.app.run.report_data import write_report
+
     recipe, clock = find_recipe(config.recipe), _Clock(say)
     stages.check_scenario(recipe, config)
     open_run(out, config)
@@ -136,6 +137,8 @@ def distill(
 
 def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
     """Judge a distilled run again."""
+    from mtbkd.app.run.evaluate import evaluate
+
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
@@ -149,6 +152,8 @@ def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
 
 def report_run(out: Path) -> Path:
     """Draw the report of an evaluated run again; returns where it is."""
+    from mtbkd.app.run.report_data import write_report
+
     config = read_run(out, "metrics.json", "evaluation.safetensors", "predictions.parquet")
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
