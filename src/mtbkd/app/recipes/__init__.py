@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from mtbkd.app.recipes.base import Recipe
-from mtbkd.errors import InputError
+from mtbkd.errors import InputError, did_you_mean, shown
 
 RECIPES: dict[str, str] = {
     "digits": "digits",
@@ -28,7 +28,7 @@ def find_recipe(name: str) -> Recipe:
     """
     if name not in RECIPES:
         raise InputError(
-            f"Expected one of the recipes {', '.join(RECIPES)}, but got {name!r}. "
-            "See `mtbkd recipes`."
+            f"Expected one of the recipes {', '.join(RECIPES)}, but got {shown(name)}. "
+            f"See `mtbkd recipes`.{did_you_mean(name, RECIPES)}"
         )
     return import_module(f"{__name__}.{RECIPES[name]}").RECIPE
