@@ -256,7 +256,7 @@ def data_get(
 ) -> None:
     """Fetch and check a data set, after printing its terms.
 
-    The same command again goes on where it stopped, and fetches nothing that is there.
+    The same command again fetches nothing that is there.
     """
     from mtbkd.app.console import Progress
     from mtbkd.app.data import get, terms

@@ -185,15 +185,15 @@ def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunCo
         merged = _set(merged, key.split(".", _DEEPEST), value)
     try:
         config = RunConfig.model_validate(merged)
+        if not faults:
+            return config
     except ValidationError as error:
         found = error.errors()
         faults += [_message(e) for e in found[:_MOST_FAULTS]]  # type: ignore[arg-type]
         if len(found) > _MOST_FAULTS:
             rest = len(found) - _MOST_FAULTS
             faults.append(f"Expected no faults, but got {rest:,} more. Mend these first.")
-    if faults:
-        raise InputError(*faults)
-    return config
+    raise InputError(*faults)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
