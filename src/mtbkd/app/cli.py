@@ -8,6 +8,7 @@ import json
 import sys
 import traceback
 import warnings
+from os.path import lexists
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ app.add_typer(data_app, name="data")
 
 _NO_VERDICT = 3
 _LONGEST, _END = 2000, 200
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -131,11 +133,13 @@ def predict(
 ) -> None:
     """Predict new inputs, with intervals, and with the cause where the answer is uncertain."""
     from mtbkd.app.console import Progress, answers_table
+    from mtbkd.app.folder import check_place
     from mtbkd.app.run import commands as recipe_run
     from mtbkd.app.tables import check_suffix, prediction_table, write_table
 
-    path = out or Path(f"{source.name.split('.')[0]}.predictions.parquet")
+    path = out or Path(f"{Path(source.name.removesuffix('.gz')).stem}.predictions.parquet")
     check_suffix(path)
+    check_place(run_dir, source, path)
     with Progress() as progress:
         found = recipe_run.predict_run(run_dir, source, progress.report)
     write_table(path, prediction_table(found.ids, found.classes, found.predictive, found.causes))
@@ -213,19 +217,14 @@ def copy(
     """Write an editable configuration of a recipe."""
     from mtbkd.app.config.run import build_config
     from mtbkd.app.recipes import find_recipe
+    from mtbkd.files import write_bytes
 
     path = to or Path(f"{name}.yaml")
     recipe = find_recipe(name)
     text = recipe.template or build_config(recipe.defaults).to_yaml()
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(f"# mtbkd run {path}\n{text}")
-    except FileExistsError:
-        raise InputError(f"Expected a new file, but {path} exists. Choose another name.") from None
-    except OSError as error:
-        raise InputError(
-            f"Expected to write {path}, but got: {error.strerror}. Choose another place."
-        ) from None
+    if lexists(path):
+        raise InputError(f"Expected a new file, but {path} exists. Choose another name.")
+    write_bytes(path, f"# mtbkd run {path}\n{text}".encode())
     print(path)
 
 
@@ -283,9 +282,11 @@ def main() -> None:
             f"mtbkd: Expected to use {error.filename or 'a file'}, but got: {told}", file=sys.stderr
         )
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
+            raise
         print("mtbkd: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except Exception:
         traceback.print_exc()
         print("mtbkd: this is a bug; please report the lines above", file=sys.stderr)

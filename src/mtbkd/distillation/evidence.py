@@ -12,7 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtbkd.observation.categorical import multinomial
+from mtbkd.observation import OUTCOMES
+from mtbkd.observation.dirichlet import multinomial
 from mtbkd.student.curvature import block, last_layer, logits_and_inputs
 from mtbkd.student.student import Student
 from mtbkd.training import TrainingSet
@@ -62,7 +63,7 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
     """
     from scipy.special import stdtrit  # slow to import, and needed here alone
 
-    if data.observation.family != "classification":
+    if not OUTCOMES[data.observation.family].exclusive:
         raise InputError(
             f"Expected classification for prior.evidence=disagreement, but got "
             f"{data.observation.family}. Declare the evidence as a number."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Callable
@@ -12,11 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file
+import yaml
 from torch import Tensor
 
 from mtbkd.app.config.run import RunConfig, build_config
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.report import (
@@ -29,6 +27,7 @@ from mtbkd.app.report import (
     render,
 )
 from mtbkd.app.run.others import PARTS
+from mtbkd.files import load_tensors, read_json, write_bytes
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.types import Floats
 
@@ -40,7 +39,8 @@ Arrays = dict[str, Floats]
 def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: Path) -> None:
     """Write ``report.html`` from the run's metrics, predictions and evaluation."""
     metrics = read_json(out / "metrics.json")
-    stored = load_file(out / "evaluation.safetensors")
+    arrays = load_tensors(out / "evaluation.safetensors")
+    stored = {name: array.numpy() for name, array in arrays.items()}
     shared: dict[str, Any] = {
         "title": task.name,
         "asked": _flat(config.model_dump(mode="json")),
@@ -60,9 +60,8 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
         if task.noun is not None:
             shared["noun"] = task.noun
     make = {"multilabel": _of_labels, "regression": _of_numbers}.get(task.test.family, _of_classes)
-    partial = out / ".report.html.partial"
-    partial.write_text(render(make(shared, task, teachers, stored, out)), encoding="utf-8")
-    partial.rename(out / "report.html")
+    page = render(make(shared, task, teachers, stored, out))
+    write_bytes(out / "report.html", page.encode())
 
 
 def _told_apart(metrics: dict[str, Any]) -> list[str]:
@@ -237,16 +236,29 @@ def _settings(config: RunConfig) -> dict[str, str]:
     """All settings as ``--set`` takes them; teachers by name are one, as all are replaced."""
     values = config.model_dump(mode="json")
     if values["backbones"] is not None:
-        values["backbones"]["teachers"] = json.dumps(values["backbones"]["teachers"])
-    return _flat(values)
+        values["backbones"]["teachers"] = tuple(values["backbones"]["teachers"].items())
+    return _flat(values, _as_yaml)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def _as_yaml(value: Any) -> str:
+    """On one line; pairs are a mapping."""
+    value = dict(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)
+    return text.removesuffix("...\n").strip()
+
+
+def _as_words(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _flat(
+    values: dict[str, Any], write: Callable[[Any], str] = _as_words, prefix: str = ""
+) -> dict[str, str]:
     """Nested settings as ``a.b`` to text."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, write, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = "–" if value is None else str(value)
+            flat[prefix + key] = write(value)
     return flat
