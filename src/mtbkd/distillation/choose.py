@@ -14,7 +14,7 @@ from torch import Tensor
 from mtbkd.data import Dataset
 from mtbkd.distillation.evidence import disagreement_evidence, power_of
 from mtbkd.files import save_json, save_tensors
-from mtbkd.inference.modes import MapSettings, mode_score, starting_modes
+from mtbkd.inference.modes import MapSettings, mode_score, progress_of, starting_modes
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior, PriorSettings, Rule
 from mtbkd.student.student import Student
@@ -50,8 +50,16 @@ def choose_prior(
         return prior
     evidence = settings.evidence
     if evidence == "disagreement":
-        folder = None if out is None else out / "choices"
-        found = starting_modes(student, training, prior, modes, 1, seed, folder, "evidence", report)
+        found = starting_modes(
+            student,
+            training,
+            prior,
+            modes,
+            n_chains=1,
+            seed=seed,
+            path=None if out is None else out / "choices" / "evidence.safetensors",
+            progress=progress_of(report, "evidence"),
+        )
         evidence = disagreement_evidence(student, found[0], training)
     power = power_of(evidence, prior.concentration, len(training.labels))
     return replace(prior, strength=replace(prior.strength, power=power))
@@ -80,16 +88,16 @@ def _best(
     def score(name: str, value: float) -> float:
         prior = settings.prior(chosen | {name: value})
         numbers = (prior.concentration, prior.softening, prior.strength.power, prior.discount)
+        stage = "prior-" + "-".join(f"{number:g}" for number in numbers)
         found = starting_modes(
             student,
             training,
             prior,
             modes,
-            _TRIAL_CHAINS,
-            seed,
-            None if out is None else out / "choices",
-            "prior-" + "-".join(f"{number:g}" for number in numbers),
-            report,
+            n_chains=_TRIAL_CHAINS,
+            seed=seed,
+            path=None if out is None else out / "choices" / f"{stage}.safetensors",
+            progress=progress_of(report, stage),
         )
         return mode_score(head, found, features, labels, training.observation)
 
