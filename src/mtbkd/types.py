@@ -54,8 +54,8 @@ def outside(name: str, value: Any, most: float = 1e9, *, whole: bool = False) ->
         whole: Whether it counts something.
     """
     what = "a whole number" if whole else "a number"
-    number = isinstance(value, Integral if whole else Real)
-    if isinstance(value, bool) or not number:
+    kind: Any = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind):
         return [f"Expected {name} as {what}, but got {value!r}. Give {what} above 0."]
     if not value > 0:
         return [f"Expected {name} above 0, but got {value}. Raise it."]

@@ -204,11 +204,10 @@ def _reference(
         training,
         posterior.prior,
         config.map,
-        _CHAINS,
-        seed,
-        folder,
-        "modes",
-        report,
+        n_chains=_CHAINS,
+        seed=seed,
+        path=folder / "modes.safetensors",
+        progress=progress_of(report, "modes"),
     )
     steps = math.ceil(factor * _run_steps(config))
     after = max(1, steps - math.ceil(steps * _BURN_IN_SHARE))

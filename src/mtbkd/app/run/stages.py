@@ -17,7 +17,7 @@ from mtbkd.data import Dataset, check_splits
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
-from mtbkd.inference.modes import mode_score, starting_modes
+from mtbkd.inference.modes import mode_score, progress_of, starting_modes
 from mtbkd.inference.samples import PosteriorSamples, read_manifest
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
@@ -234,17 +234,17 @@ def baselines(
     for name, (training, its_prior) in trials.items():
         best = -torch.inf
         for widening in _WIDENINGS:
+            stage = f"{name.replace(' ', '-')}-{widening:g}"
             student = widened(posterior.student, widening)
             modes = starting_modes(
                 student,
                 training,
                 its_prior,
                 config.map,
-                config.chains,
-                config.seed,
-                out / "baselines",
-                f"{name.replace(' ', '-')}-{widening:g}",
-                report,
+                n_chains=config.chains,
+                seed=config.seed,
+                path=out / "baselines" / f"{stage}.safetensors",
+                progress=progress_of(report, stage),
             )
             inputs = task.calibration.inputs[known]
             score = mode_score(student, modes, inputs, labels, training.observation)
