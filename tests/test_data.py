@@ -135,7 +135,7 @@ def test_arrays_become_the_students_numbers(kind):
     data = make(inputs=INPUTS.astype(kind))
     assert data.inputs.dtype == torch.float32
     assert data.inputs.tolist() == INPUTS.tolist()
-    assert make(inputs=torch.from_numpy(INPUTS)).inputs.dtype == torch.float64
+    assert make(inputs=torch.from_numpy(INPUTS)).inputs.dtype == torch.float32
 
 
 def test_subset_keeps_rows_together_and_in_order():

@@ -84,10 +84,11 @@ def make_dataset(
     """Check and build a `Dataset`.
 
     Args:
-        inputs: Shape (example, ...), finite numbers; stored as float32 unless a tensor of floats.
-            An array of float32 is not copied, so one that is mapped from a file stays there.
+        inputs: Shape (example, ...), finite numbers; stored as float32. What is float32 already is
+            not copied, so that an array that is mapped from a file stays there.
         classes: Names of the classes, labels or targets.
-        labels: Classification: class indices or names, -1, None or "" where missing. Multi-label:
+        labels: Classification: class indices or names, -1, None or "" where missing; so is a text
+            that spells it, as "NaN" or "NA" do, unless a class has this name. Multi-label:
             0, 1 or missing, shape (example, label). Regression: numbers, shape (example, target)
             or (example,) for one. Missing is NaN or None there. No labels at all if not given.
         ids: One for each example; "0", "1", … if not given.
@@ -97,8 +98,8 @@ def make_dataset(
     Raises:
         InputError: With one message for each fault.
     """
-    tensor = inputs if isinstance(inputs, Tensor) else _shared(np.asarray(inputs)).float()
-    tensor = tensor if tensor.is_floating_point() else tensor.float()
+    tensor = inputs.detach() if isinstance(inputs, Tensor) else _shared(np.asarray(inputs))
+    tensor = tensor.float()
     outcome = OUTCOMES[family]
     columns = tuple(str(c) for c in classes)
     keys = tuple(str(i) for i in (range(len(tensor)) if ids is None else ids))

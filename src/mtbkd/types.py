@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -33,6 +34,21 @@ Progress = Callable[[int, int], None]
 
 def quiet(stage: str, done: int, total: int) -> None:
     """Report nothing."""
+
+
+MISSING_WORDS = ("", "NaN", "nan", "NA", "N/A", "n/a", "<NA>", "None", "NULL", "null")
+"""Texts that spell a missing label, as pandas reads them, unless a class has the name."""
+
+
+def tell_missing(words: Sequence[str], owner: str) -> None:
+    """Warn, once for all, that these texts are taken as missing labels; an empty one is plain."""
+    words = [word for word in words if word]
+    if words:
+        warnings.warn(
+            f"{len(words)} labels of {owner} spell a missing one, as {words[0]!r} does, and are "
+            "taken as missing. If that is a class, name all classes.",
+            stacklevel=3,
+        )
 
 
 def check_positive(**values: object) -> None:

@@ -116,7 +116,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             X: Inputs, shape (example, feature).
-            y: Labels, None or NaN where missing; -1 is a class like any other.
+            y: Labels, None or NaN where missing, in words too; -1 is a class like any other.
             teachers: None for a student of labels alone; or a list, or a dict by name, of fitted
                 classifiers with ``predict_proba``, of functions of X or arrays that give
                 probabilities of ``classes_``, of `TeacherTable` or of `mtbkd.teachers.Teacher`; or
@@ -133,7 +133,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         """
         check_settings(self)
         inputs = fitted_inputs(self, X)
-        labels, known = class_labels(y, len(inputs))
+        labels, known = class_labels(y, len(inputs), classes)
         given = by_name(teachers)
         names = all_classes(labels, given, classes)
         position = {name: i for i, name in enumerate(map(class_name, names))}

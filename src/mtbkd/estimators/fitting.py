@@ -124,7 +124,12 @@ def _prior(
         seed=seed,
     )
     found = choose_prior(asked, trials)
-    return replace(asked, concentration=found.concentration, power=float(found.strength.power))
+    return replace(
+        asked,
+        concentration=found.concentration,
+        power=float(found.strength.power),
+        discount=found.discount,
+    )
 
 
 def _mean_weights(posterior: Posterior, teachers: TeacherOutputs) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from mtbkd.types import InputError
+from mtbkd.types import MISSING_WORDS, InputError, tell_missing
 
 
 def _refuse_none(y: Any) -> None:
@@ -26,17 +27,29 @@ def _is_missing(value: object) -> bool:
     return absent or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
-def class_labels(y: Any, n_rows: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The labels that are known, and which rows have them."""
+def class_labels(
+    y: Any, n_rows: int, classes: ArrayLike | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The labels that are known, and which rows have them; texts may spell that they are missing.
+
+    Args:
+        y: As given to `fit`.
+        n_rows: How many labels there must be.
+        classes: Names that are classes whatever they spell.
+    """
     _refuse_none(y)
     if isinstance(y, list | tuple):  # NumPy would write NaN among strings as "nan"
         y = np.array(y, dtype=object)
     labels = column_or_1d(y, warn=True)
     check_consistent_length(np.empty(n_rows), labels)
-    if labels.dtype.kind not in "fO":
+    if labels.dtype.kind not in "fOU":
         check_classification_targets(labels)
         return labels, np.ones(n_rows, dtype=bool)
-    known = np.array([not _is_missing(value) for value in labels.tolist()])
+    named = [] if classes is None else np.asarray(classes).ravel().tolist()
+    values = labels.tolist()
+    spelt = [v in MISSING_WORDS and v not in named if isinstance(v, str) else False for v in values]
+    known = np.array([not (s or _is_missing(v)) for s, v in zip(spelt, values, strict=True)])
+    tell_missing(list(compress(values, spelt)), "y")
     labels = labels[known]
     if labels.dtype.kind == "O":
         labels = _one_kind(labels.tolist())

@@ -17,7 +17,7 @@ from mtbkd.observation.log_probs import LOG_FLOOR, floored, pool_log_probs
 from mtbkd.observation.top import Top
 from mtbkd.observation.units import Units
 from mtbkd.prior.spaces import find_spaces
-from mtbkd.types import Family, Floats, Ints
+from mtbkd.types import MISSING_WORDS, Family, Floats, Ints, tell_missing
 
 SUM_TOLERANCE = 1e-3
 _LEAST = -1e4  # log-probabilities below it are worked on as if they were it
@@ -65,11 +65,13 @@ class Classes:
         position = {c: i for i, c in enumerate(names.columns)}
         found: list[int] = []
         outside: list[tuple[int, object]] = []
+        spelt: list[str] = []
         for row, value in enumerate(values):
-            if value is None or value == "" or value == -1:
+            if value is None or value == -1:
                 index: int | None = -1
             elif isinstance(value, str):
-                index = position.get(value)
+                index = position.get(value, -1 if value in MISSING_WORDS else None)
+                spelt += [value] * (index == -1)
             else:
                 index = int(value) if float(value) in range(n_classes) else None  # type: ignore[arg-type]
             if index is None:
@@ -82,6 +84,7 @@ class Classes:
                 f"{value!r} for id {names.row(row)} ({len(outside)} such). Correct them or add the "
                 "class."
             ]
+        tell_missing(spelt, f"the {names.owner}")
         return torch.tensor(found), []
 
     def faults(self, numbers: Floats, kind: Kind, names: Names) -> list[str]:

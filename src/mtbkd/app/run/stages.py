@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -230,6 +231,12 @@ def baselines(
     known = task.calibration.known
     labels = task.calibration.labels[known]
     labels = labels if units is None else units.labels(labels)
+    if not task.train.known.any():
+        del trials["labels only"]
+        warnings.warn(
+            "The baseline `labels only` is left out, since no training example has a label.",
+            stacklevel=2,
+        )
     found: dict[str, Rival] = {}
     for name, (training, its_prior) in trials.items():
         best = -torch.inf

@@ -11,7 +11,7 @@ import numpy as np
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.tables import read_table
-from mtbkd.types import InputError
+from mtbkd.types import MISSING_WORDS, InputError
 
 
 def read_own(own: OwnConfig) -> Table:
@@ -93,7 +93,7 @@ def collect(faults: list[str], make: Callable[[], Any]) -> Any:
 
 def _class_names(examples: Table, own: OwnConfig) -> list[str]:
     words = examples.words(own.targets[0])
-    rows = [row for row, word in enumerate(words) if word.casefold() == "nan"]
+    rows = [row for row, word in enumerate(words) if word and word in MISSING_WORDS]
     if rows and own.classes is None:
         raise InputError(
             f"Expected the name of a class in column {own.targets[0]!r} of {examples.path}, or "
