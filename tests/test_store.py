@@ -88,7 +88,7 @@ def test_round_trip(tmp_path, case, dtype):
 def test_streaming_writes_the_same_bytes(tmp_path, case, dtype, monkeypatch):
     make, top = CASES[case]
     save_outputs(tmp_path / "a", align(make(), IDS, CLASSES, missing="mask", top=top), dtype)
-    monkeypatch.setattr("mtbkd.outputs.aligned._PIECE", 28)
+    monkeypatch.setattr("mtbkd.outputs.pieces._PIECE", 28)
     align_to(tmp_path / "b", make(), IDS, CLASSES, missing="mask", top=top, dtype=dtype)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -179,7 +179,7 @@ def test_neither_writing_nor_loading_holds_the_values_in_memory(tmp_path):
 def test_values_that_half_precision_cannot_hold_are_refused_and_nothing_is_left(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mtbkd.outputs.aligned._PIECE", 1)
+    monkeypatch.setattr("mtbkd.outputs.pieces._PIECE", 1)
     table = make_table(
         "ann", [[1.0], [7e4]], kind="mean", ids=("a", "b"), classes=("y",), family="regression"
     )

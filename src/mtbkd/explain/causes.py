@@ -23,7 +23,6 @@ from mtbkd.files import load_tensors, save_tensors
 from mtbkd.metrics import best_thresholds
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
-from mtbkd.training import observation_of
 from mtbkd.types import Floats
 from mtbkd.weights.rules import Weighting, pool_log_probs
 
@@ -269,10 +268,10 @@ def _answers(predictive: Answer) -> Tensor:
 
 def _told(outputs: TeacherOutputs, weighting: Weighting) -> tuple[Tensor, Tensor]:
     """The teachers' dissent, and how reliable their pool's answer is, each (example,)."""
-    if outputs.family == "regression":
+    if outputs.outcome.numeric:
         unknown = torch.full((len(outputs.ids),), torch.nan)
         return unknown, unknown.clone()
-    observation, _ = observation_of(outputs)
+    observation = outputs.observation
     said = weighting.apply(outputs.values.float(), outputs.mask, outputs.kept, observation)
     complete = observation.complete(said, weighting.temperature)
     against = dissent(said.log_weights, complete)

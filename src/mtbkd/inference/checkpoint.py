@@ -9,20 +9,9 @@ import torch
 from torch import Tensor
 
 from mtbkd.files import load_tensors, save_tensors
+from mtbkd.inference.method import Probe
 from mtbkd.inference.samples import segment_path
 from mtbkd.types import Generators
-
-
-class Probe(NamedTuple):
-    """What the step-size adaptation remembers.
-
-    Attributes:
-        direction: The stiffest found so far, shape (chain, parameter).
-        limits: Curvature and gradient noise, shape (2, chain).
-    """
-
-    direction: Tensor
-    limits: Tensor
 
 
 class Checkpoint(NamedTuple):

@@ -24,7 +24,7 @@ from mtbkd.app.folder import (
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
-from mtbkd.app.run.evaluate import evaluate
+from mtbkd.app.run.evaluate import Spent, evaluate
 from mtbkd.app.run.report_data import write_report
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
@@ -111,9 +111,8 @@ def run(
     with clock.stage("baselines"):
         rivals = stages.baselines(config, task, teachers, posterior, out, report)
     with clock.stage("evaluation"):
-        metrics = evaluate(
-            config, task, teachers, costs, posterior, rivals, out, speed, _early(clock.seconds)
-        )
+        spent = Spent(costs, speed, _early(clock.seconds))
+        metrics = evaluate(config, task, teachers, posterior, rivals, spent, out)
     with clock.stage("report"):
         write_report(config, task, teachers, out)
     close_run(out, config, task.test.classes, {"seconds": clock.seconds})
@@ -159,7 +158,8 @@ def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
     task, posterior = stages.on_features(task, posterior, out)
     with amended(out, *JUDGED):
         rivals = stages.baselines(config, task, teachers, posterior, out, report)
-        return evaluate(config, task, teachers, costs, posterior, rivals, out, speed, _seconds(out))
+        spent = Spent(costs, speed, _seconds(out))
+        return evaluate(config, task, teachers, posterior, rivals, spent, out)
 
 
 def _seconds(out: Path) -> dict[str, float]:

@@ -100,7 +100,7 @@ def diagnose_run(
     _check(engine, factor, seed, config.seed)
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
-    if task.test.family != "classification":
+    if not task.test.outcome.exclusive:
         raise InputError(
             f"Expected a run of classification to diagnose, but {out} is one of "
             f"{task.test.family}. Look at R-hat and the effective sample size in its report."

@@ -65,15 +65,15 @@ def table_of(folder: Path, journal: Journal, ids: Sequence[str]) -> TeacherTable
         kept = file.get_tensor("kept") if header["columns"]["kept"] else None
     columns = header["columns"]
     return TeacherTable(
-        header["teacher"]["name"],
-        values,
-        ids,
-        tuple(columns["classes"]),
-        header["teacher"]["held_out"],
-        header["teacher"]["family"],
-        kept,
-        columns["partial"],
-        {key: tuple(meant) for key, meant in columns["covers"].items()},
+        name=header["teacher"]["name"],
+        values=values,
+        ids=ids,
+        classes=tuple(columns["classes"]),
+        held_out=header["teacher"]["held_out"],
+        family=header["teacher"]["family"],
+        kept=kept,
+        partial=columns["partial"],
+        covers={key: tuple(meant) for key, meant in columns["covers"].items()},
     )
 
 

@@ -144,7 +144,8 @@ def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
         column = inputs[:, i].double()
         mean[i] = column.mean()
         spread = column.std(correction=0)
-        sd[i] = spread if spread > 1e-7 * column.abs().max() else 1.0
+        least = max(1e-7 * float(column.abs().max()), torch.finfo(sd.dtype).tiny)
+        sd[i] = spread if spread > least else 1.0  # no smaller number can be divided by
     return {"mean": mean.tolist(), "sd": sd.tolist()}
 
 
