@@ -8,7 +8,6 @@ from torch import nn
 
 from mtbkd.inference import modes as modes_module
 from mtbkd.inference import run as run_module
-from mtbkd.inference.batches import Minibatches
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.modes import MapSettings, find_modes
 from mtbkd.inference.run import SamplerSettings, sample
@@ -16,7 +15,7 @@ from mtbkd.inference.samples import load_samples, save_manifest
 from mtbkd.prior.settings import Prior
 from mtbkd.student.log_posterior import log_posterior
 from mtbkd.student.student import make_student
-from mtbkd.training import TrainingSet
+from mtbkd.training import Minibatches, TrainingSet
 from mtbkd.types import InputError
 from mtbkd.weights.rules import uniform_weights
 
