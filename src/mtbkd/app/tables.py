@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mtbkd.explain.causes import Causes
+from mtbkd.files import replacing
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
 from mtbkd.types import InputError
 
@@ -157,14 +158,13 @@ def check_suffix(path: Path) -> None:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write under a temporary name, then rename; the suffix says the format.
+    """Write a table; the suffix says the format.
 
     Raises:
         InputError: If the suffix is unknown or the place cannot be written to.
     """
     check_suffix(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with replacing(path) as partial:
         if path.suffix == ".parquet":
             pq.write_table(table, partial)
         elif path.suffix == ".csv":
@@ -172,12 +172,6 @@ def write_table(path: Path, table: pa.Table) -> None:
         else:
             with partial.open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
-        partial.rename(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"Expected to write {path}, but got: {error.strerror or error}. Choose another place."
-        ) from None
 
 
 def _joined(table: pa.Table) -> pa.Table:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import math
 import shlex
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from safetensors.numpy import load_file
+import yaml
 
 from mtbkd.app.config.run import RunConfig, build_config
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.report import FAMILIES, Example, Others, ReportData, render
 from mtbkd.app.run.others import PARTS
+from mtbkd.files import load_tensors, read_json, write_bytes
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.types import Floats
 
@@ -56,14 +57,13 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
         part=family.part(**{f.name: own.get(f.name) for f in fields(family.part)}),
         others={name: _other(name, arrays) for name in metrics["student"].get("others", {})},
     )
-    partial = out / ".report.html.partial"
-    partial.write_text(render(data), encoding="utf-8")
-    partial.rename(out / "report.html")
+    write_bytes(out / "report.html", render(data).encode())
 
 
 def _arrays(task: Task, out: Path) -> Arrays:
     """What the evaluation stored; classes have most of it in the table of predictions."""
-    arrays = load_file(out / "evaluation.safetensors")
+    stored = load_tensors(out / "evaluation.safetensors")
+    arrays = {name: array.numpy() for name, array in stored.items()}
     if "aleatoric" not in arrays:
         table = pq.read_table(out / "predictions.parquet")
         for name in ("total", "aleatoric", "epistemic", "second"):
@@ -145,16 +145,29 @@ def _settings(config: RunConfig) -> dict[str, str]:
     """All settings as ``--set`` takes them; teachers by name are one, as all are replaced."""
     values = config.model_dump(mode="json")
     if values["backbones"] is not None:
-        values["backbones"]["teachers"] = json.dumps(values["backbones"]["teachers"])
-    return _flat(values)
+        values["backbones"]["teachers"] = tuple(values["backbones"]["teachers"].items())
+    return _flat(values, _as_yaml)
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def _as_yaml(value: Any) -> str:
+    """On one line; pairs are a mapping."""
+    value = dict(value) if isinstance(value, tuple) else value
+    text = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False)
+    return text.removesuffix("...\n").strip()
+
+
+def _as_words(value: Any) -> str:
+    return "–" if value is None else str(value)
+
+
+def _flat(
+    values: dict[str, Any], write: Callable[[Any], str] = _as_words, prefix: str = ""
+) -> dict[str, str]:
     """Nested settings as ``a.b`` to text."""
     flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, write, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = "–" if value is None else str(value)
+            flat[prefix + key] = write(value)
     return flat

@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.recipes.own.examples import OwnExamples
+from mtbkd.files import load_tensors
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
 from mtbkd.inputs.proteins.cache import cache_root
 from mtbkd.inputs.proteins.cleaning import clean, first_faults
@@ -115,8 +114,8 @@ def encode(
     path = folder / f"sequences-{digest.hexdigest()[:16]}.safetensors"
     if recorded is not None and path.exists():
         try:
-            return Encoded(load_file(str(path))["features"], recorded, path)
-        except (OSError, KeyError, SafetensorError):
+            return Encoded(load_tensors(path)["features"], recorded, path)
+        except InputError:  # made again
             path.unlink()
     backbone = find_encoder(own, device, recorded)
     return Encoded(numbers(sequences, backbone, report), recorded or _about(backbone), path)
@@ -145,7 +144,8 @@ def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
         column = inputs[:, i].double()
         mean[i] = column.mean()
         spread = column.std(correction=0)
-        sd[i] = spread if spread > 1e-7 * column.abs().max() else 1.0
+        least = max(1e-7 * float(column.abs().max()), torch.finfo(sd.dtype).tiny)
+        sd[i] = spread if spread > least else 1.0  # no smaller number can be divided by
     return {"mean": mean.tolist(), "sd": sd.tolist()}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import warnings
 from dataclasses import replace
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Labelling, Recipe, Task, mlp
 from mtbkd.app.recipes.deeploc.shared import draw
 from mtbkd.app.recipes.own.columns import (
@@ -42,7 +40,7 @@ from mtbkd.app.recipes.own.split import groups_of, split_rows
 from mtbkd.app.recipes.own.teachers import label_all
 from mtbkd.app.recipes.own.template import TEMPLATE
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.files import save_json, save_tensors
+from mtbkd.files import read_sealed, save_sealed, save_tensors, sha256_of
 from mtbkd.inputs.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins
 from mtbkd.types import InputError, Report, quiet
 
@@ -118,7 +116,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     everyone = replace(everyone, inputs=standardise(everyone.inputs, stretch))
     train, calibration, test = (everyone.subset(rows) for rows in split.parts)
     record = {
-        "sha256": _digest(path),
+        "sha256": sha256_of(path),
         "family": own.family,
         "classes": list(classes),
         "features": features,
@@ -151,7 +149,7 @@ def label(
     def begin() -> None:
         if data.encoded is not None:
             save_tensors(data.encoded.path, {"features": data.encoded.inputs})
-        save_json(folder.parent / RECORD, data.record)
+        save_sealed(folder.parent / RECORD, data.record)
 
     proteins = None
     if own.sequence is not None and data.groups is not None:
@@ -187,7 +185,7 @@ def read_as(
         InputError: If the file lacks a column, holds something else than numbers or proteins, or
             the encoder is not there.
     """
-    record, own = read_json(folder.parent / RECORD), _section(config)
+    record, own = read_sealed(folder.parent / RECORD), _section(config)
     if "encoder" in record:
         proteins = read_proteins(
             source,
@@ -229,18 +227,13 @@ def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
     """
     if not (run / RECORD).exists():
         return None
-    record = read_json(run / RECORD)
-    if record["sha256"] != _digest(path):
+    record = read_sealed(run / RECORD)
+    if record["sha256"] != sha256_of(path):
         raise InputError(
             f"Expected {path} as it was when {run} began, but it was changed. Choose another "
             "--out, or delete it."
         )
     return record
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _draw(test: Dataset, features: list[str], row: int, shown: list[str], own: OwnConfig) -> str:

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtbkd.app.config.own import OwnConfig, TeacherConfig, slug
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Costs, Labelling
 from mtbkd.app.recipes.own.examples import OwnExamples
 from mtbkd.app.recipes.own.heads import LabelledProteins, answer, find_backbones, fold_faults
 from mtbkd.app.recipes.own.inputs import model_of
 from mtbkd.app.recipes.own.readers import reader_of
-from mtbkd.files import save_json
+from mtbkd.files import read_json, save_json
 from mtbkd.outputs.aligned import TeacherTable, plan_alignment
 from mtbkd.outputs.store import align_to
 from mtbkd.teachers.base import Teacher
