@@ -63,7 +63,7 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
 def _arrays(task: Task, out: Path) -> Arrays:
     """What the evaluation stored; classes have most of it in the table of predictions."""
     stored = load_tensors(out / "evaluation.safetensors")
-    arrays = {name: array.numpy() for name, array in stored.items()}
+    arrays = {name: tensor.numpy() for name, tensor in stored.items()}
     if "aleatoric" not in arrays:
         table = pq.read_table(out / "predictions.parquet")
         for name in ("total", "aleatoric", "epistemic", "second"):

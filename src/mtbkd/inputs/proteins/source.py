@@ -88,12 +88,13 @@ def find_model(source: str | Path) -> ModelFiles:
     return _check(name, folder)
 
 
-def count_parameters(files: ModelFiles) -> int:
-    """Numbers in the files of weights, without reading them."""
+def count_parameters(files: ModelFiles, without: tuple[str, ...] = ()) -> int:
+    """Numbers in the files of weights, without reading them; some parts of the model left out."""
     total = 0
     for path in files.weights:
         with safe_open(str(path), "pt") as tensors:
-            total += sum(prod(tensors.get_slice(k).get_shape()) for k in tensors.keys())  # noqa: SIM118
+            keys = [k for k in tensors.keys() if not k.removeprefix("esm.").startswith(without)]  # noqa: SIM118
+            total += sum(prod(tensors.get_slice(key).get_shape()) for key in keys)
     return total
 
 
