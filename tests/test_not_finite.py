@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from mtbkd.weights.units import find_units
 from torch import nn
 
 from mtbkd import MapSettings, PriorSettings, SamplerSettings, distill, make_dataset
@@ -14,7 +15,6 @@ from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.predictive import predict
 from mtbkd.student import make_student
 from mtbkd.types import InputError, check_positive
-from mtbkd.weights.units import find_units
 
 QUICK = {
     "modes": MapSettings(epochs=3),
