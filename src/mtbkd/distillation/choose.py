@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.data import Dataset
 from mtbkd.distillation.evidence import disagreement_evidence, power_of
-from mtbkd.files import save_json, save_tensors
-from mtbkd.inference.modes import MapSettings, mode_score, starting_modes
+from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors
+from mtbkd.inference.modes import MapSettings, mode_score, progress_of, starting_modes
 from mtbkd.observation.units import Units, find_units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior, PriorSettings, Rule
@@ -53,17 +51,15 @@ class Trials:
 
     def find(self, prior: Prior, n_chains: int, name: str) -> Tensor:
         """Modes under a prior, (chain, parameter)."""
-        folder = None if self.out is None else self.out / "choices"
         return starting_modes(
             self.student,
             self.training,
             prior,
             self.modes,
-            n_chains,
-            self.seed,
-            folder,
-            name,
-            self.report,
+            n_chains=n_chains,
+            seed=self.seed,
+            path=None if self.out is None else self.out / "choices" / f"{name}.safetensors",
+            progress=progress_of(self.report, name),
         )
 
 
@@ -118,7 +114,7 @@ def choose_units(
         return None
     path = None if out is None else out / "units.safetensors"
     if path is not None and path.exists():
-        return Units(**load_file(str(path)))
+        return Units(**load_tensors(path))
     held, labels = _labelled(data, teachers, calibration)
     outputs = held if len(labels) else teachers
     labels = labels if len(labels) else torch.full_like(outputs.values[0, ..., 0], torch.nan)
@@ -170,7 +166,7 @@ def choose_weighting(
             for name, value in asdict(weighting.stacked).items():
                 if value is not None:
                     stored[name] = value.tolist() if isinstance(value, Tensor) else value
-        save_json(path, stored)
+        save_sealed(path, stored)
     return weighting
 
 
@@ -186,8 +182,12 @@ def _labelled(
 
 
 def read_weighting(path: Path) -> Weighting:
-    """Read back what `choose_weighting` wrote."""
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    """Read back what `choose_weighting` wrote.
+
+    Raises:
+        InputError: If it is missing or was changed.
+    """
+    stored = read_sealed(path)
     if stored["rule"] != "stacked":
         return Weighting(stored["rule"])
     fit = Stacked(

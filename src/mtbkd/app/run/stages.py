@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -11,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.data import Dataset, check_splits
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
-from mtbkd.files import save_json
-from mtbkd.inference.modes import mode_score, starting_modes
-from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.files import read_json, save_json
+from mtbkd.inference.modes import mode_score, progress_of, starting_modes
+from mtbkd.inference.samples import PosteriorSamples, read_manifest
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
@@ -32,6 +32,7 @@ from mtbkd.weights.rules import Weighting
 BACKGROUND = "background.safetensors"
 _WIDENINGS = (1.0, 4.0)
 _TIMED, _ROWS = 128, 2**14
+_MOST_GIGABYTES = 64
 
 
 class Rival(NamedTuple):
@@ -61,7 +62,26 @@ def load(recipe: Recipe, config: RunConfig, out: Path, report: Report = quiet) -
     task = recipe.load(config, out / "features", report)
     splits = {"train": task.train, "calibration": task.calibration, "test": task.test}
     check_splits(**{**task.others, **splits})
+    check_size(config, task.train)
     return task
+
+
+def check_size(config: RunConfig, train: Dataset) -> None:
+    """Refuse draws that no memory holds.
+
+    Raises:
+        InputError: If they take more than 64 GB.
+    """
+    n_outputs = OUTCOMES[train.family].n_outputs * len(train.classes)
+    widths = [train.inputs.shape[-1], *config.student.hidden, n_outputs]
+    n_parameters = sum((a + 1) * b for a, b in pairwise(widths))
+    gigabytes = 4e-9 * n_parameters * config.chains * config.sampler.draws
+    if gigabytes > _MOST_GIGABYTES:
+        raise InputError(
+            f"Expected draws of at most {_MOST_GIGABYTES} GB, but got {gigabytes:,.0f} GB: "
+            f"{config.sampler.draws} draws of {config.chains} chains of {n_parameters:,} "
+            "parameters. Lower `student.hidden`, `chains` or `sampler.draws`."
+        )
 
 
 def teach(
@@ -122,7 +142,7 @@ def recall(
     recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], out: Path
 ) -> Posterior:
     """The posterior of a finished run."""
-    family = read_json(out / "samples" / "manifest.json").get("family", "classification")
+    family = read_manifest(out / "samples")["family"]
     return load_posterior(
         network(recipe, config, example, classes, family),
         out,
@@ -214,17 +234,17 @@ def baselines(
     for name, (training, its_prior) in trials.items():
         best = -torch.inf
         for widening in _WIDENINGS:
+            stage = f"{name.replace(' ', '-')}-{widening:g}"
             student = widened(posterior.student, widening)
             modes = starting_modes(
                 student,
                 training,
                 its_prior,
                 config.map,
-                config.chains,
-                config.seed,
-                out / "baselines",
-                f"{name.replace(' ', '-')}-{widening:g}",
-                report,
+                n_chains=config.chains,
+                seed=config.seed,
+                path=out / "baselines" / f"{stage}.safetensors",
+                progress=progress_of(report, stage),
             )
             inputs = task.calibration.inputs[known]
             score = mode_score(student, modes, inputs, labels, training.observation)

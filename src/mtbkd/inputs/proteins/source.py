@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from mtbkd.inputs.proteins.cache import cache_root, write_atomically
+from mtbkd.inputs.proteins.cache import cache_root, share
 from mtbkd.types import InputError
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -215,7 +215,7 @@ def _fetch(source: str) -> Path:
         if not revision and not any(folder.glob("*.safetensors")):
             if found := _converted(hub, name):
                 folder = snapshot(found)
-                write_atomically(note, found.encode())
+                share(note, found.encode())
     except InputError:
         raise
     except Exception as error:  # the client raises nearly everything for what it cannot reach
@@ -252,5 +252,5 @@ def _digest(path: Path, memory: Path | None) -> str:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if note is not None and time.time() - stat.st_ctime > _SETTLED:
         value = json.dumps({"file": str(place), "seen": seen, "sha256": found})
-        write_atomically(note, value.encode())
+        share(note, value.encode())
     return found

@@ -144,7 +144,6 @@ def open_journal(teacher: Teacher, source: Examples, folder: Path, how: LabelSet
         "shard_rows": how.shard_rows,
         "dtype": how.dtype,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     journal = read_journal(folder)
     if journal is not None:
         _same(folder, journal.header, header)

@@ -11,17 +11,14 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.app.config.own import OwnConfig, slug
 from mtbkd.app.config.own_teachers import BackboneTeacher
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.recipes.own.inputs import model_of
 from mtbkd.data import Dataset
-from mtbkd.files import save_json, save_tensors
+from mtbkd.files import AGAIN, load_tensors, read_json, save_json, save_tensors
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
 from mtbkd.inputs.proteins.cache import cache_root
 from mtbkd.inputs.proteins.embedding import embed
@@ -218,15 +215,9 @@ def _out_of_fold(features: Tensor, n_folds: int, proteins: LabelledProteins) -> 
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> Tensor:
-    try:
-        logits = load_file(str(path))["logits"]
-    except (OSError, KeyError, SafetensorError) as error:
-        logits, told = torch.empty(0), str(error).splitlines()[0]
-    else:
-        told = f"shape {tuple(logits.shape)}"
+    logits = load_tensors(path)["logits"]
     if tuple(logits.shape) != shape:
         raise InputError(
-            f"Expected answers of shape {shape} in {path}, but got {told}. Delete it and run the "
-            "command again."
+            f"Expected answers of shape {shape} in {path}, but got {tuple(logits.shape)}. {AGAIN}"
         )
     return logits

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.app.config.own import OwnConfig
+from mtbkd.files import load_tensors
 from mtbkd.inputs.columns import Table
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
 from mtbkd.inputs.proteins.cache import cache_root
@@ -116,8 +115,8 @@ def encode(
     path = folder / f"sequences-{digest.hexdigest()[:16]}.safetensors"
     if recorded is not None and path.exists():
         try:
-            return Encoded(load_file(str(path))["features"], recorded, path)
-        except (OSError, KeyError, SafetensorError):
+            return Encoded(load_tensors(path)["features"], recorded, path)
+        except InputError:  # made again
             path.unlink()
     backbone = find_encoder(own, device, recorded)
     return Encoded(numbers(sequences, backbone, report), recorded or _about(backbone), path)

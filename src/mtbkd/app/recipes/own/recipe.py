@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Labelling, Recipe, Task, mlp
 from mtbkd.app.recipes.deeploc.shared import draw
 from mtbkd.app.recipes.own.columns import (
@@ -41,7 +40,7 @@ from mtbkd.app.recipes.own.split import groups_of, split_rows
 from mtbkd.app.recipes.own.teachers import label_all
 from mtbkd.app.recipes.own.template import TEMPLATE
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.files import save_json, save_tensors, sha256_of
+from mtbkd.files import read_sealed, save_sealed, save_tensors, sha256_of
 from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins
 from mtbkd.inputs.tables import read_table
@@ -158,7 +157,7 @@ def label(
     def begin() -> None:
         if data.encoded is not None:
             save_tensors(data.encoded.path, {"features": data.encoded.inputs})
-        save_json(folder.parent / RECORD, data.record)
+        save_sealed(folder.parent / RECORD, data.record)
 
     proteins = None
     if own.sequence is not None and data.groups is not None:
@@ -197,7 +196,7 @@ def read_as(
         InputError: If the file lacks a column, holds something else than numbers or proteins, or
             the encoder is not there.
     """
-    record, own = read_json(folder.parent / RECORD), _section(config)
+    record, own = read_sealed(folder.parent / RECORD), _section(config)
     if "encoder" in record:
         proteins = read_proteins(
             source,
@@ -239,7 +238,7 @@ def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
     """
     if not (run / RECORD).exists():
         return None
-    record = read_json(run / RECORD)
+    record = read_sealed(run / RECORD)
     if record["sha256"] != sha256_of(path):
         raise InputError(
             f"Expected {path} as it was when {run} began, but it was changed. Choose another "

@@ -11,7 +11,6 @@ from typing import Any, Literal, NamedTuple
 
 from mtbkd.app.config.own import OwnConfig, slug
 from mtbkd.app.config.own_teachers import FactoryTeacher, ModelTeacher, TableTeacher
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Costs, Labelling
 from mtbkd.app.recipes.own.columns import collect
 from mtbkd.app.recipes.own.heads import (
@@ -22,7 +21,7 @@ from mtbkd.app.recipes.own.heads import (
 )
 from mtbkd.app.recipes.own.making import make_teacher
 from mtbkd.app.recipes.own.readers import Questions, reader_of
-from mtbkd.files import save_json
+from mtbkd.files import read_json, save_json
 from mtbkd.outputs.aligned import TeacherTable, plan_alignment
 from mtbkd.outputs.store import align_to
 from mtbkd.teachers.base import Teacher
