@@ -83,6 +83,14 @@ def test_a_file_that_cannot_be_meant_is_told(text, tmp_path, monkeypatch, capsys
     assert os.listdir(tmp_path) == ["bad.yaml"]
 
 
+def test_all_faults_of_a_section_are_told_in_a_line_each(monkeypatch, capsys):
+    sets = ("--set", "sampler.draws=0", "--set", "sampler.burn_in=-3", "--set", "chains=0")
+    code, _, err = call(monkeypatch, capsys, "run", "digits", *sets)
+    assert code == 2
+    assert len(err.splitlines()) == 3
+    assert all(line.startswith("mtbkd: ") for line in err.splitlines())
+
+
 def test_no_more_faults_are_told_than_are_read(tmp_path):
     path = tmp_path / "bad.yaml"
     path.write_text("recipe: digits\n" + "".join(f"key{i}: 1\n" for i in range(5000)))

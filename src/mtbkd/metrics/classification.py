@@ -94,8 +94,8 @@ def binned(said: Floats, true: NDArray[np.generic], n_bins: int) -> tuple[Floats
     bins = np.clip(np.ceil(said * n_bins).astype(int) - 1, 0, n_bins - 1)
     counts = np.bincount(bins, minlength=n_bins)
     with np.errstate(invalid="ignore"):
-        means = (np.bincount(bins, values, n_bins) / counts for values in (said, true))
-        return *means, counts
+        means = [np.bincount(bins, values, n_bins) / counts for values in (said, true)]
+    return means[0], means[1], counts
 
 
 def gap(said: Floats, true: Floats, counts: Ints) -> float:

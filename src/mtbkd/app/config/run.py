@@ -190,7 +190,7 @@ def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunCo
             return config
     except ValidationError as error:
         found = error.errors()
-        faults += [_message(e) for e in found[:_MOST_FAULTS]]  # type: ignore[arg-type]
+        faults += [told for e in found[:_MOST_FAULTS] for told in _messages(dict(e))]
         if len(found) > _MOST_FAULTS:
             rest = len(found) - _MOST_FAULTS
             faults.append(f"Expected no faults, but got {rest:,} more. Mend these first.")
@@ -220,6 +220,14 @@ def _set(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
             inner = asdict(PRESETS[inner])
         value = _set(inner if isinstance(inner, dict) else {}, rest, value)
     return {**values, head: value}
+
+
+def _messages(error: dict[str, Any]) -> list[str]:
+    """What pydantic found, in the house's form; several where a section's own check did."""
+    own = error.get("ctx", {}).get("error")
+    if isinstance(own, InputError):
+        return [_message(error | {"msg": fault}) for fault in own.faults]
+    return [_message(error)]
 
 
 def _message(error: dict[str, Any]) -> str:

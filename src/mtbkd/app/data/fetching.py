@@ -87,7 +87,7 @@ def fetch(
             _attempt(url, path, sha256, patience.timeout, report)
             return
         except requests.HTTPError as error:
-            code = error.response.status_code
+            code = 0 if error.response is None else error.response.status_code
             if code not in _BUSY and code < 500:
                 raise InputError(
                     f"Expected {url}, but the server answered {_status(code)}. The file may have "
@@ -125,7 +125,7 @@ def _attempt(
     bar: Any = False if report is None else _Bar(path.name, report)
     # as the bytes are, so that lengths are those of the file
     plain = {"Accept-Encoding": "identity"}
-    downloader = pooch.HTTPDownloader(
+    downloader: Any = pooch.HTTPDownloader(
         bar, chunk_size=_BLOCK, timeout=timeout, headers=plain, allow_redirects=True
     )
     with _quiet(pooch.get_logger()):
