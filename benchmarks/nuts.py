@@ -43,7 +43,6 @@ from torch import Tensor  # noqa: E402
 from mtbkd.app.config.run import RunConfig, build_config  # noqa: E402
 from mtbkd.app.recipes import digits  # noqa: E402
 from mtbkd.distillation.choose import choose_weighting
-from mtbkd.inference.batches import Minibatches
 from mtbkd.inference.chains import chain_generators  # noqa: E402
 from mtbkd.inference.engines import make_plan  # noqa: E402
 from mtbkd.inference.modes import find_modes
@@ -53,6 +52,7 @@ from mtbkd.prior.settings import Prior
 from mtbkd.student.log_posterior import posterior_gradient  # noqa: E402
 from mtbkd.student.student import Student, make_student  # noqa: E402
 from mtbkd.training import (
+    Minibatches,
     TrainingSet,  # noqa: E402
     training_set,  # noqa: E402
 )

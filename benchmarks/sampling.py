@@ -23,12 +23,11 @@ warnings.filterwarnings("ignore", category=FutureWarning)
 import posteriors  # noqa: E402  (its import warns)
 
 from mtbkd.inference import sghmc  # noqa: E402
-from mtbkd.inference.batches import Minibatches  # noqa: E402
 from mtbkd.inference.chains import chain_generators, fill_normal  # noqa: E402
 from mtbkd.prior.settings import Prior  # noqa: E402
 from mtbkd.student.log_posterior import log_posterior, posterior_gradient  # noqa: E402
 from mtbkd.student.student import make_student  # noqa: E402
-from mtbkd.training import TrainingSet  # noqa: E402
+from mtbkd.training import Minibatches, TrainingSet  # noqa: E402
 
 INPUTS, HIDDEN, CLASSES, TEACHERS, EXAMPLES, BATCH, CHAINS = 320, 128, 10, 2, 2000, 64, 8
 ROUNDS, STEPS = 15, 40

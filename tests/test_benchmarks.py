@@ -64,6 +64,7 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "specialists": ("gaps", ["specialists", *ONE_SEED], shorter, "declared"),
     "missing": ("gaps", ["missing", *ONE_SEED], shorter, "half"),
     "labels": ("gaps", ["labels", *ONE_SEED], shorter, "pseudo-labels"),
+    "kills": ("kills", ["--kills", "2"], unchanged, "as those of an undisturbed one"),
     "nuts": ("nuts", ["--seconds", "0.2", "--warm-up", "5"], shorter, "| sghmc |"),
     "proteins": ("proteins", ["deeploc", *ONE_SEED, *SETS, *OUT], unchanged, "1 - max"),
     "recipes": ("recipes", ["overlay", *ONE_SEED, *SETS, *OUT], unchanged, "worst ece"),

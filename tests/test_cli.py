@@ -1,8 +1,12 @@
 """The command line as a user meets it: what it makes, and how it refuses."""
 
+import contextlib
 import json
 import shutil
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -154,7 +158,7 @@ def test_recipes_are_listed_and_copied(tmp_path, monkeypatch, capsys):
         (["run", "digits", "--set", "prior.concentration=-1"], ["concentration above 0, but got"]),
         (["run", "digits", "--set", "sampler.draws=0"], ["draws above 0, but got 0"]),
         (["run", "digits", "--set", "sampler.engine=hmcc"], ["`sampler.engine` to be"]),
-        (["run", "digits", "--set", "student.hidden=[0]"], ["hidden widths must be 1 or more"]),
+        (["run", "digits", "--set", "student.hidden=[0]"], ["`student.hidden.0` to be greater"]),
         (["run", "digits", "--set", "seed"], ["Expected --set key=value, but got 'seed'"]),
         (["run", "missing.yaml"], ["Expected a configuration file at missing.yaml"]),
         (["predict", "nowhere", "x.csv", "--out", "y.csv"], ["a run directory at nowhere"]),
@@ -266,3 +270,69 @@ def test_inputs_of_another_shape_are_refused(
     assert code == 2
     assert message in err
     assert not out.exists()
+
+
+def new_images(path: Path) -> Path:
+    np.savetxt(path, np.full((2, 64), 3.0), delimiter=",", header=",".join("x" * 64), comments="")
+    return path
+
+
+def test_answers_are_never_written_over_what_they_are_made_of(
+    copied, tmp_path, monkeypatch, capsys
+):
+    source = new_images(tmp_path / "new.csv")
+    before = source.read_bytes()
+    (tmp_path / "link.csv").hardlink_to(source)
+    for out in (source, tmp_path / "run" / ".." / "new.csv", tmp_path / "link.csv"):
+        code, _, err = call(monkeypatch, capsys, "predict", copied, source, "--out", out)
+        assert code == 2
+        assert f"Expected another file to write to, but got {out}, which is the input" in err
+        assert source.read_bytes() == before
+    own = copied / "predictions.parquet"
+    before = own.read_bytes()
+    code, _, err = call(monkeypatch, capsys, "predict", copied, source, "--out", own)
+    assert code == 2
+    assert f"{own}, which is a file of {copied}. Choose another --out." in err
+    assert own.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        ("new.csv", "new.predictions.parquet"),
+        ("a.b.csv", "a.b.predictions.parquet"),
+        ("2024.05.01.csv", "2024.05.01.predictions.parquet"),
+    ],
+)
+def test_answers_keep_the_name_of_the_input(name, answers, finished, tmp_path, monkeypatch, capsys):
+    source = new_images(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = call(monkeypatch, capsys, "predict", finished, source)
+    assert code == 0
+    assert out.splitlines()[-1] == f"2 predictions: {answers}"
+    assert (tmp_path / answers).exists()
+
+
+def test_a_system_without_the_module_resource_closes_runs(copied, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
+    (copied / "manifest.json").unlink()
+    assert call(monkeypatch, capsys, "run", copied)[0] == 0
+    assert json.loads((copied / "manifest.json").read_text())["peak_memory_bytes"] is None
+
+
+@pytest.mark.slow
+def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, "-c", "from mtbkd.app.cli import main; main()", "run", "digits"]
+    process = subprocess.Popen(
+        [*command, "--out", tmp_path / "run", "--set", "map.epochs=2000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    patience = time.monotonic() + 120
+    while not (tmp_path / "run" / "request.json").exists() and time.monotonic() < patience:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(0.1)
+    process.send_signal(signal.SIGINT)
+    said, told = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, b"")
+    assert told == b"mtbkd: interrupted; the same command goes on from here\n"

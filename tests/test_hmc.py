@@ -9,14 +9,13 @@ from arviz_stats.base import array_stats
 from torch import nn
 
 from mtbkd.inference import hmc
-from mtbkd.inference.batches import Minibatches, in_parts
-from mtbkd.inference.chains import chain_generators, chainwise_gradient
+from mtbkd.inference.chains import chain_generators, chainwise_gradient, in_parts
 from mtbkd.inference.engines import make_plan
 from mtbkd.inference.run import SamplerSettings, sample
 from mtbkd.prior.mixture import Prior
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import make_student
-from mtbkd.training import TrainingSet
+from mtbkd.training import Minibatches, TrainingSet
 from mtbkd.weights.rules import uniform_weights
 
 CPU = torch.device("cpu")

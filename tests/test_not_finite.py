@@ -12,6 +12,7 @@ from mtbkd import MapSettings, PriorSettings, SamplerSettings, distill, make_dat
 from mtbkd.app.recipes.own.inputs import moments, standardise
 from mtbkd.estimators import DistilledClassifier, DistilledRegressor
 from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.observation.units import find_units
 from mtbkd.predictive import predict
 from mtbkd.student import make_student
 from mtbkd.types import InputError, check_positive

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,10 @@ from own_data import (
     write_table,
 )
 from safetensors.torch import save_file
+
+from mtbkd.app.config.own_teachers import TableTeacher
+from mtbkd.app.config.run import load_config
+from mtbkd.app.recipes.own.columns import classes_of, labels_of, read_own
 
 OLD = {"table": "old.csv", "kind": "probs"}
 
@@ -406,3 +411,62 @@ def test_files_of_examples(folder, refused):
     assert "ending in .csv, .tsv, .parquet, .npz, .npy (text also with .gz), but" in found
     (found,) = refused(write_config(folder, {"old": OLD}, examples="lost.csv"))
     assert f"Expected examples in {folder / 'lost.csv'}, but it is not there" in found
+
+
+def test_a_text_cell_in_a_column_of_numbers_is_told(folder, monkeypatch, capsys):
+    path = write_examples(folder, x2_7="high")
+    config = write_config(folder, {"old": OLD})
+    told = (
+        f"The student does not read these columns of {path}, in which not every cell is a number: "
+        "'x2' ('high' for id 'e7'). Correct them, or choose columns with own.features."
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        for times in (1, 0):  # it is told when the run begins
+            code, _, err = call(monkeypatch, capsys, "teach", config, "--out", folder / "run")
+            assert (code, err) == (0, f"mtbkd: {told}\n" * times)
+
+
+def test_the_word_nan_is_no_class_unless_it_is_named(folder, refused, monkeypatch, capsys):
+    path = write_examples(folder, label_3="NaN", label_6="nan")
+    (found,) = refused(write_config(folder, {"old": OLD}))
+    assert f"the name of a class in column 'label' of {path}, or nothing where it is" in found
+    assert "but got 'NaN' for id 'e3' (2 such). Empty the cells, or name it in own.c" in found
+    write_examples(folder, label_3="nan")
+    write_table(folder, [*CLASSES, "nan"])
+    config = write_config(folder, {"old": OLD}, classes=[*CLASSES, "nan"])
+    assert call(monkeypatch, capsys, "teach", config, "--out", folder / "run")[0] == 0
+
+
+def test_classes_have_one_order_even_if_they_are_equal_as_numbers(folder):
+    write_examples(folder)
+    rows = [["e0", 1, "1"], ["e1", 2, "01"], ["e2", 3, "2"], ["e3", 4, "001"]]
+    write_csv(folder / "examples.csv", ["id", "x", "label"], rows)
+    own = load_config(write_config(folder, {"old": OLD})).own
+    assert own is not None
+    assert classes_of(own, labels_of(read_own(own), own)) == ("001", "01", "1", "2")
+    shuffled = ["2", "1", "001", "01"]
+    assert classes_of(own, shuffled) == ("001", "01", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("teacher", "message"),
+    [
+        (OLD | {"variance": True}, "`own.teachers.t.variance` to be a number, or a list of one"),
+        (OLD | {"variance": "x"}, "`own.teachers.t.variance` to be a number, or a list of one"),
+        ({"factory": "m:f", "variance": 0.5}, "`own.teachers.t.variance` to be a valid boolean"),
+        ({"hugging_face": "m"}, "Expected a value for `own.teachers.t.reads`, but got none. Add"),
+        (OLD | {"top": 3}, "got `own.teachers.t.top`. Remove it or correct its spelling."),
+        ("old.csv", "`own.teachers.t` to be a mapping that says what the teacher is, but got 'old"),
+        ({"table": None}, "`own.teachers.t`: Expected one of the keys factory, hugging_face, onnx"),
+    ],
+)
+def test_teachers_of_each_kind_have_their_own_keys(teacher, message, folder, refused):
+    (found,) = refused(write_config(folder, {"t": teacher}))
+    assert message in found
+
+
+def test_an_empty_key_of_another_kind_is_no_fault(folder):
+    own = load_config(write_config(folder, {"t": OLD | {"onnx": None, "factory": None}})).own
+    assert own is not None
+    assert isinstance(own.teachers["t"], TableTeacher)

@@ -8,7 +8,6 @@ from torch import nn
 
 from mtbkd.inference import modes as modes_module
 from mtbkd.inference import run as run_module
-from mtbkd.inference.batches import Minibatches
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.modes import MapSettings, find_modes
 from mtbkd.inference.run import SamplerSettings, sample
@@ -16,7 +15,7 @@ from mtbkd.inference.samples import load_samples, save_manifest
 from mtbkd.prior.settings import Prior
 from mtbkd.student.log_posterior import log_posterior
 from mtbkd.student.student import make_student
-from mtbkd.training import TrainingSet
+from mtbkd.training import Minibatches, TrainingSet
 from mtbkd.types import InputError
 from mtbkd.weights.rules import uniform_weights
 
@@ -250,7 +249,7 @@ def test_draws_load_as_they_were_and_incomplete_ones_are_refused(student, modes,
     chains = draw(student, modes, folder=tmp_path)
     with pytest.raises(InputError, match="Expected posterior draws in .* they are incomplete"):
         load_samples(tmp_path)
-    save_manifest(tmp_path, chains.samples, {"seed": 0}, [])
+    save_manifest(tmp_path, chains.samples, {"plan": {}}, [])
     loaded = load_samples(tmp_path)
     assert (loaded.names, loaded.shapes) == (chains.samples.names, chains.samples.shapes)
     assert all(map(torch.equal, loaded.segments, chains.samples.segments))

@@ -11,14 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from mtbkd import training as training_module
 from mtbkd.data import make_dataset
 from mtbkd.distillation.choose import choose_units, choose_weighting
 from mtbkd.distillation.distill import distill
 from mtbkd.distillation.evidence import disagreement_evidence
 from mtbkd.files import hash_tensor, save_rows
-from mtbkd.inference import batches as batches_module
-from mtbkd.inference.batches import Minibatches, in_parts
-from mtbkd.inference.chains import chain_generators
+from mtbkd.inference.chains import chain_generators, in_parts
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings, find_modes
 from mtbkd.inference.run import sample
@@ -29,7 +28,7 @@ from mtbkd.prior.settings import PriorSettings
 from mtbkd.student.curvature import precision
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import make_student
-from mtbkd.training import cached_features, training_set
+from mtbkd.training import Minibatches, cached_features, training_set
 
 N, INPUTS, CHAINS = 150, 5, 2
 IDS = tuple(f"x{i}" for i in range(N))
@@ -114,7 +113,7 @@ def generators(seed: int = 1):
 @pytest.fixture
 def lazily(monkeypatch):
     """From when it is called, terms are worked out batch by batch."""
-    return lambda: monkeypatch.setattr(batches_module, "_PREPARED", 0)
+    return lambda: monkeypatch.setattr(training_module, "_PREPARED", 0)
 
 
 def close(first, second, **tolerance):
@@ -147,7 +146,7 @@ def test_batches_that_are_read_lazily_are_those_that_were_prepared(case, lazily)
 def test_terms_prepared_in_pieces_are_those_prepared_at_once(case, monkeypatch):
     _, training = prepared(case)
     whole = Minibatches(training, PRIOR, generators())
-    monkeypatch.setattr(batches_module, "_PIECE", 47 * training.values[:, 0].numel())
+    monkeypatch.setattr(training_module, "_PIECE", 47 * training.values[:, 0].numel())
     pieces = Minibatches(training, PRIOR, generators())
     close(whole(N), pieces(N), rtol=1e-5, atol=1e-6)
 
@@ -157,14 +156,14 @@ def test_terms_are_prepared_as_long_as_they_fit(monkeypatch):
     found = Minibatches(training, PRIOR, generators())(N).terms
     n_bytes = sum(part[0].nbytes for part in found)
     for limit, fits in ((n_bytes, True), (n_bytes - 1, False)):
-        monkeypatch.setattr(batches_module, "_PREPARED", limit)
+        monkeypatch.setattr(training_module, "_PREPARED", limit)
         made: list[float] = []
 
         def prepare(data, prior, concentration, made=made):
             made.append(concentration)
             return found
 
-        monkeypatch.setattr(batches_module, "_prepared", prepare)
+        monkeypatch.setattr(training_module, "_prepared", prepare)
         minibatches = Minibatches(training, PRIOR, generators())
         minibatches.set_concentration(PRIOR.concentration)
         minibatches.set_concentration(9.0)

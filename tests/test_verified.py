@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from own_data import NEAREST, write_config, write_examples, write_module, write_table
 
 import mtbkd
 from mtbkd import files as files_of_ours
-from mtbkd.app.config.run import build_config
+from mtbkd.app.config.run import build_config, load_config
 from mtbkd.app.folder import read_run
 from mtbkd.app.recipes import find_recipe
+from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import commands, diagnose, stages
 from mtbkd.distillation.distill import load_posterior
 from mtbkd.files import read_sealed, save_sealed
@@ -28,7 +30,7 @@ SETTINGS = [
     "chains=2",
     "prior.evidence=null",
 ]
-COLUMNS = {"synthetic": 4, "diabetes": 10}
+COLUMNS = {"synthetic": 4, "diabetes": 10, "own": 2}
 
 
 def predict(out):
@@ -60,18 +62,34 @@ def load(out):
 READERS = {"predict": predict, "evaluate": evaluate, "report": report, "load": load}
 
 
-@pytest.fixture(scope="module", params=COLUMNS)
+def run_again(config, out, **options):
+    return commands.run(config, out, labelling=Labelling(may_run_code=True), **options)
+
+
+RUNS = ["synthetic", *(pytest.param(n, marks=pytest.mark.slow) for n in ("diabetes", "own"))]
+
+
+@pytest.fixture(scope="module", params=RUNS)
 def run(request, tmp_path_factory):
-    """A finished run, its answers, and the files that change no answer of a reader."""
+    """A finished run, with new inputs beside it."""
     folder = tmp_path_factory.mktemp(request.param)
-    config = build_config(find_recipe(request.param).defaults, SETTINGS)
-    commands.run(config, folder / "run")
+    if request.param == "own":
+        write_examples(folder)
+        write_table(folder)
+        write_module(folder, "verified", NEAREST)
+        teachers = {
+            "old": {"table": "old.csv", "kind": "probs"},
+            "near": {"factory": "verified:nearest"},
+        }
+        config = load_config(write_config(folder, teachers), ["sampler.draws=20", "baselines=true"])
+    else:
+        config = build_config(find_recipe(request.param).defaults, SETTINGS)
+    run_again(config, folder / "run")
     width = COLUMNS[request.param]
-    names = ",".join(f"x{i}" for i in range(width))
-    rows = "\n".join(
-        ",".join(map(str, row)) for row in np.linspace(-1, 1, 6 * width).reshape(6, -1)
-    )
-    (folder / "new.csv").write_text(f"{names}\n{rows}\n")
+    rows = np.linspace(-1, 1, 6 * width).reshape(6, width)
+    lines = [",".join(["id", *(f"x{i + 1}" for i in range(width))])]
+    lines += [",".join([f"new{i}", *map(str, row)]) for i, row in enumerate(rows)]
+    (folder / "new.csv").write_text("\n".join(lines) + "\n")
     for reader in ("evaluate", "report"):  # what it writes differs in milliseconds at most
         READERS[reader](folder / "run")
     return folder / "run"
@@ -269,6 +287,21 @@ def test_names_in_another_order_are_found_even_with_a_hash_that_fits(run, tmp_pa
         predict(out)
 
 
+def test_no_manifest_is_taken_for_another(run, tmp_path):
+    paths = ("manifest.json", "samples/manifest.json", "teachers/manifest.json")
+    shutil.copy(run.parent / "new.csv", tmp_path)
+    for name in paths:
+        for other_name in paths:
+            out = shutil.copytree(run, tmp_path / "run")
+            shutil.copy(run / other_name, out / name)
+            if name != "manifest.json":
+                (out / "manifest.json").unlink()
+            if name != other_name:
+                with pytest.raises(mtbkd.InputError, match=f"{name} as it was|in .*{name}, but"):
+                    predict(out)
+            shutil.rmtree(out)
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_every_value_of_a_file_counts_or_changes_no_answer(reader, run, tmp_path):
     before = plain(READERS[reader](run))
@@ -292,8 +325,7 @@ def test_every_value_of_a_file_counts_or_changes_no_answer(reader, run, tmp_path
 
 
 def asked(run):
-    recipe = find_recipe(run.parent.name.rstrip("0123456789"))
-    return build_config(recipe.defaults, SETTINGS)
+    return read_run(run)
 
 
 def without_costs(metrics):
@@ -306,7 +338,7 @@ def test_metrics_that_are_gone_are_made_again(run, tmp_path):
     (out / "metrics.json").unlink()
     with pytest.raises(mtbkd.InputError, match=r"metrics.json is missing. Finish it with `mtbkd"):
         commands.report_run(out)
-    again = commands.run(asked(run), out)
+    again = run_again(asked(run), out)
     assert without_costs(again) == without_costs(before)
     assert again["cost"]["seconds"] == before["cost"]["seconds"] != {}
     (out / "metrics.json").unlink()
@@ -314,11 +346,11 @@ def test_metrics_that_are_gone_are_made_again(run, tmp_path):
     assert without_costs(again) == without_costs(before)
     assert again["cost"]["seconds"] == before["cost"]["seconds"]
     said = []
-    assert commands.run(asked(run), out, say=said.append) == again
+    assert run_again(asked(run), out, say=said.append) == again
     assert said == ["nothing to do: the run is complete"]
     a_byte(out / "metrics.json")
     with pytest.raises(mtbkd.InputError, match="metrics.json as .* again with `mtbkd evaluate"):
-        commands.run(asked(run), out)
+        run_again(asked(run), out)
     assert without_costs(commands.evaluate_run(out)) == without_costs(before)
 
 
@@ -327,13 +359,13 @@ def test_evaluation_does_not_bless_what_else_was_changed(run, tmp_path):
     (out / "report.html").write_text("another")
     commands.evaluate_run(out)
     with pytest.raises(mtbkd.InputError, match="report.html as it was written"):
-        commands.run(asked(run), out)
+        run_again(asked(run), out)
 
 
 def test_draws_that_are_gone_are_drawn_again(run, tmp_path):
     out = shutil.copytree(run, tmp_path / "run")
     (out / "samples" / "draws-0000.safetensors").unlink()
-    commands.run(asked(run), out)
+    run_again(asked(run), out)
     for name in ("samples/draws-0000.safetensors", "samples/draws-0001.safetensors"):
         assert (out / name).read_bytes() == (run / name).read_bytes()
 
@@ -348,7 +380,7 @@ def resumed(run, tmp_path, harms):
 
     def ask(out, name):
         try:
-            found = without_costs(commands.run(config, out))
+            found = without_costs(run_again(config, out))
         except mtbkd.InputError as error:
             return name_in(error, name)
         assert found == before, name
@@ -369,11 +401,11 @@ def test_a_harmed_file_of_an_unfinished_run_is_named_or_made_again(run, tmp_path
     resumed(run, tmp_path, [a_byte, cut, gone])
 
 
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
 def test_a_disk_that_fails_is_one_message_and_nothing_is_half_written(
     code, run, tmp_path, monkeypatch
 ):
-    config, after = asked(run), iter([*[True] * 9, False])
+    config, after = asked(run), iter([True] * 9)
 
     def fail(path, real=files_of_ours._sync):
         if not next(after, False):
@@ -383,10 +415,10 @@ def test_a_disk_that_fails_is_one_message_and_nothing_is_half_written(
     monkeypatch.setattr(files_of_ours, "_sync", fail)
     told = "no space left on the disk. Free some" if code == errno.ENOSPC else os.strerror(code)
     with pytest.raises(mtbkd.InputError, match=rf"Expected to write .*run/.*{told}") as caught:
-        commands.run(config, tmp_path / "run")
+        run_again(config, tmp_path / "run")
     assert len(caught.value.faults) == 1
     assert not [name for name in files(tmp_path) if name.endswith(".partial")]
     assert all((tmp_path / name).stat().st_size for name in files(tmp_path))
     monkeypatch.undo()
     before = json.loads((run / "metrics.json").read_text())
-    assert without_costs(commands.run(config, tmp_path / "run")) == without_costs(before)
+    assert without_costs(run_again(config, tmp_path / "run")) == without_costs(before)

@@ -135,23 +135,24 @@ def read_json(path: Path, then: str = AGAIN) -> Any:
         return json.loads(path.read_bytes())
 
 
-def sealed(record: Mapping[str, Any]) -> bytes:
-    """JSON whose last key is a hash of all others."""
-    own = hashlib.sha256(json.dumps(record).encode()).hexdigest()
+def sealed(record: Mapping[str, Any], name: str = "manifest.json") -> bytes:
+    """JSON whose last key is a hash of the file's name and all others."""
+    own = hashlib.sha256((name + json.dumps(record)).encode()).hexdigest()
     return (json.dumps({**record, _OWN: own}, indent=1) + "\n").encode()
 
 
 def save_sealed(path: Path, record: Mapping[str, Any]) -> None:
     """Write JSON that tells `read_sealed` whether it was changed; see `replacing`."""
-    write_bytes(path, sealed(record))
+    write_bytes(path, sealed(record, path.name))
 
 
-def read_sealed(path: Path, then: str = AGAIN) -> dict[str, Any]:
+def read_sealed(path: Path, then: str = AGAIN, *needed: str) -> dict[str, Any]:
     """Read what `save_sealed` wrote, without the hash.
 
     Args:
         path: Of the file.
         then: What to do if it cannot be read.
+        needed: Keys by which it is told from other files of its name.
 
     Raises:
         InputError: If it is missing or was changed.
@@ -162,8 +163,10 @@ def read_sealed(path: Path, then: str = AGAIN) -> dict[str, Any]:
         if not isinstance(record, dict) or _OWN not in record:
             raise ValueError("no hash of its own; it was changed, or another version wrote it")
         del record[_OWN]
-        if sealed(record) != data:
+        if sealed(record, path.name) != data:
             raise ValueError("other content than its own hash says")
+        if not record.keys() >= set(needed):
+            raise ValueError(f"a file without {', '.join(needed)}")
     return record
 
 

@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtbkd.errors import InputError as InputError
+
 Family = Literal["classification", "multilabel", "regression"]
 """What is predicted: one class of several, any of several labels, or real numbers."""
 
@@ -32,18 +34,6 @@ Progress = Callable[[int, int], None]
 
 def quiet(stage: str, done: int, total: int) -> None:
     """Report nothing."""
-
-
-class InputError(ValueError):
-    """What the user gave is wrong; ``faults`` holds one message for each fault.
-
-    Each message reads "Expected *what*, but got *value*. *What to do.*" and names the id, class,
-    key or file. The command line prints them without a traceback and exits with code 2.
-    """
-
-    def __init__(self, *faults: str) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 MISSING_WORDS = ("", "NaN", "nan", "NA", "N/A", "n/a", "<NA>", "None", "NULL", "null")
@@ -80,8 +70,8 @@ def outside(name: str, value: Any, most: float = 1e9, *, whole: bool = False) ->
         whole: Whether it counts something.
     """
     what = "a whole number" if whole else "a number"
-    number = isinstance(value, Integral if whole else Real)
-    if isinstance(value, bool) or not number:
+    kind: Any = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind):
         return [f"Expected {name} as {what}, but got {value!r}. Give {what} above 0."]
     if not value > 0:
         return [f"Expected {name} above 0, but got {value}. Raise it."]

@@ -84,7 +84,8 @@ def read_manifest(out: Path) -> dict[str, Any]:
     Raises:
         InputError: If it was changed.
     """
-    return read_sealed(out / _MANIFEST, f"Delete it and run `mtbkd run {out}`, which makes it.")
+    then = f"Delete it and run `mtbkd run {out}`, which makes it."
+    return read_sealed(out / _MANIFEST, then, "versions", "seconds", "sha256")
 
 
 def check_run(out: Path, only: Collection[str] | None = None, *, but: Collection[str] = ()) -> bool:

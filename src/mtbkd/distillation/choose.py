@@ -12,7 +12,7 @@ from torch import Tensor
 from mtbkd.data import Dataset
 from mtbkd.distillation.evidence import disagreement_evidence, power_of
 from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors
-from mtbkd.inference.modes import MapSettings, mode_score, starting_modes
+from mtbkd.inference.modes import MapSettings, mode_score, progress_of, starting_modes
 from mtbkd.observation.units import Units, find_units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior, PriorSettings, Rule
@@ -51,17 +51,15 @@ class Trials:
 
     def find(self, prior: Prior, n_chains: int, name: str) -> Tensor:
         """Modes under a prior, (chain, parameter)."""
-        folder = None if self.out is None else self.out / "choices"
         return starting_modes(
             self.student,
             self.training,
             prior,
             self.modes,
-            n_chains,
-            self.seed,
-            folder,
-            name,
-            self.report,
+            n_chains=n_chains,
+            seed=self.seed,
+            path=None if self.out is None else self.out / "choices" / f"{name}.safetensors",
+            progress=progress_of(self.report, name),
         )
 
 

@@ -163,7 +163,16 @@ def distill(
         report=report,
     )
     chosen = choose_prior(prior, trials)
-    start = starting_modes(student, training, chosen, modes, chains, seed, out, "modes", report)
+    start = starting_modes(
+        student,
+        training,
+        chosen,
+        modes,
+        n_chains=chains,
+        seed=seed,
+        path=None if out is None else out / "modes.safetensors",
+        progress=progress_of(report, "modes"),
+    )
     drawn = sample(
         student,
         training,

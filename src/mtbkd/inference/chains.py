@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.types import Generators, Gradient, LogPosterior
+from mtbkd.types import Batch, BatchSource, Generators, Gradient, LogPosterior
+
+_ROWS = 2**16
 
 
 def chainwise_gradient(log_posterior: LogPosterior) -> Gradient:
@@ -34,6 +36,30 @@ def chainwise_gradient(log_posterior: LogPosterior) -> Gradient:
         return values.detach(), grads
 
     return gradient
+
+
+def in_parts(gradient: Gradient, n_rows: int = _ROWS) -> Gradient:
+    """The same gradient, over a few examples at a time, so that memory is bounded.
+
+    Args:
+        gradient: Gradient of the log posterior averaged per example.
+        n_rows: Examples held at a time, over all chains together.
+    """
+
+    def summed(position: Tensor, batch: BatchSource) -> tuple[Tensor, Tensor]:
+        n, size = batch.n_examples, max(1, n_rows // len(position))
+        if isinstance(batch, Batch) and n <= size:
+            return gradient(position, batch)
+        values, grads = torch.zeros_like(position[:, 0]), torch.zeros_like(position)
+        for start in range(0, n, size):
+            part = batch.rows(slice(start, start + size))
+            value, grad = gradient(position, part)
+            share = part.n_examples / n
+            values.add_(value, alpha=share)
+            grads.add_(grad, alpha=share)
+        return values, grads
+
+    return summed
 
 
 def fill_normal(out: Tensor, generators: Generators) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from torch import Tensor
 
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference import map as map_engine
-from mtbkd.inference.batches import Minibatches
 from mtbkd.inference.chains import chain_generators
 from mtbkd.observation import Observation
 from mtbkd.prior.mixture import warmed_concentration
@@ -20,7 +18,7 @@ from mtbkd.prior.settings import Prior
 from mtbkd.student.finite import all_finite
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import Student
-from mtbkd.training import TrainingSet
+from mtbkd.training import Minibatches, TrainingSet
 from mtbkd.types import InputError, Progress, Report, outside, refuse
 
 _BATCH = 1024
@@ -31,14 +29,13 @@ def starting_modes(
     training: TrainingSet,
     prior: Prior,
     settings: MapSettings,
-    chains: int,
+    *,
+    n_chains: int,
     seed: int,
-    out: Path | None,
-    name: str,
-    report: Report | None = None,
+    path: Path | None,
+    progress: Progress | None = None,
 ) -> Tensor:
-    """`find_modes`, kept in ``out`` under this name and read from there the next time."""
-    path = None if out is None else out / f"{name}.safetensors"
+    """`find_modes`, kept in a file and read from there the next time; None keeps them nowhere."""
     if path is not None and path.exists():
         return load_tensors(path)["modes"].to(training.labels.device)
     found = find_modes(
@@ -46,9 +43,9 @@ def starting_modes(
         training,
         prior,
         settings,
-        n_chains=chains,
+        n_chains=n_chains,
         seed=seed,
-        progress=progress_of(report, name),
+        progress=progress,
     )
     if path is not None:
         save_tensors(path, {"modes": found})
@@ -79,7 +76,7 @@ def mode_score(
     return total / len(labels)
 
 
-def progress_of(report: Report | None, stage: str) -> Callable[[int, int], None] | None:
+def progress_of(report: Report | None, stage: str) -> Progress | None:
     """The progress of one stage."""
     return None if report is None else lambda done, total: report(stage, done, total)
 

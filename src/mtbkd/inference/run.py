@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.files import save_tensors
-from mtbkd.inference.batches import Minibatches, in_parts
-from mtbkd.inference.chains import chain_generators
+from mtbkd.inference.chains import chain_generators, in_parts
 from mtbkd.inference.checkpoint import Checkpoint, restore, save
 from mtbkd.inference.engines import METHODS, make_plan
 from mtbkd.inference.method import Plan, Probe, Problem, Run
@@ -23,7 +22,7 @@ from mtbkd.student.curvature import Precision, choose_kind, precision
 from mtbkd.student.finite import all_finite
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import Student
-from mtbkd.training import TrainingSet
+from mtbkd.training import Minibatches, TrainingSet
 from mtbkd.types import InputError, Progress
 
 _SEGMENT = 10

@@ -89,7 +89,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"Expected posterior draws in {folder}, but they are incomplete: {path} is missing. "
             "Run the distillation to its end."
         )
-    return read_sealed(path, MAKE_AGAIN)
+    return read_sealed(path, MAKE_AGAIN, "segments", "plan", "sha256")
 
 
 def load_samples(folder: Path) -> PosteriorSamples:

@@ -176,7 +176,7 @@ def _floats(column: pa.ChunkedArray) -> Floats | None:
     if pa.types.is_boolean(column.type):
         return None
     try:
-        return column.cast(pa.float64(), safe=False).to_numpy()
+        return _as_numpy(column.cast(pa.float64(), safe=False))
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
             return None
@@ -185,6 +185,16 @@ def _floats(column: pa.ChunkedArray) -> Floats | None:
         return pa.chunked_array([pa.array(cells, pa.string()).cast(pa.float64())]).to_numpy()
     except pa.ArrowInvalid:
         return None
+
+
+def _as_numpy(column: pa.ChunkedArray) -> Floats:
+    """Cells of double precision, NaN where empty.
+
+    Arrow's own way imports pandas where it is installed, for longer than a prediction takes.
+    """
+    if column.null_count:
+        return column.to_numpy()
+    return np.concatenate([np.empty(0), *map(np.from_dlpack, column.chunks)])
 
 
 def _numbers(column: pa.ChunkedArray) -> Floats | None:

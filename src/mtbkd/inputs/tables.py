@@ -155,9 +155,17 @@ def _from_arrays(path: Path, what: str) -> pa.Table:
             "rows. Save them again."
         )
     try:
-        return pa.table(columns)
+        return pa.Table.from_arrays([_arrow(c) for c in columns.values()], list(columns))
     except (pa.ArrowException, ValueError) as error:  # text that is no Unicode
         raise unreadable(path, what, error) from None
+
+
+def _arrow(column: NDArray[Any]) -> pa.Array:
+    """A column as Arrow; numbers without `pyarrow.array`, which imports pandas if it is there."""
+    if column.dtype.kind not in "iuf":
+        return pa.array(column)
+    buffer = pa.py_buffer(np.ascontiguousarray(column))
+    return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, buffer])
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any] | None:

@@ -22,7 +22,7 @@ class Answers:
         total: Total uncertainty.
         aleatoric: What more draws would not remove.
         epistemic: What the draws disagree on.
-        disagreement: That of the teachers, if there are several.
+        disagreement: What the teachers disagree on, if there are several.
         unit: Words on what errors are counted in, for axes.
     """
 
@@ -60,12 +60,12 @@ def of_numbers(data: ReportData[Numbers]) -> Answers:
 def _known(
     data: ReportData[Any], error: Any, known: Bools, square: Floats | float = 1.0, unit: str = ""
 ) -> Answers:
-    several = data.disagreement is not None and len(data.teachers) > 1
+    disagreement = data.disagreement if len(data.teachers) > 1 else None
     return Answers(
         error=error[known].astype(float),
         total=(data.total / square)[known],
         aleatoric=(data.aleatoric / square)[known],
         epistemic=(data.epistemic / square)[known],
-        disagreement=(data.disagreement / square)[known] if several else None,
+        disagreement=None if disagreement is None else (disagreement / square)[known],
         unit=unit,
     )

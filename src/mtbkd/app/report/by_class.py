@@ -147,7 +147,8 @@ def right_and_wrong(values: Floats, of: Bools, hits: Bools) -> list[tuple[Floats
         hits: Whether the answer is right, shaped like ``values``.
     """
     if values.ndim == 1:
-        values, hits = (np.broadcast_to(one[:, None], of.shape) for one in (values, hits))
+        values = np.broadcast_to(values[:, None], of.shape)
+        hits = np.broadcast_to(hits[:, None], of.shape)
     return [
         (its[own & right], its[own & ~right])
         for its, own, right in zip(values.T, of.T, hits.T, strict=True)

@@ -176,9 +176,9 @@ class ReportData(Generic[Part]):
         """The student's scores."""
         return self.metrics.get("student", {})
 
-    def of_examples(self, uncertainty: str) -> Floats:
+    def of_examples(self, part: str, unit: Floats | float = 1.0) -> Floats:
         """Total, aleatoric or epistemic uncertainty summed over columns, shape (example,)."""
-        values = getattr(self, uncertainty)
+        values = getattr(self, part) / unit
         return values if values.ndim == 1 else values.sum(1)
 
 

@@ -27,12 +27,8 @@ def calibration(
 ) -> str:
     """Reliability diagram, with the number of answers in each bin beneath.
 
-    Args:
-        name: As for `draw`.
-        title: As for `draw`.
-        bins: From `mtbkd.metrics.reliability` or `mtbkd.metrics.label_reliability`, each (bin,).
-        colour: A role.
-        words: What is stated, and the share that is observed.
+    The bins are those of `mtbkd.metrics.reliability` or `mtbkd.metrics.label_reliability`; words
+    say what is stated, and of what a share is observed.
     """
     confidence, hit_rate, counts = bins
     filled = np.flatnonzero(counts)

@@ -32,7 +32,7 @@ def confusion_map(
     """Heat map of what is taken for what: the truth down, the student's answers across.
 
     Args:
-        title: As for `draw`.
+        title: What a screen reader says.
         shares: In [0, 1] or NaN, shape (true, said); a stronger colour means more.
         counts: Written into the cells, shape (true, said); the shares themselves if not given.
         names: Names of the rows and columns, in their order.
@@ -75,12 +75,7 @@ def shares(
 ) -> str:
     """Heat map of each teacher's share in each class: classes down, teachers across.
 
-    Args:
-        name: As for `draw`.
-        title: As for `draw`.
-        values: In [0, 1], shape (teacher, class).
-        teachers: Names; beyond the room of a column they are cut.
-        classes: Names.
+    Values are in [0, 1], shape (teacher, class); names are cut where they find no room.
     """
     k, c = values.shape
     few = c <= 20
@@ -147,13 +142,8 @@ def right_above_wrong(
 ) -> str:
     """Median, middle half and middle 80 % of the right and of the wrong answers of each row.
 
-    Args:
-        name: As for `draw`.
-        title: As for `draw`.
-        rows: What each is called, its values of right, and its values of wrong answers.
-        words: What is along the axis.
-        size: As for `draw`.
-        fewest: If there are fewer answers, only their median is drawn, as a ring.
+    A row is what it is called, its values of right, and its values of wrong answers; where there
+    are fewer than ``fewest`` of either, only their median is drawn, as a ring.
     """
     room, dot, font = (0.0, 1.0, 10.5) if fewest == 1 else (0.1, 0.8, 10)
     ring: Any = {"markerfacecolor": "none", "markeredgewidth": 1.3, "markersize": 5}

@@ -48,6 +48,13 @@ def mean_when_handing_over(values: Floats | Bools, order: Floats) -> tuple[Float
     return (1 - kept / len(ranked))[::-1], (np.cumsum(ranked) / kept)[::-1]
 
 
+def when_handing_over_a_fifth(values: Floats | Bools, order: Floats) -> tuple[float, float]:
+    """Mean over all answers, and over what is left of them, as `mean_when_handing_over` has it."""
+    handed, kept = mean_when_handing_over(values, order)
+    at = min(int(np.searchsorted(handed, 0.2)), len(handed) - 1)
+    return float(kept[0]), float(kept[at])
+
+
 def size(data: ReportData[Any]) -> Finding | None:
     """Whether there are too few test examples."""
     n = len(data.labels)
@@ -165,12 +172,10 @@ def flagged_errors(auroc: Any, answers: Answers, what: str) -> Finding:
         answers: Right and wrong ones.
         what: How the most uncertain answers are called.
     """
-    hits, total = answers.hits, answers.total
-    handed, kept = mean_when_handing_over(hits, total)
-    at = min(int(np.searchsorted(handed, 0.2)), len(handed) - 1)
+    before, after = when_handing_over_a_fifth(answers.hits, answers.total)
     gain = (
         f"handing the most uncertain {percent(0.2, 0)}{what} to a person moves accuracy on the "
-        f"rest from {percent(kept[0])} to {percent(kept[at])}"
+        f"rest from {percent(before)} to {percent(after)}"
     )
     if not is_number(auroc):
         return Finding("trust", "its errors", f"Whether it flags its errors is unknown; {gain}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 from mtbkd.app.report import figures, figures_classes
 from mtbkd.app.report.answers import Answers
-from mtbkd.app.report.data import Classes, Labels, ReportData
+from mtbkd.app.report.data import Classes, Example, Labels, ReportData
 from mtbkd.types import Floats, Ints
 
 Bins = Callable[[Floats, Any], tuple[Floats, Floats, Ints]]
@@ -19,14 +19,7 @@ def figures_of_answers(
     bins: Bins,
     words: tuple[str, str],
 ) -> dict[str, str]:
-    """Calibration of student and pool, and uncertainty of right and wrong answers.
-
-    Args:
-        data: The report's.
-        answers: Its known ones.
-        bins: `mtbkd.metrics.reliability` or `mtbkd.metrics.label_reliability`.
-        words: What is stated, and the share that is observed.
-    """
+    """Calibration of student and pool, and uncertainty of right and wrong answers."""
     drawn = {
         "spread": figures.right_and_wrong(answers),
         "split": figures_classes.split(answers),
@@ -43,16 +36,23 @@ def figures_of_answers(
 
 
 def bar(
-    parts: dict[str, float], longest: float, write: Callable[[float], str]
-) -> list[tuple[str, str, str]]:
-    """The bar of an example's uncertainty: word, amount and length in per cent of each part.
+    data: ReportData[Any],
+    example: Example,
+    write: Callable[[float], str],
+    unit: Floats | float = 1.0,
+) -> dict[str, Any]:
+    """An example's uncertainty, and its parts as a bar, of which the page's largest total is full.
 
     Args:
-        parts: "aleatoric" and "epistemic".
-        longest: What fills the bar: the largest total of the page's examples.
+        data: The report's.
+        example: One of its examples.
         write: How an amount is written.
+        unit: What uncertainties are counted in, shape (target,).
     """
-    return [
-        (word, write(part), f"{100 * max(0.0, part) / (longest or 1.0):.1f}")
-        for word, part in parts.items()
-    ]
+    total = data.of_examples("total", unit)
+    longest = float(max(total[e.row] for e in data.examples)) or 1.0
+    parts = []
+    for word in ("aleatoric", "epistemic"):
+        amount = float(data.of_examples(word, unit)[example.row])
+        parts.append((word, write(amount), f"{100 * max(0.0, amount) / longest:.1f}"))
+    return {"parts": parts, "total": write(float(total[example.row]))}

@@ -47,18 +47,14 @@ def card(data: ReportData[Classes], example: Example) -> dict[str, Any]:
     top, true = int(probs.argmax()), int(data.labels[row])
     inside = credible_set(probs[None], 0.9)[0]
     likely = [data.classes[i] for i in np.argsort(-probs, kind="stable") if inside[i]]
-    hidden = len(likely) - _SET_SHOWN
-    parts = {part: float(getattr(data, part)[row]) for part in ("aleatoric", "epistemic")}
-    longest = max(float(data.total[e.row]) for e in data.examples)
     return {
         "prediction": data.classes[top],
         "label": data.classes[true],
         "right": top == true,
         "probability": number(float(probs[top]), 2),
-        "parts": bar(parts, longest, lambda nats: number(nats, 2)),
-        "total": number(float(data.total[row]), 2),
         "set": likely[:_SET_SHOWN],
-        "hidden": max(hidden, 0),
+        "hidden": max(len(likely) - _SET_SHOWN, 0),
+        **bar(data, example, lambda nats: number(nats, 2)),
     }
 
 

@@ -102,14 +102,11 @@ def card(data: ReportData[Labels], example: Example) -> dict[str, Any]:
         )
         for i in order[:shown].tolist()
     ]
-    longest = max(float(data.total[e.row].sum()) for e in data.examples)
-    sums = {part: float(getattr(data, part)[row].sum()) for part in ("aleatoric", "epistemic")}
     return {
         "said": [n for n, yes in zip(data.classes, said, strict=True) if yes],
         "wrong": int(wrong.sum()),
         "answers": answers,
-        "parts": bar(sums, longest, lambda nats: number(nats, 2)),
-        "total": number(float(total.sum()), 2),
+        **bar(data, example, lambda nats: number(nats, 2)),
     }
 
 

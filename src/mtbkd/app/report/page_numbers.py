@@ -74,18 +74,12 @@ def _by_target(data: ReportData[Numbers]) -> list[tuple[str, list[str]]]:
 def card(data: ReportData[Numbers], example: Example) -> dict[str, Any]:
     """An example's numbers beside the truth, the least certain targets first."""
     row, square = example.row, data.part.unit**2
-    total = data.total / square
-    order = np.argsort(-total[row], kind="stable")[:_ANSWERS_SHOWN]
-    longest = max(float(total[e.row].mean()) for e in data.examples)
-    means = {
-        part: float((getattr(data, part)[row] / square).mean())
-        for part in ("aleatoric", "epistemic")
-    }
+    order = np.argsort(-(data.total / square)[row], kind="stable")[:_ANSWERS_SHOWN]
+    mean = square * len(data.classes)
     return {
         "answers": [_answer(data, row, target) for target in order.tolist()],
         "hidden": len(data.classes) - len(order),
-        "parts": bar(means, longest, lambda variance: significant(math.sqrt(variance))),
-        "total": significant(math.sqrt(float(total[row].mean()))),
+        **bar(data, example, lambda variance: significant(math.sqrt(variance)), mean),
     }
 
 

@@ -15,8 +15,8 @@ from mtbkd.app.report.findings import (
     covered,
     gap_by_chance,
     losses,
-    mean_when_handing_over,
     mean_with_error,
+    when_handing_over_a_fifth,
 )
 from mtbkd.app.report.words import join, percent, significant
 from mtbkd.metrics import calibration_error, r2
@@ -109,9 +109,8 @@ def _thirds(data: ReportData[Numbers]) -> Finding:
     (sure, sure_error), (unsure, unsure_error) = (
         _coverage(values[rows]) for rows in (ranked[:third], ranked[-third:])
     )
-    handed, squares = mean_when_handing_over(np.square(answers.error), answers.total)
-    at = min(int(np.searchsorted(handed, 0.2)), len(handed) - 1)
-    before, after = (significant(math.sqrt(value)) for value in squares[[0, at]])
+    squares = when_handing_over_a_fifth(np.square(answers.error), answers.total)
+    before, after = (significant(math.sqrt(value)) for value in squares)
     said = (
         f"Where it is most certain they contain it for {percent(sure)}, where least for "
         f"{percent(unsure)} (a third of the numbers each); handing the least certain "

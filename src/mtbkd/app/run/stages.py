@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from mtbkd.data import Dataset, check_splits
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
-from mtbkd.inference.modes import mode_score, starting_modes
+from mtbkd.inference.modes import mode_score, progress_of, starting_modes
 from mtbkd.inference.samples import PosteriorSamples, read_manifest
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
@@ -31,6 +32,7 @@ from mtbkd.weights.rules import Weighting
 BACKGROUND = "background.safetensors"
 _WIDENINGS = (1.0, 4.0)
 _TIMED, _ROWS = 128, 2**14
+_MOST_GIGABYTES = 64
 
 
 class Rival(NamedTuple):
@@ -60,7 +62,26 @@ def load(recipe: Recipe, config: RunConfig, out: Path, report: Report = quiet) -
     task = recipe.load(config, out / "features", report)
     splits = {"train": task.train, "calibration": task.calibration, "test": task.test}
     check_splits(**{**task.others, **splits})
+    check_size(config, task.train)
     return task
+
+
+def check_size(config: RunConfig, train: Dataset) -> None:
+    """Refuse draws that no memory holds.
+
+    Raises:
+        InputError: If they take more than 64 GB.
+    """
+    n_outputs = OUTCOMES[train.family].n_outputs * len(train.classes)
+    widths = [train.inputs.shape[-1], *config.student.hidden, n_outputs]
+    n_parameters = sum((a + 1) * b for a, b in pairwise(widths))
+    gigabytes = 4e-9 * n_parameters * config.chains * config.sampler.draws
+    if gigabytes > _MOST_GIGABYTES:
+        raise InputError(
+            f"Expected draws of at most {_MOST_GIGABYTES} GB, but got {gigabytes:,.0f} GB: "
+            f"{config.sampler.draws} draws of {config.chains} chains of {n_parameters:,} "
+            "parameters. Lower `student.hidden`, `chains` or `sampler.draws`."
+        )
 
 
 def teach(
@@ -219,17 +240,17 @@ def baselines(
     for name, (training, its_prior) in trials.items():
         best = -torch.inf
         for widening in _WIDENINGS:
+            stage = f"{name.replace(' ', '-')}-{widening:g}"
             student = widened(posterior.student, widening)
             modes = starting_modes(
                 student,
                 training,
                 its_prior,
                 config.map,
-                config.chains,
-                config.seed,
-                out / "baselines",
-                f"{name.replace(' ', '-')}-{widening:g}",
-                report,
+                n_chains=config.chains,
+                seed=config.seed,
+                path=out / "baselines" / f"{stage}.safetensors",
+                progress=progress_of(report, stage),
             )
             inputs = task.calibration.inputs[known]
             score = mode_score(student, modes, inputs, labels, training.observation)
