@@ -227,8 +227,8 @@ def test_precision_reads_a_lazy_data_set(case, kind, lazily):
 
     def run():
         batch = Minibatches(training, PRIOR, generators())(N)
-        strength, observation = PRIOR, training.observation
-        return precision(student, position, batch, strength, kind, observation).matrix
+        prior, observation = PRIOR, training.observation
+        return precision(student, position, batch, prior, kind, observation).matrix
 
     eager = run()
     lazily()

@@ -12,6 +12,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from mtbkd.estimators.labels import class_name
+from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs, TeacherTable, align, make_table
 from mtbkd.types import Family, InputError
 
@@ -116,7 +117,7 @@ def _table(name: str, teacher: Any, rows: FitRows) -> TeacherTable:
         mean, variance = said if getattr(teacher, "variance", False) else (said, None)
         columns = tuple(map(class_name, teacher.classes))
         return _made(name, mean, variance, rows, teacher.kind, columns, **declared)
-    if rows.family == "regression":
+    if OUTCOMES[rows.family].numeric:
         return _regression_table(name, teacher, rows)
     if hasattr(teacher, "predict_proba"):
         own = getattr(teacher, "classes_", None)

@@ -212,7 +212,7 @@ def _check_shapes(folder: Path, outputs: TeacherOutputs, dtype: str) -> None:
     mask = (n_teachers, n_rows)
     width = n_classes if outputs.kept is None else outputs.kept.shape[-1] + 1
     values = (*mask, width)
-    if outputs.family != "classification":
+    if not outputs.outcome.exclusive:
         mask = (*mask, n_classes)
         values = (*mask, 2)
     found = {"values": outputs.values, "mask": outputs.mask}

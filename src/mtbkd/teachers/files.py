@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from safetensors import SafetensorError, safe_open
 from mtbkd.inputs.opening import open_file, suffix_of, unreadable
 from mtbkd.inputs.tables import TABLES, read_arrays, read_table
 from mtbkd.outputs.aligned import Kind, TeacherTable, make_table, make_top_table
-from mtbkd.types import Family, InputError
+from mtbkd.outputs.table import Declared
+from mtbkd.types import InputError
 
 _SUFFIXES = (*(suffix for suffix in TABLES if suffix != ".npy"), ".safetensors")
 _VARIANCE = "variance."
@@ -48,13 +49,9 @@ def from_table(
     path: str | Path,
     *,
     kind: Kind,
-    family: Family = "classification",
     id_column: str = "id",
-    held_out: bool = True,
-    partial: bool = False,
-    class_map: Mapping[str, str | Sequence[str] | None] | None = None,
-    merge: bool = False,
     variance: float | Sequence[float] | None = None,
+    **declared: Any,
 ) -> TeacherTable:
     """A teacher's outputs from a file, checked.
 
@@ -62,14 +59,11 @@ def from_table(
         name: What the teacher is called.
         path: As `read_outputs` reads it.
         kind: What the numbers are.
-        family: What is predicted.
         id_column: Which column of a CSV, TSV or Parquet file holds the ids.
-        held_out: False if the teacher was trained on these examples.
-        partial: Whether it knows fewer classes than the data.
-        class_map: Own class to the class or classes of the data that it means, or to None.
-        merge: Whether several own classes may mean the same.
         variance: One number, or one for each target, for a regression teacher whose file gives
             none.
+        **declared: ``family``, ``held_out``, ``partial``, ``class_map`` and ``merge``, as
+            `mtbkd.outputs.table.Declared` describes them.
 
     Raises:
         InputError: With one message for each fault, naming the file.
@@ -83,7 +77,10 @@ def from_table(
         )
     try:
         if read.kept is not None:
-            if family != "classification" or partial or class_map or merge or variance is not None:
+            said = Declared(**declared)
+            if said != Declared(held_out=said.held_out, class_map=said.class_map) or (
+                said.class_map or variance is not None
+            ):
                 raise InputError(
                     f"Expected teacher {name!r}, which gives its most probable classes only, to "
                     "know all classes by the data's names, but got a family, partial, class_map, "
@@ -97,7 +94,7 @@ def from_table(
                 kind=kind,
                 ids=read.ids,
                 classes=read.classes,
-                held_out=held_out,
+                held_out=said.held_out,
             )
         return make_table(
             name,
@@ -105,12 +102,8 @@ def from_table(
             kind=kind,
             ids=read.ids,
             classes=read.classes,
-            held_out=held_out,
-            family=family,
             variance=read.variance if variance is None else variance,
-            partial=partial,
-            class_map=class_map,
-            merge=merge,
+            **declared,
         )
     except InputError as error:
         raise InputError(*(f"{path}: {fault}" for fault in error.faults)) from None

@@ -11,6 +11,7 @@ import numpy as np
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.tables import read_table
+from mtbkd.observation import OUTCOMES
 from mtbkd.types import MISSING_WORDS, InputError
 
 
@@ -62,7 +63,7 @@ def labels_of(examples: Table, own: OwnConfig) -> Any:
     Raises:
         InputError: With one message for each column that is not there or holds something else.
     """
-    if own.family == "classification":
+    if OUTCOMES[own.family].exclusive:
         return _class_names(examples, own)
     faults: list[str] = []
     columns = [collect(faults, lambda c=c: examples.numbers(c, missing=True)) for c in own.targets]
@@ -73,7 +74,7 @@ def labels_of(examples: Table, own: OwnConfig) -> Any:
 
 def classes_of(own: OwnConfig, labels: Any) -> tuple[str, ...]:
     """The classes that are named, else those found, sorted; or the columns of labels."""
-    if own.family != "classification":
+    if not OUTCOMES[own.family].exclusive:
         return tuple(own.targets)
     if own.classes is not None:
         return tuple(own.classes)
