@@ -55,15 +55,22 @@ def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tenso
     return load_file(str(path))["features"].to(student.prior_mean.device)
 
 
-def observation_of(teachers: TeacherOutputs) -> tuple[Observation, Spaces | None]:
-    """How outputs of these teachers' family are looked at, and what the teachers tell apart."""
+def observation_of(
+    teachers: TeacherOutputs, device: torch.device | None = None
+) -> tuple[Observation, Spaces | None]:
+    """How outputs of these teachers' family are looked at, and what the teachers tell apart.
+
+    Args:
+        teachers: Aligned to one set of classes.
+        device: Where outputs are looked at; None for where the teachers' outputs are.
+    """
     if teachers.family == "multilabel":
         return BINARY, None
     if teachers.family == "regression":
         return GAUSSIAN, None
     if teachers.kept is not None:
         return top(len(teachers.classes)), None
-    spaces = None if teachers.blocks is None else find_spaces(teachers.blocks.long())
+    spaces = None if teachers.blocks is None else find_spaces(teachers.blocks.long().to(device))
     return categorical(spaces), spaces
 
 
@@ -105,7 +112,7 @@ def training_set(
         None if said.inside is None else said.inside.to(where),
         None if said.nobody is None else said.nobody.to(where),
         None if temperature is None else temperature.to(where),
-        observation,
+        observation_of(teachers, where)[0],
     )
 
 
