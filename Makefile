@@ -1,6 +1,8 @@
 # make demo | make test: set up a virtual environment in .venv if there is none, then go.
 PYTHON ?= python3
 BIN := .venv/bin
+# as many workers as cores, each on one thread: the matrices are small
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --dist worksteal
 
 .PHONY: demo test test-slow lint setup clean
 
@@ -9,10 +11,10 @@ demo: .venv/demo.stamp
 	$(BIN)/mtbkd run digits --out runs/demo
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-slow: .venv/dev.stamp
-	$(BIN)/python -m pytest -q -m slow
+	$(PYTEST) -m slow
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

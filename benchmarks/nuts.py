@@ -104,10 +104,17 @@ def jax_density(p: Problem) -> Callable[[jax.Array], jax.Array]:
     data, prior, hidden = p.data, p.prior, p.config.student.hidden[0]
     x, y = jnp.asarray(data.features.numpy()), jnp.asarray(data.labels.numpy())
     labelled, chosen = (y >= 0).astype(jnp.float32), jnp.maximum(y, 0)
-    probs = jax.nn.softmax(jnp.asarray(data.values.numpy()) / prior.softening)
+    softening = jnp.full(len(data.values), prior.softening)
+    if data.temperature is not None:
+        softening = softening * jnp.asarray(data.temperature.numpy())
+    probs = jax.nn.softmax(jnp.asarray(data.values.numpy()) / softening[:, None, None])
     counts = prior.concentration * probs
+    log_weights = jnp.asarray(data.log_weights.numpy())
+    if data.nobody is not None:  # a flat component, weighted as nobody is trusted
+        counts = jnp.concatenate([counts, jnp.zeros_like(counts[:1])])
+        log_weights = jnp.concatenate([log_weights, jnp.asarray(data.nobody.numpy())[None]])
     log_beta = gammaln(1 + counts).sum(-1) - gammaln((1 + counts).sum(-1))
-    offsets = jnp.asarray(data.log_weights.numpy()) - log_beta
+    offsets = log_weights - log_beta
     n_pixels, n_classes = x.shape[1], counts.shape[-1]
     scale = p.config.student.weight_scale
     sizes = np.cumsum([hidden * n_pixels, hidden, n_classes * hidden])

@@ -52,7 +52,8 @@ def rows(metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
 def flat(numbers: dict[str, Any]) -> dict[str, float]:
     """With the scores at chosen thresholds, and the largest calibration error of a label."""
     tuned = {f"tuned {name}": value for name, value in numbers.get("tuned", {}).items()}
-    errors = [label["ece"] for label in numbers.get("by_label", {}).values()]
+    labels = numbers.get("by_label", {}).values()
+    errors = [label["ece"] for label in labels if label["ece"] is not None]
     return numbers | tuned | ({"worst ece": max(errors)} if errors else {})
 
 

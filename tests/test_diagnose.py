@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sealing import seal_again
 
 from mtbkd.app import cli
 from mtbkd.app.config.run import build_config
@@ -116,6 +117,7 @@ def overwrite_draws(out: Path, draw) -> None:
     """Replace each stored segment by ``draw(segment)``."""
     for index, segment in enumerate(load_samples(out / "samples").segments):
         save_tensors(segment_path(out / "samples", index), {"draws": draw(segment)})
+    seal_again(out)
 
 
 def words(out: Path) -> list[str]:
@@ -375,8 +377,8 @@ def test_another_factor_or_seed_is_another_reference(fresh, tmp_path):
         (["--factor", "0"], "Expected factor above 0, but got 0.0"),
         (["--factor", "-2"], "Expected factor above 0, but got -2.0"),
         (["--factor", "nan"], "Expected factor above 0, but got nan"),
-        (["--factor", "inf"], "Expected a finite factor, but got inf"),
-        (["--seed", "-1"], "Expected seed at least 0, but got -1"),
+        (["--factor", "inf"], "Expected factor of at most 10,000, but got inf"),
+        (["--seed", "-1"], "Expected seed from 0 to 2147483647, but got -1"),
         (["--seed", "0"], "Expected another seed than the run's, but got 0"),
     ],
 )
@@ -444,6 +446,7 @@ def test_a_sampler_that_diverged_is_told(value, judged, tmp_path, monkeypatch, c
     draws = load_file(str(some))["draws"]
     draws[3, 2] = value
     save_tensors(some, {"draws": draws})
+    seal_again(out)
     code, text, errors = call(monkeypatch, capsys, out, "--factor", FACTOR, "--json")
     assert (code, errors) == (3, "")
     found = strict(text)

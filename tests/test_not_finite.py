@@ -11,10 +11,10 @@ from mtbkd import MapSettings, PriorSettings, SamplerSettings, distill, make_dat
 from mtbkd.app.recipes.own.inputs import moments, standardise
 from mtbkd.estimators import DistilledClassifier, DistilledRegressor
 from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.observation.units import find_units
 from mtbkd.predictive import predict
 from mtbkd.student import make_student
 from mtbkd.types import InputError, check_positive
-from mtbkd.weights.units import find_units
 
 QUICK = {
     "modes": MapSettings(epochs=3),

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.distillation.choose import choose_prior, choose_units, choose_weighting
+from mtbkd.distillation.choose import Trials, choose_prior, choose_units, choose_weighting
 from mtbkd.distillation.distill import Posterior, distill
 from mtbkd.estimators.asking import FitRows, ask_all
 from mtbkd.inference.engines import METHODS, SamplerSettings
@@ -26,7 +26,7 @@ from mtbkd.predictive import Answer
 from mtbkd.prior.settings import PriorSettings, Rule
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import make_student
-from mtbkd.training import observation_of, training_set
+from mtbkd.training import training_set
 from mtbkd.types import Floats, InputError
 
 EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"]
@@ -65,7 +65,7 @@ def fit_student(
     chance = check_random_state(estimator.random_state)
     seed = int(chance.randint(2**31 - 1))
     widths = [inputs.shape[1], *map(int, estimator.hidden)]
-    n_outputs = len(rows.columns) * (2 if rows.family == "regression" else 1)
+    n_outputs = data.outcome.n_outputs * len(rows.columns)
     modes = MapSettings(
         epochs=math.ceil(estimator.mode_steps / math.ceil(len(data) / _MODE_BATCH)),
         batch_size=_MODE_BATCH,
@@ -115,16 +115,21 @@ def _prior(
     units = choose_units(rest, teachers, calibration, None)
     weighting = choose_weighting(asked.weights, rest, teachers, calibration, None, units)
     training = training_set(student, rest, teachers, weighting, None, units)
-    found = choose_prior(
-        asked, student, training, modes, calibration, seed=seed, out=None, report=None, units=units
+    trials = Trials(
+        student=student,
+        training=training,
+        modes=modes,
+        calibration=calibration,
+        units=units,
+        seed=seed,
     )
+    found = choose_prior(asked, trials)
     return replace(asked, concentration=found.concentration, power=float(found.strength.power))
 
 
 def _mean_weights(posterior: Posterior, teachers: TeacherOutputs) -> dict[str, float]:
-    observation, _ = observation_of(teachers)
     values = teachers.values if posterior.units is None else _values(posterior, teachers)
-    said = posterior.weighting.apply(values, teachers.mask, teachers.kept, observation)
+    said = posterior.weighting.apply(values, teachers.mask, teachers.kept, teachers.observation)
     weights = torch.where(teachers.mask, said.log_weights.exp(), 0.0).flatten(1).double().sum(1)
     counts = teachers.mask.flatten(1).sum(1).clamp_min(1)
     return dict(zip(teachers.names, (weights / counts).tolist(), strict=True))

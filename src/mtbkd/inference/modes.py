@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.files import save_tensors
+from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference import map as map_engine
 from mtbkd.inference.chains import chain_generators
 from mtbkd.observation import Observation
@@ -38,7 +37,7 @@ def starting_modes(
 ) -> Tensor:
     """`find_modes`, kept in a file and read from there the next time; None keeps them nowhere."""
     if path is not None and path.exists():
-        return load_file(str(path))["modes"].to(training.labels.device)
+        return load_tensors(path)["modes"].to(training.labels.device)
     found = find_modes(
         student,
         training,

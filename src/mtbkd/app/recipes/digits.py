@@ -20,11 +20,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.datasets import load_digits
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.model_selection import train_test_split
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.svm import SVC
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
@@ -52,6 +47,9 @@ class TeacherRows(NamedTuple):
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Split the embedded images, stratified, by seed."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     del folder, report
     pixels, targets = load_digits(return_X_y=True)
     images, labels = np.asarray(pixels, np.float32) / 16, np.asarray(targets, np.int64)
@@ -89,6 +87,11 @@ def n_labelled(scenario: str | None) -> int:
 
 def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Train extra trees on 0-4, a support vector classifier on 5-9, a network on 60 rows."""
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.model_selection import train_test_split
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.svm import SVC
+
     del report
     seed, rows = config.seed, task.teacher_data
     chance = np.random.default_rng([seed, 1])

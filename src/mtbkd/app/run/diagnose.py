@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import read_json, read_run
+from mtbkd.app.folder import JUDGED, SHOWN, amended, check_run, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.report import ReferenceData, draw_reference
 from mtbkd.app.run import stages
 from mtbkd.distillation.distill import Posterior
-from mtbkd.files import save_json
+from mtbkd.files import read_json, save_json, write_bytes
 from mtbkd.inference.diagnostics import convergence
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.modes import progress_of, starting_modes
@@ -33,6 +33,7 @@ RHAT_LIMIT, ESS_LIMIT = 1.01, 400.0
 _GOOD, _FAIR = (0.99, 0.015), (0.97, 0.03)
 _DRAWS, _BURN_IN_SHARE, _LEAST_RANGE = 500, 1 / 12, 1e-4
 _SEED_SHIFT = 1000
+_LARGEST_FACTOR = 10_000
 _CHAINS, _POINTS = 8, 100
 
 
@@ -95,11 +96,12 @@ def diagnose_run(
             be made.
     """
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    check_run(out, but=(*JUDGED, *SHOWN))
     seed = config.seed + _SEED_SHIFT if seed is None else seed
     _check(engine, factor, seed, config.seed)
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
-    if task.test.family != "classification":
+    if not task.test.outcome.exclusive:
         raise InputError(
             f"Expected a run of classification to diagnose, but {out} is one of "
             f"{task.test.family}. Look at R-hat and the effective sample size in its report."
@@ -126,15 +128,14 @@ def diagnose_run(
         "n_functions": len(seen.rhat),
         **{name: value.tolist() for name, value in sorted(chains.statistics.items())},
     }
-    save_json(out / "diagnose.json", found)
     drawing = draw_reference(
         ReferenceData(
             found["verdict"], own, seen.probs, seen.halves, seen.running, seen.rhat, RHAT_LIMIT
         )
     )
-    partial = out / ".diagnose.svg.partial"
-    partial.write_text(drawing, encoding="utf-8")
-    partial.rename(out / "diagnose.svg")
+    with amended(out, "diagnose.json", "diagnose.svg"):
+        save_json(out / "diagnose.json", found)
+        write_bytes(out / "diagnose.svg", drawing.encode())
     return found
 
 
@@ -148,10 +149,12 @@ def _check(engine: str, factor: float, seed: int, own_seed: int) -> None:
             f"Expected one of the engines {', '.join(known)} as reference, but got {engine!r}. "
             "Use hmc, which is exact up to chance."
         )
-    if math.isinf(factor):
-        faults.append(f"Expected a finite factor, but got {factor}. Lower it.")
-    if seed < 0:
-        faults.append(f"Expected seed at least 0, but got {seed}. Raise it.")
+    if factor > _LARGEST_FACTOR:
+        faults.append(
+            f"Expected factor of at most {_LARGEST_FACTOR:,}, but got {factor}. Lower it."
+        )
+    if not 0 <= seed < 2**31:
+        faults.append(f"Expected seed from 0 to {2**31 - 1}, but got {seed}. Choose another.")
     if seed == own_seed:
         faults.append(
             f"Expected another seed than the run's, but got {seed}, whose modes are the run's own. "

@@ -127,9 +127,12 @@ def read_labelled(path: Path) -> tuple[Proteins, list[int], NDArray[np.int64]]:
         InputError: If it is not one.
     """
     proteins = read_proteins(path, needed=("Label", "Partition"))
-    assert proteins.table is not None
-    partitions = np.asarray(proteins.table["Partition"].to_pylist(), np.int64)
-    return proteins, proteins.table["Label"].to_pylist(), partitions
+    if proteins.table is None:
+        raise InputError(f"Expected a table in {path}, but it is FASTA. Fetch the file again.")
+    labels, partitions = (
+        proteins.table.numbers(name).astype(np.int64) for name in ("Label", "Partition")
+    )
+    return proteins, labels.tolist(), partitions
 
 
 def _read_numbers(path: Path, skip: int) -> NDArray[np.float64]:

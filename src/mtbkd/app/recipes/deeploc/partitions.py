@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +10,7 @@ from numpy.typing import NDArray
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.data import data_root
 from mtbkd.app.recipes.deeploc.shared import LOCATIONS
+from mtbkd.inputs.tables import read_table
 from mtbkd.types import InputError
 
 FOLDER = "deeploc2_full"
@@ -55,11 +53,11 @@ def read_partitions(config: RunConfig) -> PartitionProteins:
     named: list[str] = []
     partitions: list[int] = []
     for part, path in enumerate(files):
-        rows = _read(path)
-        ids += [row["accession"] for row in rows]
-        sequences += [row["sequence"] for row in rows]
-        named += [row["label"] for row in rows]
-        partitions += [part] * len(rows)
+        table = read_table(path, "proteins")
+        ids += table.words("accession")
+        sequences += table.words("sequence")
+        named += table.words("label")
+        partitions += [part] * table.cells.num_rows
     labels = np.zeros((len(ids), len(LOCATIONS)), np.float32)
     for row, names in enumerate(named):
         for name in names.split("|"):
@@ -70,24 +68,6 @@ def read_partitions(config: RunConfig) -> PartitionProteins:
                 )
             labels[row, LOCATIONS.index(name)] = 1
     return PartitionProteins(tuple(ids), tuple(sequences), labels, np.array(partitions))
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(
-            f"Expected proteins in {path}, but got: {error}. Fetch it again."
-        ) from None
-    needed = ("accession", "sequence", "label")
-    lacking = [name for name in needed if not rows or rows[0].get(name) is None]
-    if lacking:
-        raise InputError(
-            f"Expected the columns {', '.join(needed)} in {path}, but {', '.join(lacking)} is "
-            "missing. Fetch the file again."
-        )
-    return rows
 
 
 def some_of_each(proteins: PartitionProteins, n: int, seed: int) -> PartitionProteins:

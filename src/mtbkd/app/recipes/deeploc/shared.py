@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.data.deeploc2 import LOCATIONS
 from mtbkd.app.recipes.base import mlp
 from mtbkd.data import make_dataset
-from mtbkd.files import save_tensors
+from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inputs.proteins.features import feature_names, sequence_features, standardisation
 from mtbkd.inputs.proteins.reading import read_proteins
 
@@ -76,7 +75,7 @@ def cached_features(sequences: Sequence[str], folder: Path) -> Tensor:
     path = folder / f"sequences-{digest}.safetensors"
     if not path.exists():
         save_tensors(path, {"features": torch.from_numpy(sequence_features(sequences))})
-    return torch.from_numpy(load_file(path)["features"])
+    return load_tensors(path)["features"]
 
 
 def read_sequences(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -91,6 +91,24 @@ def find_units(
     return Units(mean, scale, spread.float())
 
 
+def mixture(outputs: Tensor, units: Units | None) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of draws for numbers, in the targets' own units.
+
+    Args:
+        outputs: Of the student, shape (..., example, mean and log variance).
+        units: Of the targets.
+
+    Returns:
+        Two tensors of shape (..., example, target), float64.
+    """
+    mean, log_variance = outputs.double().chunk(2, -1)
+    spread = (0.5 * log_variance).exp()
+    if units is None:
+        return mean, spread
+    scale = units.scale.to(mean)
+    return units.shift.to(mean) + scale * mean, scale * spread
+
+
 def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over (teacher, example), each of shape (target,).
 

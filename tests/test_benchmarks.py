@@ -1,0 +1,96 @@
+"""Every benchmark runs, at sizes that say nothing about speed or quality."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+FOLDER = Path(__file__).parent.parent / "benchmarks"
+SHORT = [
+    "map.epochs=2", "sampler.burn_in=20", "sampler.draws=4", "sampler.thinning=2", "chains=2",
+    "student.hidden=[4]", "prior.power=1", "prior.discount=0",
+]  # fmt: skip
+SETS = [part for setting in SHORT for part in ("--set", setting)]
+ONE_SEED = ["--seeds", "0"]
+OUT = ["--out", "runs"]
+PARTS = {"synthetic_methods", "synthetic_figures"}
+"""Modules that other benchmarks use."""
+
+
+def shorter(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every recipe that it runs is a short one, of the same defaults."""
+    build = module.build_config
+    monkeypatch.setattr(
+        module, "build_config", lambda defaults, asked=(): build(defaults, [*asked, *SHORT])
+    )
+
+
+def constants(**values: Any) -> Callable[[ModuleType, pytest.MonkeyPatch], None]:
+    def change(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in values.items():
+            monkeypatch.setattr(module, name, value)
+
+    return change
+
+
+def in_this_process(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sizes of `scale classes`, whose children would not see them."""
+    constants(TOP_ROWS=200, TOP_CLASSES=2000, TOP_BATCH=4, ROUNDS=3)(module, monkeypatch)
+
+    def child(command: str, what: str) -> dict[str, Any]:
+        if command == "measure-top":
+            return module.measure_top(int(what))
+        return module.write_top(Path(what)) or {}
+
+    monkeypatch.setattr(module, "child", child)
+
+
+def unchanged(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    pass
+
+
+CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
+    "backbones": ("backbones", ["--proteins", "4"], unchanged, "largest difference"),
+    "causes": ("causes", ["digits", *ONE_SEED, *OUT], shorter, "the student's entropy"),
+    "csghmc": ("csghmc", [], constants(N_CHAINS=4, N_UPDATES=60, BURN_IN=20), "log_gamma"),
+    "specialists": ("gaps", ["specialists", *ONE_SEED], shorter, "declared"),
+    "missing": ("gaps", ["missing", *ONE_SEED], shorter, "half"),
+    "labels": ("gaps", ["labels", *ONE_SEED], shorter, "pseudo-labels"),
+    "nuts": ("nuts", ["--seconds", "0.2", "--warm-up", "5"], shorter, "| sghmc |"),
+    "proteins": ("proteins", ["deeploc", *ONE_SEED, *SETS, *OUT], unchanged, "1 - max"),
+    "recipes": ("recipes", ["overlay", *ONE_SEED, *SETS, *OUT], unchanged, "worst ece"),
+    "sampling": ("sampling", [], constants(ROUNDS=3, STEPS=2), "of a step"),
+    "rows": ("scale", ["rows", "--many", "4000", "--few", "2500", "--repeats", "1"],
+             unchanged, "float16"),
+    "classes": ("scale", ["classes"], in_this_process, "value and slope"),
+    "synthetic": ("synthetic", ["--scenarios", "one", "--replications", "2", *OUT],
+                  unchanged, "single-teacher BKD"),
+    "teach": ("teach", [], constants(ROWS=1000, ROUNDS=2), "median ratio"),
+}  # fmt: skip
+
+
+def test_none_is_forgotten():
+    assert {path.stem for path in FOLDER.glob("*.py")} == {c[0] for c in CASES.values()} | PARTS
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.filterwarnings("ignore")  # so short a run is warned of, rightly
+def test_it_runs(name, monkeypatch, tmp_path, capfd, request):
+    module_name, arguments, prepare, told = CASES[name]
+    if module_name in ("backbones", "proteins"):
+        request.getfixturevalue("data_folder")
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(module_name)
+    monkeypatch.setattr(sys, "argv", [f"{module_name}.py", *arguments])
+    prepare(module, monkeypatch)
+    module.main()
+    assert told in capfd.readouterr().out
