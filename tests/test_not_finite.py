@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from mtbkd.weights.units import find_units
 from torch import nn
 
 from mtbkd import MapSettings, PriorSettings, SamplerSettings, distill, make_dataset
