@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.data import data_root
-from mtbkd.app.recipes.deeploc.shared import LOCATIONS
-from mtbkd.types import InputError
+from mtbkd.app.recipes.deeploc.shared import LOCATIONS, data_files, read_with
+from mtbkd.types import Floats32, InputError, Ints
 
-FOLDER = "deeploc2_full"
 TEACH, CALIBRATION, TEST = (0, 1, 2), 3, 4
 """Partitions; no protein has a close relative in another."""
 
@@ -32,8 +26,8 @@ class PartitionProteins(NamedTuple):
 
     ids: tuple[str, ...]
     sequences: tuple[str, ...]
-    labels: NDArray[np.float32]
-    partitions: NDArray[np.int64]
+    labels: Floats32
+    partitions: Ints
 
 
 def read_partitions(config: RunConfig) -> PartitionProteins:
@@ -42,63 +36,33 @@ def read_partitions(config: RunConfig) -> PartitionProteins:
     Raises:
         InputError: If a file is missing, or is not what it should be.
     """
-    root = data_root(config.data) / FOLDER
-    files = [root / f"partition{part}.csv.gz" for part in (*TEACH, CALIBRATION, TEST)]
-    missing = [path.name for path in files if not path.exists()]
-    if missing:
-        raise InputError(
-            f"Expected the DeepLoc 2.0 proteins in {root}, but {missing[0]} is missing "
-            f"({len(missing)} such). Run `mtbkd data get deeploc2`; see docs/data.md."
-        )
-    ids: list[str] = []
-    sequences: list[str] = []
-    named: list[str] = []
-    partitions: list[int] = []
-    for part, path in enumerate(files):
-        rows = _read(path)
-        ids += [row["accession"] for row in rows]
-        sequences += [row["sequence"] for row in rows]
-        named += [row["label"] for row in rows]
-        partitions += [part] * len(rows)
-    labels = np.zeros((len(ids), len(LOCATIONS)), np.float32)
-    for row, names in enumerate(named):
-        for name in names.split("|"):
-            if name not in LOCATIONS:
-                raise InputError(
-                    f"Expected locations among {', '.join(LOCATIONS)}, but got {name!r} for "
-                    f"protein {ids[row]!r}. Fetch the files again."
-                )
-            labels[row, LOCATIONS.index(name)] = 1
-    return PartitionProteins(tuple(ids), tuple(sequences), labels, np.array(partitions))
-
-
-def _read(path: Path) -> list[dict[str, str]]:
-    try:
-        with gzip.open(path, "rt", newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, EOFError, ValueError) as error:
-        raise InputError(
-            f"Expected proteins in {path}, but got: {error}. Fetch it again."
-        ) from None
-    needed = ("accession", "sequence", "label")
-    lacking = [name for name in needed if not rows or rows[0].get(name) is None]
-    if lacking:
-        raise InputError(
-            f"Expected the columns {', '.join(needed)} in {path}, but {', '.join(lacking)} is "
-            "missing. Fetch the file again."
-        )
-    return rows
+    names = [f"partition{part}.csv.gz" for part in (*TEACH, CALIBRATION, TEST)]
+    root = data_files(config, "deeploc2_full", names, "the DeepLoc 2.0 proteins", "deeploc2")
+    read = [read_with(root / name, "label") for name in names]
+    ids = tuple(i for proteins, _ in read for i in proteins.ids)
+    places = [set(written.split("|")) for _, (column,) in read for written in column]
+    for i, named in zip(ids, places, strict=True):
+        if unknown := sorted(named - set(LOCATIONS)):
+            raise InputError(
+                f"Expected locations among {', '.join(LOCATIONS)}, but got {unknown[0]!r} for "
+                f"protein {i!r}. Fetch the files again."
+            )
+    return PartitionProteins(
+        ids=ids,
+        sequences=tuple(s for proteins, _ in read for s in proteins.sequences),
+        labels=np.array([[place in named for place in LOCATIONS] for named in places], np.float32),
+        partitions=np.repeat(np.arange(len(read)), [len(proteins.ids) for proteins, _ in read]),
+    )
 
 
 def some_of_each(proteins: PartitionProteins, n: int, seed: int) -> PartitionProteins:
     """So many proteins of each partition."""
     chance = np.random.default_rng([seed, 2])
-    parts = np.unique(proteins.partitions)
-    rows = np.concatenate(
-        [
-            np.sort(chance.choice(np.flatnonzero(proteins.partitions == part), n, replace=False))
-            for part in parts
-        ]
+    parts = (np.flatnonzero(proteins.partitions == p) for p in np.unique(proteins.partitions))
+    rows = np.concatenate([np.sort(chance.choice(part, n, replace=False)) for part in parts])
+    return PartitionProteins(
+        ids=tuple(proteins.ids[i] for i in rows),
+        sequences=tuple(proteins.sequences[i] for i in rows),
+        labels=proteins.labels[rows],
+        partitions=proteins.partitions[rows],
     )
-    ids, sequences = (tuple(values[i] for i in rows) for values in proteins[:2])
-    return PartitionProteins(ids, sequences, proteins.labels[rows], proteins.partitions[rows])
