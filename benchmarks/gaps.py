@@ -28,7 +28,7 @@ import torch  # noqa: E402
 from mtbkd.app.config.run import RunConfig, build_config  # noqa: E402
 from mtbkd.app.recipes import digits
 from mtbkd.app.run import stages  # noqa: E402
-from mtbkd.app.run.scoring import draw_scores, pool_of  # noqa: E402
+from mtbkd.app.run.scoring import SCORINGS, pool_of  # noqa: E402
 from mtbkd.inference.modes import find_modes  # noqa: E402
 from mtbkd.prior.mixture import Strength  # noqa: E402
 from mtbkd.prior.settings import Prior  # noqa: E402
@@ -49,7 +49,7 @@ KEYS = ("accuracy", "nll", "ece")
 def pseudo(config: RunConfig, task, teachers, posterior) -> dict[str, float]:
     """Students on the labels, and elsewhere on the pool's most probable class."""
     train = task.train
-    pool, _ = pool_of(teachers.at(train.ids), posterior.weighting, None)
+    pool = pool_of(teachers.at(train.ids), posterior.weighting, None)
     labels = torch.where(train.labels >= 0, train.labels, pool["probs"].argmax(1))
     student = posterior.student
     data = examples(student, replace(train, labels=labels), teachers, posterior.weighting)
@@ -64,10 +64,9 @@ def pseudo(config: RunConfig, task, teachers, posterior) -> dict[str, float]:
             n_chains=config.chains,
             seed=config.seed,
         )
-        samples = stages.modes_as_samples(its, modes)
+        rival = stages.Rival(its, stages.modes_as_samples(its, modes))
         held, test = (
-            draw_scores(its, samples, part.inputs, part.labels, "classification")
-            for part in (task.calibration, task.test)
+            SCORINGS[part.family].draws(rival, part, None) for part in (task.calibration, task.test)
         )
         best = max(best, (-held["nll"], test), key=lambda pair: pair[0])
     return best[1]
@@ -83,11 +82,12 @@ def measure(case: Case, seed: int, rivals: bool) -> dict[str, dict[str, float]]:
         task = stages.load(digits.RECIPE, config, out)
         teachers, _ = stages.teach(digits.RECIPE, config, task, out)
         posterior = stages.learn(digits.RECIPE, config, task, teachers, out, None)
-        test = task.test.inputs, task.test.labels, "classification"
-        found = {"student": draw_scores(posterior.student, posterior.samples, *test)}
+        own = stages.Rival(posterior.student, posterior.samples)
+        scoring = SCORINGS[task.test.family]
+        found = {"student": scoring.draws(own, task.test, None)}
         if rivals:
             others = stages.baselines(config, task, teachers, posterior, out, None)
-            found["labels only"] = draw_scores(*others["labels only"], *test)
+            found["labels only"] = scoring.draws(others["labels only"], task.test, None)
             found["pseudo-labels"] = pseudo(config, task, teachers, posterior)
     return found
 

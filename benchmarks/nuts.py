@@ -290,7 +290,7 @@ def auto(p: Problem) -> str:
     curvature, _ = largest_curvature(
         gradient, p.modes, batch, start_direction(p.modes, generators), 10
     )
-    plan = make_plan(p.config.sampler, n, n * float(curvature.max()))
+    plan = make_plan(p.config.sampler, n, lambda: n * curvature)
     return f"{plan.engine}: {plan.reason}"
 
 

@@ -137,8 +137,8 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
     import torch
     from torch import Tensor
 
-    from mtbkd.observation import Said, categorical, top
-    from mtbkd.observation.categorical import log_softmax
+    from mtbkd.observation import Categorical, Said, Top
+    from mtbkd.observation.log_probs import log_softmax
     from mtbkd.observation.top import components, pulls, top_terms
     from mtbkd.prior.mixture import Strength
     from mtbkd.types import Batch
@@ -159,7 +159,7 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
         said = Said(torch.cat([each, rest], -1), weights, which.short(), None, None)
         terms = top_terms(said, 1.0, 1.0, 0.0, n_classes)
         batch = Batch(logits, labels, type(terms)(*(part[None] for part in terms)))
-        observation = top(n_classes)
+        observation = Top(n_classes)
         _, _, index, sparse = pulls(batch.terms, log_q)
         slopes = torch.zeros_like(log_q)
 
@@ -179,7 +179,7 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
             ),
         }
         steps |= {f"{name} {kept}": step for name, step in parts.items()}
-    dense = categorical()
+    dense = Categorical()
     terms = dense.terms(Said(full, weights, None, None, None), 1.0, 1.0, 0.0)
     batch = Batch(logits, labels, type(terms)(*(part[None] for part in terms)))
     steps["dense terms"] = lambda: dense.terms(Said(full, weights, None, None, None), 1.0, 1.0, 0.0)
@@ -196,7 +196,7 @@ def measure_top(n_classes: int) -> dict[str, list[float]]:
 
 def likelihood_alone(logits: Any, labels: Any) -> Callable[[], Any]:
     """What `value_and_slope` does for the labels, which needs the softmax over all classes."""
-    from mtbkd.observation.categorical import log_softmax
+    from mtbkd.observation.log_probs import log_softmax
 
     def step() -> Any:
         log_q = log_softmax(logits)

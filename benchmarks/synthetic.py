@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from mtbkd.app.recipes.base import mlp
 from mtbkd.app.recipes.synthetic import SCENARIOS, Scenario, make_world
 from mtbkd.distillation.evidence import power_of
-from mtbkd.observation.categorical import tempered
+from mtbkd.observation.log_probs import tempered
 from mtbkd.student.student import make_student
 from mtbkd.types import InputError
 from mtbkd.weights.rules import Weighting, uniform_weights

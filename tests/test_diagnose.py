@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sealing import seal_again
 
 from mtbkd.app import cli
 from mtbkd.app.config.run import build_config
@@ -116,6 +117,7 @@ def overwrite_draws(out: Path, draw) -> None:
     """Replace each stored segment by ``draw(segment)``."""
     for index, segment in enumerate(load_samples(out / "samples").segments):
         save_tensors(segment_path(out / "samples", index), {"draws": draw(segment)})
+    seal_again(out)
 
 
 def words(out: Path) -> list[str]:
@@ -444,6 +446,7 @@ def test_a_sampler_that_diverged_is_told(value, judged, tmp_path, monkeypatch, c
     draws = load_file(str(some))["draws"]
     draws[3, 2] = value
     save_tensors(some, {"draws": draws})
+    seal_again(out)
     code, text, errors = call(monkeypatch, capsys, out, "--factor", FACTOR, "--json")
     assert (code, errors) == (3, "")
     found = strict(text)

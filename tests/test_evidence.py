@@ -9,7 +9,7 @@ from torch import nn
 
 from mtbkd.app.recipes.base import mlp
 from mtbkd.app.recipes.synthetic import SCENARIOS, make_world
-from mtbkd.distillation.choose import choose_prior
+from mtbkd.distillation.choose import Trials, choose_prior
 from mtbkd.distillation.evidence import disagreement_evidence, power_of
 from mtbkd.inference.modes import MapSettings, find_modes
 from mtbkd.prior.settings import Prior, PriorSettings
@@ -85,7 +85,7 @@ def test_fits_of_independent_samples_are_worth_their_sizes(scenario):
 def settled(settings: PriorSettings, data: TrainingSet) -> Prior:
     student = make_student(nn.Sequential(nn.Linear(1, 2)), weight_scale=2.0)
     modes = MapSettings(epochs=200, batch_size=N)
-    return choose_prior(settings, student, data, modes, None, seed=0, out=None, report=None)
+    return choose_prior(settings, Trials(student, data, modes, None))
 
 
 def test_declared_evidence_sets_the_power():

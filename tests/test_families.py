@@ -14,11 +14,11 @@ from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.metrics import mixture_quantile
+from mtbkd.observation.units import Units, find_units
 from mtbkd.outputs.aligned import align, make_table
 from mtbkd.predictive import LabelPredictive, NumberPredictive, predict
 from mtbkd.student.student import make_student
 from mtbkd.types import InputError
-from mtbkd.weights.units import Units, find_units
 
 QUICK = {
     "modes": MapSettings(epochs=40, batch_size=64),

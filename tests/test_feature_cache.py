@@ -10,6 +10,7 @@ import pytest
 import torch
 from tiny_backbones import write_esm, write_t5
 
+from mtbkd import files
 from mtbkd.inputs.proteins import cache as caches
 from mtbkd.inputs.proteins.backbone import load_backbone
 from mtbkd.inputs.proteins.embedding import embed
@@ -135,11 +136,10 @@ def test_a_disk_that_cannot_be_written_is_one_message(folder, plain, tmp_path, m
     embed(backbone, PROTEINS, cache=tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
-    def full(path, data):
-        path.write_bytes(data[: len(data) // 2])
+    def full(path):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(caches, "_write", full)
+    monkeypatch.setattr(files, "_sync", full)
     message = "no space left on the disk. Free" if code == errno.ENOSPC else "Permission denied"
     with pytest.raises(InputError, match=message) as caught:
         embed(backbone, [*PROTEINS, "NEW"], cache=tmp_path)

@@ -270,7 +270,7 @@ SETTINGS = SamplerSettings("auto", burn_in=100, draws=50, thinning=50, batch_siz
 def test_auto_takes_hmc_where_it_converges_and_says_why(
     n_examples, curvature, trajectories, steps, engine
 ):
-    plan = make_plan(SETTINGS, n_examples, curvature)
+    plan = make_plan(SETTINGS, n_examples, lambda: torch.tensor([1.0, curvature]))
     assert plan.engine == engine
     about = f"about {trajectories} trajectories of hmc for each chain, of {steps} steps each"
     assert about in plan.reason
@@ -278,13 +278,13 @@ def test_auto_takes_hmc_where_it_converges_and_says_why(
 
 
 def test_auto_spends_as_many_gradients_of_examples_on_hmc():
-    plan = make_plan(replace(SETTINGS, batch_size=25), 50, 1.0)
+    plan = make_plan(replace(SETTINGS, batch_size=25), 50, lambda: torch.ones(1))
     assert (plan.engine, plan.burn_in, plan.draws, plan.thinning) == ("hmc", 50, 50, 25)
 
 
 @pytest.mark.parametrize("engine", ["hmc", "sghmc", "sgld"])
 def test_engine_asked_for_is_taken(engine):
-    plan = make_plan(replace(SETTINGS, engine=engine), 10**6, 1e6)
+    plan = make_plan(replace(SETTINGS, engine=engine), 10**6, lambda: torch.ones(1))
     assert (plan.engine, plan.reason) == (engine, "it was asked for")
     assert (plan.burn_in, plan.draws, plan.thinning) == (100, 50, 50)
 

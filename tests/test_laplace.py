@@ -15,7 +15,6 @@ from mtbkd.observation import CATEGORICAL
 from mtbkd.prior.mixture import MixtureTerms, Strength, mixture_terms
 from mtbkd.prior.settings import Prior
 from mtbkd.student.curvature import choose_kind, precision
-from mtbkd.student.dense import is_dense
 from mtbkd.student.log_posterior import log_posterior
 from mtbkd.student.student import Student, make_student
 from mtbkd.training import TrainingSet
@@ -190,7 +189,7 @@ HEADS = {
 @pytest.mark.parametrize("head", HEADS)
 def test_diagonal_is_that_of_single_jacobians(head, strength, concentration):
     student, batch, positions = make_case(HEADS[head](), concentration=concentration)
-    assert is_dense(student.head, student.names) == (head in ("bias", "no_bias"))
+    assert (student.dense is not None) == (head in ("bias", "no_bias"))
     found = precision(student, positions, batch, strength, "diagonal")
     for chain in range(2):
         expected = brute_force(student, of_chain(batch, chain), positions[chain], strength)
@@ -216,7 +215,7 @@ def test_diagonal_when_the_prior_is_off_centre_or_parameters_are_not_sampled(sam
 def test_diagonal_of_a_stack_is_the_same_by_both_paths(monkeypatch):
     student, batch, positions = make_case(deep(), n_examples=50)
     found = precision(student, positions, batch, Strength(0.5), "diagonal").matrix
-    monkeypatch.setattr("mtbkd.student.curvature.is_dense", lambda *_: False)
+    monkeypatch.setattr("mtbkd.student.curvature._unshared", lambda _: ())
     other = precision(student, positions, batch, Strength(0.5), "diagonal").matrix
     torch.testing.assert_close(found, other, **DOUBLE)
 

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtbkd.files import sealed
 from mtbkd.outputs.aligned import align, make_table, make_top_table
-from mtbkd.outputs.store import _render, load_outputs, save_outputs
+from mtbkd.outputs.store import load_outputs, save_outputs
 from mtbkd.types import InputError
 
 FAMILIES = ("classification", "multilabel", "regression")
@@ -362,7 +363,7 @@ def test_a_damaged_store_is_refused(store, data):
                 manifest[key] = draw(wrong)
             if draw(st.booleans()) and key != "own_sha256":
                 manifest.pop("own_sha256")
-                content = _render(manifest)
+                content = sealed(manifest)
             else:
                 content = json.dumps(manifest, indent=1).encode()
         path.unlink() if fault == "gone" else path.write_bytes(content)

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacrev
 
-from mtbkd.observation import BINARY, CATEGORICAL, GAUSSIAN, Said, categorical, top
+from mtbkd.observation import BINARY, CATEGORICAL, GAUSSIAN, OUTCOMES, Categorical, Said, Top
 from mtbkd.prior.mixture import Strength
 from mtbkd.prior.spaces import find_spaces
 from mtbkd.types import Batch
@@ -88,9 +88,9 @@ def number_labels() -> Tensor:
 
 CASES = {
     "classes": (CATEGORICAL, classes_said, class_labels, CLASSES),
-    "gaps": (categorical(find_spaces(GAPS)), lambda: gaps_said(False), class_labels, CLASSES),
-    "gaps, gated": (categorical(find_spaces(GAPS)), lambda: gaps_said(True), class_labels, CLASSES),
-    "top": (top(CLASSES), top_said, class_labels, CLASSES),
+    "gaps": (Categorical(find_spaces(GAPS)), lambda: gaps_said(False), class_labels, CLASSES),
+    "gaps, gated": (Categorical(find_spaces(GAPS)), lambda: gaps_said(True), class_labels, CLASSES),
+    "top": (Top(CLASSES), top_said, class_labels, CLASSES),
     "labels": (BINARY, label_said, binary_labels, 2),
     "numbers": (GAUSSIAN, number_said, number_labels, 2),
 }
@@ -105,7 +105,7 @@ def prepared(
 ):
     observation, said, labels, n_columns = CASES[name]
     terms = observation.terms(said(), concentration, softening, discount)
-    outputs = normal(9, EXAMPLES, observation.n_outputs(n_columns))
+    outputs = normal(9, EXAMPLES, OUTCOMES[observation.family].n_outputs * n_columns)
     return observation, Batch(torch.zeros(EXAMPLES, 1), labels(), terms), outputs
 
 
@@ -199,7 +199,7 @@ def test_a_masked_teacher_is_as_if_it_were_not_there(name):
     weights = weights - torch.logsumexp(weights, 0)
     masked = full._replace(log_weights=weights)
     without = Said(*(None if part is None else part[[0, 2]] for part in masked))
-    outputs = normal(9, EXAMPLES, observation.n_outputs(n_columns))
+    outputs = normal(9, EXAMPLES, OUTCOMES[observation.family].n_outputs * n_columns)
 
     def value(what: Said) -> Tensor:
         batch = Batch(torch.zeros(EXAMPLES, 1), labels(), observation.terms(what, 4.0, 1.0, 0.0))
@@ -220,7 +220,7 @@ def test_a_masked_partial_teacher_is_as_if_it_were_not_there():
     outputs = normal(9, EXAMPLES, CLASSES)
 
     def value(blocks: Tensor, what: Said) -> Tensor:
-        observation = categorical(find_spaces(blocks))
+        observation = Categorical(find_spaces(blocks))
         batch = Batch(
             torch.zeros(EXAMPLES, 1), class_labels(), observation.terms(what, 4.0, 1.0, 0.0)
         )
@@ -236,7 +236,7 @@ def test_a_partial_teacher_that_knows_everything_is_a_full_one():
     """Up to one constant, the flat density, which all teachers share."""
     said, outputs = classes_said(), normal(9, EXAMPLES, CLASSES)
     everything = torch.arange(CLASSES).expand(TEACHERS, -1)
-    gaps = categorical(find_spaces(everything))
+    gaps = Categorical(find_spaces(everything))
     unlabelled = torch.full((EXAMPLES,), -1)
     found = []
     for observation in (CATEGORICAL, gaps):
@@ -282,7 +282,7 @@ def test_every_component_is_a_density_relative_to_the_flat_one(blocks, inside):
     q = simplex(400)
     gate = None if gate is None else gate.expand(1, len(q))
     densities = log_density(
-        categorical(find_spaces(torch.tensor(blocks))), said._replace(inside=gate), q
+        Categorical(find_spaces(torch.tensor(blocks))), said._replace(inside=gate), q
     )
     assert float(densities.exp().mean()) == pytest.approx(1.0, abs=2e-3)
 
@@ -296,8 +296,8 @@ def test_merging_classes_and_then_computing_is_computing_and_then_merging():
         torch.tensor([[[0.2, 0.8, 0.0]]], dtype=torch.float64).clamp_min(1e-7).log(),
         torch.zeros(1, 1, dtype=torch.float64),
     )
-    merged = categorical(find_spaces(torch.tensor([[0, 1, 1]])))
-    full = categorical(find_spaces(torch.tensor([[0, 1, 2]])))
+    merged = Categorical(find_spaces(torch.tensor([[0, 1, 1]])))
+    full = Categorical(find_spaces(torch.tensor([[0, 1, 2]])))
     said = Said(ONE, torch.zeros(1, 1, dtype=torch.float64))
     within = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000  # flat given their sum
     for first in (0.1, 0.4, 0.8):
@@ -327,14 +327,14 @@ def test_the_most_probable_and_a_tail_are_a_merged_block():
         values[0, 0, best.indices[0, 0]] = best.values[0, 0]
         values[0, 0, min(rest)] = tail[0, 0]
         dense = log_density(
-            categorical(find_spaces(blocks[None])), Said(values, cut.log_weights), q
+            Categorical(find_spaces(blocks[None])), Said(values, cut.log_weights), q
         )
-        torch.testing.assert_close(log_density(top(3), cut, q), dense, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(log_density(Top(3), cut, q), dense, rtol=1e-5, atol=1e-5)
 
 
 def test_a_partial_teacher_says_nothing_about_the_rest():
     """Its density is the same however much the student gives to the classes that it knows."""
-    observation = categorical(find_spaces(torch.tensor([[0, 1, -1]])))
+    observation = Categorical(find_spaces(torch.tensor([[0, 1, -1]])))
     said = Said(ONE, torch.zeros(1, 1, dtype=torch.float64))
     odds = torch.tensor([0.3, 0.7], dtype=torch.float64)
     q = torch.stack([torch.cat([odds * s, torch.tensor([1 - s])]) for s in (0.1, 0.5, 0.999)])
@@ -442,7 +442,7 @@ def test_a_discount_leaves_sure_teachers_alone_and_silences_those_that_know_noth
 def test_trusting_nobody_is_one_more_component_that_pulls_nowhere(name):
     """With all the weight it leaves the likelihood; with none it changes nothing."""
     observation, said, labels, n_columns = CASES[name]
-    outputs = normal(9, EXAMPLES, observation.n_outputs(n_columns))
+    outputs = normal(9, EXAMPLES, OUTCOMES[observation.family].n_outputs * n_columns)
     told = said()
     shape = told.log_weights.shape[1:]
 

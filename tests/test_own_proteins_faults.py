@@ -16,6 +16,7 @@ from own_proteins_data import (
     write_proteins,
 )
 
+from mtbkd.app.config.own_teachers import BackboneTeacher
 from mtbkd.app.config.run import build_config
 from mtbkd.app.recipes.own.template import TEMPLATE
 
@@ -131,7 +132,7 @@ def test_faults_of_columns_and_models(own, message, folder, refused):
         (
             {"teachers": {"ESM": {"backbone": "esm", "held_out": False}}},
             "Expected beside backbone only the keys device, folds, limit, max_tokens, precision, "
-            "but got held_out. Remove them.",
+            "but got `own.teachers.ESM.held_out`. Remove it",
         ),
         (
             {"teachers": {"ESM": {"backbone": "esm", "onnx": "a.onnx"}}},
@@ -218,7 +219,7 @@ def test_what_is_documented_is_a_configuration():
     shown = page.split("```yaml\n")[1].split("```")[0]
     config = build_config(yaml.safe_load(shown)).own
     assert config is not None
-    assert [t.source for t in config.teachers.values()] == ["backbone", "backbone"]
+    assert [type(t) for t in config.teachers.values()] == [BackboneTeacher, BackboneTeacher]
     assert (config.student_encoder, config.group) == ("facebook/esm2_t6_8M_UR50D", "cluster")
     for key in ("folds", "device", "precision", "max_tokens", "limit"):
         assert f"| `{key}` |" in page
@@ -229,5 +230,7 @@ def test_what_is_documented_is_a_configuration():
         text = text.replace(f"# {key}", key)
     config = build_config(yaml.safe_load(text)).own
     assert config is not None
-    assert config.teachers["esm"].backbone == "facebook/esm2_t33_650M_UR50D"
+    esm = config.teachers["esm"]
+    assert isinstance(esm, BackboneTeacher)
+    assert esm.backbone == "facebook/esm2_t33_650M_UR50D"
     assert (config.sequence, config.encoder, config.group) == ("sequence", "features", "cluster")

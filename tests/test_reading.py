@@ -62,7 +62,7 @@ def test_tables_of_text(name, text, read):
     assert found.ids == ("007", "NA")  # neither numbers nor gaps
     assert found.sequences == ("MKV", "NA")
     assert found.table is not None
-    assert found.table.to_pydict() == {"Kingdom": ["Fungi", ""]}
+    assert found.table.cells.to_pydict() == {"Kingdom": ["Fungi", ""]}
     assert read(gzip.compress(text.encode()), f"{name}.gz") == found
 
 
@@ -73,7 +73,7 @@ def test_parquet(read):
     found = read(file.getvalue(), "a.parquet", sequence_column="prot", needed=["y"])
     assert found.ids == ("7", "8")
     assert found.sequences == ("MKV", "MAA")
-    assert found.table.to_pydict() == {"name": ["n", "m"], "y": [0.5, 1.5]}
+    assert found.table.cells.to_pydict() == {"name": ["n", "m"], "y": [0.5, 1.5]}
 
 
 def test_columns_can_be_named(read):
@@ -85,8 +85,8 @@ def test_columns_can_be_named(read):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", ">p\nMK", r"ending in .fasta, .fa, .faa, .fas, .csv, .tsv \(each also with"),
-        ("a.parquet.gz", b"", r"or .parquet, but got 'a.parquet.gz'. Rename"),
+        ("a.txt", ">p\nMK", r"ending in .fasta, .fa, .faa, .fas, .csv, .tsv, .* \(text also with"),
+        ("a.parquet.gz", b"", r"\(text also with .gz\), but got 'a.parquet.gz'. Convert"),
         ("a.fasta", "", "it is empty"),
         ("a.fasta", " \n\n", "it is empty"),
         ("a.fasta", "; only a comment\n", "Expected FASTA in .*, but got ''"),
@@ -95,13 +95,13 @@ def test_columns_can_be_named(read):
         ("a.fasta", b">p\nMK\n>\xff\nMK", "UTF-8 text in .*, but line 3 is not"),
         ("a.fasta", b">p\nM\0K", "holds zero bytes"),
         ("a.fasta.gz", ">p\nMK\n", "Not a gzipped file"),
-        ("a.fasta.gz", gzip.compress(b">p\nMK\n")[:-9], "Expected proteins in .*, but got: "),
-        ("a.fasta", ">p\nMK\n>\nMK\n>  \nMA\n", "an id for each protein .*header 2, 3 has none"),
-        ("a.fasta", ">p\nMK\n>q\nMV\n>p x\nMA\n", "each id once in .*, but got 'p' more"),
+        ("a.fasta.gz", gzip.compress(b">p\nMK\n")[:-9], "Expected proteins in .* cannot be read"),
+        ("a.fasta", ">p\nMK\n>\nMK\n>  \nMA\n", "an id in every row .*row 2 has none"),
+        ("a.fasta", ">p\nMK\n>q\nMV\n>p x\nMA\n", "every id once in .*, but got 'p' more"),
         ("a.csv", "Entry,Length\np,3\n", "column of sequences in .*the columns are Entry, Length"),
         ("a.csv", "id,seq,SEQ\np,M,K\n", "one column of sequences in .*, but got 2 named 'seq'"),
-        ("a.csv", "id,seq\np,MK,K\n", "Expected 2 columns, got 3"),
-        ("a.csv", "id,seq\n", "it holds none"),
+        ("a.csv", "id,seq\np,MK,K\n", "Expected 2 cells in each row of .*, but got 3 in row 1"),
+        ("a.csv", "id,seq\n", "it has no rows"),
         ("a.csv", "id,seq\n,MK\np,MK\n", "row 1 has none"),
         ("a.parquet", "id,seq\np,MK\n", "Parquet magic bytes not found"),
     ],
@@ -117,9 +117,9 @@ def test_no_file_and_no_column(read, tmp_path):
     (tmp_path / "folder.fasta").mkdir()
     (tmp_path / "folder.parquet").mkdir()
     for name in ("folder.fasta", "folder.parquet"):
-        with pytest.raises(InputError, match=f"{name} is a folder. Name a file"):
+        with pytest.raises(InputError, match=f"{name}, but it is a folder. Name a file"):
             read_proteins(tmp_path / name)
-    with pytest.raises(InputError, match="none.parquet is not there"):
+    with pytest.raises(InputError, match="none.parquet, but it is not there"):
         read_proteins(tmp_path / "none.parquet")
     with pytest.raises(InputError, match="Expected a table with the columns Label, but .* FASTA"):
         read(">p\nMK\n", needed=["Label"])

@@ -3,17 +3,18 @@
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import get_args
 
 import matplotlib
 import numpy as np
 import pytest
 
-from mtbkd.app.report import Example, ReportData, render, verdict
+from mtbkd.app.report import FAMILIES, Classes, Example, ReportData, render, verdict
 from mtbkd.app.report.figures import calibration
 from mtbkd.app.report.findings import mean_when_handing_over
 from mtbkd.app.report.verdict_classes import calibration_by_chance
 from mtbkd.metrics import coverage, ece, error_auroc, reliability, scores
-from mtbkd.types import InputError
+from mtbkd.types import Family, InputError
 
 SECTIONS = (
     "verdict", "scores", "calibration", "uncertainty", "each", "taught", "chains", "examples",
@@ -47,13 +48,10 @@ def make(n=400, classes=("a", "b", "c"), teachers=("first", "second"), sharpness
     }
     examples = tuple(
         Example(
-            id=f"e{i}", label=classes[labels[i]], prediction=classes[probs[i].argmax()],
-            probability=probs[i].max(), total=total[i], aleatoric=0.7 * total[i],
-            epistemic=0.3 * total[i], credible_set=classes, html=f"<code>drawn {i}</code>",
-            teachers={t: f"{classes[0]} (0.87)" for t in teachers},
+            f"e{i}", i, f"<code>drawn {i}</code>", {t: f"{classes[0]} (0.87)" for t in teachers}
         )
         for i in np.argsort(-total)[:5].tolist()
-    )  # fmt: skip
+    )
     weights = rng.dirichlet(np.ones(k), c).T
     return ReportData(
         title="toy", asked={"seed": "0", "prior.weights": "entropy"}, command="mtbkd run toy",
@@ -66,8 +64,9 @@ def make(n=400, classes=("a", "b", "c"), teachers=("first", "second"), sharpness
             "diagnostics": {"rhat_median": 1.0, "rhat_95": 1.01, "ess_median": 90, "ess_5": 60},
             "cost": {"seconds": {"student": 3.2}, "student_parameters": 1234},
         },
-        classes=classes, labels=labels, probs=probs, pool_probs=pool, total=total,
-        aleatoric=0.7 * total, epistemic=0.3 * total, disagreement=rng.random(n),
+        family="classification", noun="class", part=Classes(probs, pool),
+        classes=classes, labels=labels, total=total, aleatoric=0.7 * total, epistemic=0.3 * total,
+        disagreement=rng.random(n),
         teachers=teachers, weights_by_class=weights, responsibilities_by_class=weights,
         chains={
             "step_size": np.full(4, 1e-3), "distance_moved": np.ones(4),
@@ -75,6 +74,10 @@ def make(n=400, classes=("a", "b", "c"), teachers=("first", "second"), sharpness
         },
         trace=rng.standard_normal((4, 15)), examples=examples, warnings=(),
     )  # fmt: skip
+
+
+def with_part(data, **values):
+    return replace(data, part=replace(data.part, **values))
 
 
 def changed(data, part, **values):
@@ -199,8 +202,8 @@ def test_warnings_and_few_examples_ask_for_care():
 
 def test_overconfidence_is_doubted_and_said():
     data = make(sharpness=1.0)
-    sharp = data.probs**8 / (data.probs**8).sum(1, keepdims=True)
-    found = {f.about: f for f in verdict(replace(data, probs=sharp)).findings}
+    sharp = data.part.probs**8 / (data.part.probs**8).sum(1, keepdims=True)
+    found = {f.about: f for f in verdict(with_part(data, probs=sharp)).findings}
     assert found["calibration"].level == "doubt"
     assert "more sure than it should be" in found["calibration"].sentence
 
@@ -215,7 +218,7 @@ def test_calibration_by_chance_is_the_ece_of_a_calibrated_model():
     drawn = []
     for seed in range(20):
         data = make(n=600, sharpness=1.0, seed=seed)
-        drawn.append(ece(data.probs, data.labels) / calibration_by_chance(data.probs))
+        drawn.append(ece(data.part.probs, data.labels) / calibration_by_chance(data.part.probs))
     assert abs(np.mean(drawn) - 1) < 3 * np.std(drawn) / np.sqrt(20)
 
 
@@ -240,13 +243,13 @@ def test_missing_optional_values():
     data = make()
     bare = {"accuracy": 0.9, "nll": 0.3, "brier": 0.2, "ece": 0.03}
     data = replace(
-        data,
+        with_part(data, pool_probs=None),
         metrics={
             "teachers": {"first": bare, "second": bare | {"ece": None}},
             "student": bare | {"error_auroc": None},
             "unknown": {"deep": [1]},
         },
-        pool_probs=None, disagreement=None, chains={}, trace=np.zeros((0, 0)), examples=(),
+        disagreement=None, chains={}, trace=np.zeros((0, 0)), examples=(),
     )  # fmt: skip
     text = render(data)
     assert not Page(text).open
@@ -260,18 +263,18 @@ def test_missing_optional_values():
 @pytest.mark.parametrize("right", [True, False])
 def test_all_right_or_all_wrong(right):
     data = make()
-    answers = data.probs.argmax(1) if right else data.probs.argmin(1)
+    answers = data.part.probs.argmax(1) if right else data.part.probs.argmin(1)
     data = changed(replace(data, labels=answers), "student", error_auroc=None)
     assert not Page(render(data)).open
 
 
 def test_sixty_classes_with_long_names():
     names = tuple(f"Endoplasmic reticulum of a long name {i}" for i in range(60))
-    text = render(make(n=200, classes=names, teachers=tuple("ABCDEFG")))
+    text = render(make(n=200, classes=names, teachers=tuple("ABCDEFG"), sharpness=0.0))
     assert not Page(text).open
     assert "Endoplasmic reticulum o…</text>" in text
     assert 'class="scroll"' in text
-    assert "and 54 more" in text
+    assert "and 48 more" in text
 
 
 def test_one_teacher_shares_nothing():
@@ -307,3 +310,48 @@ def test_flags_are_counted_where_it_is_known_what_is_right():
     unknown = {"none": {"n": 400, "right": None, "expected": None}}
     page = render(replace(make(), metrics=make().metrics | {"flags": unknown}))
     assert "Why answers are uncertain" not in page
+
+
+def test_cards_show_the_answer_the_truth_and_the_90_percent_set():
+    data = make(n=120, classes=("cat", "dog", "eel", "fox"))
+    probs, labels = data.part.probs.copy(), data.labels.copy()
+    probs[7], labels[7] = [0.04, 0.55, 0.05, 0.36], 3
+    shown = Example("e7", 7, "<b>x</b>", {"first": "dog (0.87)"})
+    data = with_part(replace(data, labels=labels, examples=(shown,)), probs=probs)
+    card = re.search(r'aria-label="e7">(.*?)</article>', render(data), flags=re.DOTALL)[1]
+    assert '<p class="said">dog <span class="muted">(0.55)</span></p>' in card
+    assert '<span class="wrong">wrong</span>, it is fox' in card
+    chips = re.search(r'aria-label="90 % set">(.*?)</div>', card)[1]
+    assert re.findall("<span>(.*?)</span>", chips) == ["dog", "fox"]
+    assert "<dt>first</dt><dd>dog (0.87)</dd>" in card
+
+
+@pytest.mark.parametrize(
+    ("family", "values", "known", "kept", "words"),
+    [
+        ("classification", np.log([0.2, 0.7, 0.1]), True, [], "b (0.70)"),
+        ("classification", np.log([0.2, 0.7, 0.1]), True, [2, 0], "a (0.70)"),
+        ("classification", np.log([0.2, 0.1, 0.7]), True, [2, 0], "another (0.70)"),
+        ("classification", np.log([0.2, 0.7, 0.1]), False, [], "nothing"),
+        (
+            "multilabel", np.log([[0.4, 0.6], [0.1, 0.9], [0.2, 0.8]]), [True, True, False], [],
+            "b (0.90), a (0.60)",
+        ),
+        ("multilabel", np.log([[0.9, 0.1]] * 3), [True, True, False], [], "none"),
+        ("multilabel", np.log([[0.4, 0.6]] * 3), [False] * 3, [], "nothing"),
+        (
+            "regression", np.array([[7.125, np.log(0.16)], [3.0, np.nan], [1.0, 0.0]]),
+            [True, True, False], [], "7.12 ± 0.4, 3, nothing",
+        ),
+    ],
+)  # fmt: skip
+def test_what_a_teacher_says_in_words(family, values, known, kept, words):
+    says = FAMILIES[family].teacher_says
+    assert says(("a", "b", "c"), values, np.array(known), kept) == words
+
+
+def test_every_family_has_a_row_and_its_words():
+    assert set(FAMILIES) == set(get_args(Family))
+    nouns = [family.noun for family in FAMILIES.values()]
+    assert nouns == ["class", "label", "target"]
+    assert len({family.template for family in FAMILIES.values()}) == 3

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from mtbkd.app.report.by_class import (
     by_number,
@@ -9,12 +10,13 @@ from mtbkd.app.report.by_class import (
     largest,
     lost,
     neighbours,
+    right_and_wrong,
     row_shares,
     several_auroc,
     single,
     spill,
-    strips,
 )
+from mtbkd.app.report.figures_classes import right_above_wrong
 from mtbkd.app.report.sentences import confusion_sentences, spill_sentences
 
 NAN = float("nan")
@@ -93,26 +95,29 @@ def test_spill_sentences_go_from_the_truth():
     ]
 
 
-def test_strips_hold_the_quantiles_of_right_and_of_wrong():
+def test_right_and_wrong_are_told_apart_for_each_true_class():
     values = np.array([0.0, 1.0, 2.0, 3.0, 4.0, 9.0, 7.0])
     of = np.zeros((7, 3), bool)
     of[:6, 0], of[6, 1] = True, True
     hits = np.array([True] * 5 + [False, True])
-    (right, wrong), (alone, none), nobody = strips(values, of, hits)
-    assert right.n == 5
-    np.testing.assert_allclose(right.cuts, [0.4, 1, 2, 3, 3.6])
-    assert wrong.n == alone.n == 1
-    assert set(wrong.cuts) == {9.0}
-    assert set(alone.cuts) == {7.0}
-    assert none.n == nobody[0].n == nobody[1].n == 0
-    assert np.isnan(none.cuts).all()
+    found = [[its.tolist() for its in pair] for pair in right_and_wrong(values, of, hits)]
+    assert found == [[[0.0, 1.0, 2.0, 3.0, 4.0], [9.0]], [[7.0], []], [[], []]]
 
 
-def test_strips_of_labels_look_at_the_answer_about_that_label():
+def test_the_answer_about_each_label_is_right_or_wrong():
     values = np.array([[1.0, 5.0], [2.0, 6.0]])
     of, hits = np.array([[True, False], [True, True]]), np.array([[True, True], [False, True]])
-    (right, wrong), (other, none) = strips(values, of, hits)
-    assert (right.cuts[2], wrong.cuts[2], other.cuts[2], none.n) == (1.0, 2.0, 6.0, 0)
+    found = [[its.tolist() for its in pair] for pair in right_and_wrong(values, of, hits)]
+    assert found == [[[1.0], [2.0]], [[6.0], []]]
+
+
+def test_bars_reach_from_quantile_to_quantile_and_few_answers_are_a_ring(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "hlines", lambda _, y, low, high, **__: drawn.append((y, low, high)))
+    right, wrong = np.array([4.0, 0.0, 3.0, 1.0, 2.0]), np.array([9.0, 7.0, 8.0])
+    svg = right_above_wrong("x", "t", [("a", right, wrong)], "nats", (440.0, 107.0), fewest=5)
+    np.testing.assert_allclose(drawn, [(-0.16, 0.4, 3.6), (-0.16, 1.0, 3.0)])
+    assert "fill: none" in svg
 
 
 def test_examples_are_grouped_by_how_many_labels_are_true():

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 import test_report_labels
 import test_report_numbers
-from test_report import Page, changed, make
+from test_report import Page, changed, make, with_part
 
-from mtbkd.app.report import Others, page_by_class, render, verdict
+from mtbkd.app.report import FAMILIES, Others, page_by_class, render, verdict
 from mtbkd.app.report.figures_classes import confusion_map
-from mtbkd.app.report.page_by_class import MOST, section
+from mtbkd.app.report.page_by_class import MOST
 from mtbkd.types import InputError
 
 NAN = float("nan")
+
+
+def section(data):
+    return FAMILIES[data.family].more(data)["each"]
 
 
 def beside(n=300, seed=1):
@@ -45,9 +49,8 @@ def test_confusion_counts_stand_in_the_cells():
     answers[1:52:3] = 2  # 17 of the second
     probs = 0.05 + 0.85 * np.eye(3)[answers]
     few = {name: getattr(data, name)[:120] for name in ("total", "aleatoric", "epistemic")}
-    data = replace(
-        data, labels=labels, probs=probs, pool_probs=None, disagreement=None, **few
-    )  # fmt: skip
+    data = replace(data, labels=labels, disagreement=None, **few)
+    data = with_part(data, probs=probs, pool_probs=None)
     found = section(data)
     assert found is not None
     assert sorted(map(int, cells(found.figures["confusion"]))) == [11, 17, 23, 29, 40]
@@ -68,7 +71,7 @@ def test_cells_follow_the_order_of_the_names(monkeypatch):
     monkeypatch.setattr(page_by_class.figures_classes, "confusion_map", keep)
     data = make(n=500, classes=("a", "b", "c", "d", "e"), sharpness=1.0)
     section(data)
-    answers = data.probs.argmax(1)
+    answers = data.part.probs.argmax(1)
     assert drawn["names"] != sorted(drawn["names"])
     assert drawn["words"] == ("true class", "taken for")
     for i, true in enumerate(drawn["names"]):
@@ -133,9 +136,9 @@ def test_a_class_lost_in_another_asks_for_care():
     kept = {f.about: f for f in verdict(data).findings}["what it confuses"]
     assert kept.level == "trust"
     assert "itself" not in kept.sentence
-    probs = data.probs.copy()
+    probs = data.part.probs.copy()
     probs[data.labels == 2] = [0.1, 0.8, 0.1]
-    gone = {f.about: f for f in verdict(replace(data, probs=probs)).findings}["what it confuses"]
+    gone = {f.about: f for f in verdict(with_part(data, probs=probs)).findings}["what it confuses"]
     assert gone.level == "care"
     n = (data.labels == 2).sum()
     assert f"It confuses most c, taken for b in {n} of {n} examples; c is taken" in gone.sentence
@@ -162,7 +165,7 @@ def test_many_classes_are_cut_to_the_most_confused():
     data = make(n=900, classes=names)
     found = section(data)
     assert found is not None
-    assert found.left_out == 60 - MOST
+    assert found.confusion["left_out"] == 60 - MOST
     assert found.figures["each-aleatoric"].count(" wrong</text>") == MOST
     assert found.confusion["wide"]
 
@@ -172,7 +175,7 @@ def test_classes_without_examples_are_shown_if_something_is_taken_for_them():
     labels = data.labels % 3
     answers = labels.copy()
     answers[:7] = 3
-    found = section(replace(data, labels=labels, probs=0.02 + 0.9 * np.eye(5)[answers]))
+    found = section(with_part(replace(data, labels=labels), probs=0.02 + 0.9 * np.eye(5)[answers]))
     assert found is not None
     svg = found.figures["confusion"]
     assert ">d</text>" in svg
@@ -213,7 +216,7 @@ def test_labels_are_grouped_by_number():
     assert "two labels (300)</text>" in text
     rows = dict(re.findall(r'<tr><th scope="row">(\w+ labels?)</th>(.*?)</tr>', text))
     found = re.findall("<td>([^<]*)</td>", rows["two labels"])
-    expected = data.probs[200:].sum(1).mean()
+    expected = data.part.probs[200:].sum(1).mean()
     median = np.median(data.total.sum(1)[200:])
     assert found == ["300", "2.00", f"{expected:.2f}", f"{median:.2f}"]
 

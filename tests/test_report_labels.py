@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_report import SECTIONS, Page, changed
+from test_report import SECTIONS, Page, changed, with_part
 
-from mtbkd.app.report import LabelReportData, Shown, render, verdict
+from mtbkd.app.report import Example, Labels, ReportData, render, verdict
 from mtbkd.app.report.verdict_labels import f1_macro_error, label_ece_by_chance
 from mtbkd.metrics import f1_macro, label_ece, label_scores, wrong_auroc
 from mtbkd.types import InputError
@@ -33,7 +33,7 @@ def make(n=500, names=("nucleus", "cytosol", "membrane", "Golgi"), k=3, missing=
     wrong = ((probs >= 0.5) != (labels == 1))[known]
     student = label_scores(probs, labels)
     weights = rng.dirichlet(np.ones(k), c).T
-    return LabelReportData(
+    return ReportData(
         title="toy", asked={"seed": "0"}, command="mtbkd run toy",
         metrics={
             "task": "toy", "family": "multilabel", "seed": 0, "n_train": 900, "n_labelled": 100,
@@ -45,13 +45,14 @@ def make(n=500, names=("nucleus", "cytosol", "membrane", "Golgi"), k=3, missing=
             "diagnostics": {"rhat_median": 1.0, "rhat_95": 1.01, "ess_median": 90, "ess_5": 60},
             "cost": {"seconds": {"student": 3.2}, "student_parameters": 1234},
         },
-        classes=tuple(names), labels=labels, probs=probs, pool_probs=pool, total=total,
-        aleatoric=0.8 * total, epistemic=0.2 * total, disagreement=rng.random((n, c)),
+        family="multilabel", noun="label", part=Labels(probs, pool),
+        classes=tuple(names), labels=labels, total=total, aleatoric=0.8 * total,
+        epistemic=0.2 * total, disagreement=rng.random((n, c)),
         teachers=teachers, weights_by_class=weights, responsibilities_by_class=weights,
         chains={"step_size": np.full(4, 1e-3), "accuracy": np.full(4, 0.83)},
         trace=rng.standard_normal((4, 15)),
         examples=tuple(
-            Shown(f"e{i}", i, f"<code>MKVLAA{i}</code>", {t: "nucleus (0.87)" for t in teachers})
+            Example(f"e{i}", i, f"<code>MKVLAA{i}</code>", {t: "nucleus (0.87)" for t in teachers})
             for i in np.argsort(-total.sum(1))[:6].tolist()
         ),
         warnings=(),
@@ -89,7 +90,7 @@ def test_table_by_label_holds_each_labels_numbers():
     yes, known = (data.labels[:, 2] == 1).sum(), (~np.isnan(data.labels[:, 2])).sum()
     assert cells[0] == str(yes)
     assert cells[1] == f"{100 * yes / known:.1f}\xa0%"
-    assert cells[4] == f"{label_ece(data.probs, data.labels)[2]:.3f}"
+    assert cells[4] == f"{label_ece(data.part.probs, data.labels)[2]:.3f}"
 
 
 def test_results_mark_the_best_and_use_the_familys_columns():
@@ -103,9 +104,10 @@ def test_results_mark_the_best_and_use_the_familys_columns():
 
 def test_cards_show_what_is_said_what_is_true_and_what_is_unknown():
     data = make(n=120)
-    probs, labels = data.probs.copy(), data.labels.copy()
+    probs, labels = data.part.probs.copy(), data.labels.copy()
     probs[3], labels[3] = [0.9, 0.2, 0.6, 0.3], [1, 1, 0, NAN]
-    data = replace(data, probs=probs, labels=labels, examples=(Shown("e3", 3, "<b>x</b>", {}),))
+    data = replace(data, labels=labels, examples=(Example("e3", 3, "<b>x</b>", {}),))
+    data = with_part(data, probs=probs)
     card = re.search(r'aria-label="e3">(.*?)</article>', render(data), flags=re.DOTALL)[1]
     assert "nucleus, membrane</p>" in card
     assert '<span class="wrong">2 wrong</span> answers' in card
@@ -121,12 +123,11 @@ def test_cards_show_what_is_said_what_is_true_and_what_is_unknown():
 
 def test_cards_list_what_is_said_or_true_before_what_is_merely_uncertain():
     data = make(n=120, names=tuple("abcdefghi"))
-    probs, total, labels = data.probs.copy(), data.total.copy(), data.labels.copy()
+    probs, total, labels = data.part.probs.copy(), data.total.copy(), data.labels.copy()
     probs[3], labels[3], total[3] = 0.3, 0.0, 0.6
     probs[3, 7], labels[3, 8], total[3, 7:] = 0.99, 1.0, 0.05
-    data = replace(
-        data, probs=probs, labels=labels, total=total, examples=(Shown("e3", 3, "", {}),)
-    )
+    data = replace(data, labels=labels, total=total, examples=(Example("e3", 3, "", {}),))
+    data = with_part(data, probs=probs)
     card = re.search(r'aria-label="e3">(.*?)</article>', render(data), flags=re.DOTALL)[1]
     names = re.findall(r'<th scope="row">(\w)</th>', card)
     assert set(names[:2]) == {"h", "i"}
@@ -136,10 +137,10 @@ def test_cards_list_what_is_said_or_true_before_what_is_merely_uncertain():
 def test_error_of_macro_f1_is_its_spread_over_test_sets():
     data = make(n=8000, missing=0.0)
     parts = [
-        replace(data, probs=data.probs[rows], labels=data.labels[rows])
+        with_part(replace(data, labels=data.labels[rows]), probs=data.part.probs[rows])
         for rows in np.array_split(np.arange(8000), 40)
     ]
-    spread = np.std([f1_macro(part.probs, part.labels) for part in parts])
+    spread = np.std([f1_macro(p.part.probs, p.labels) for p in parts])
     stated = np.mean([f1_macro_error(part) for part in parts])
     assert stated == pytest.approx(spread, rel=4 / np.sqrt(2 * 40))
 
@@ -168,24 +169,24 @@ def test_one_fault_lowers_the_verdict_and_is_named(part, values, level, about):
 
 def test_a_student_that_says_the_frequencies_is_doubted():
     data = make()
-    flat = np.broadcast_to(np.nanmean(data.labels, 0), data.probs.shape)
-    found = judged(replace(data, probs=flat))
+    flat = np.broadcast_to(np.nanmean(data.labels, 0), data.part.probs.shape)
+    found = judged(with_part(data, probs=flat))
     assert found["its probabilities"].level == "doubt"
     assert "no better than the labels' frequencies" in found["its probabilities"].sentence
-    silent = judged(replace(data, probs=np.full(data.probs.shape, 0.01)))
+    silent = judged(with_part(data, probs=np.full(data.part.probs.shape, 0.01)))
     assert silent["its macro F1"].level == "doubt"
     assert "Always saying yes would reach" in silent["its macro F1"].sentence
 
 
 def test_overconfidence_on_every_label_is_doubted_and_on_one_is_named():
     data = make(n=1500)
-    sharp = (data.probs > 0.5) * 0.998 + 0.001
-    soft = 0.5 + 0.3 * (data.probs - 0.5)
-    found = judged(replace(data, probs=soft))
+    sharp = (data.part.probs > 0.5) * 0.998 + 0.001
+    soft = 0.5 + 0.3 * (data.part.probs - 0.5)
+    found = judged(with_part(data, probs=soft))
     assert found["calibration"].level == "doubt"
-    assert judged(replace(data, probs=sharp))["calibration"].level != "trust"
-    one = np.column_stack([data.probs[:, :3], soft[:, 3]])
-    found = judged(replace(data, probs=one))["the calibration of single labels"]
+    assert judged(with_part(data, probs=sharp))["calibration"].level != "trust"
+    one = np.column_stack([data.part.probs[:, :3], soft[:, 3]])
+    found = judged(with_part(data, probs=one))["the calibration of single labels"]
     assert found.level == "care"
     assert "Golgi, off by" in found.sentence
     assert "1 of 4 labels" in found.sentence
@@ -204,8 +205,8 @@ def test_ece_by_chance_is_the_ece_of_a_calibrated_student():
     ratios = []
     for seed in range(20):
         data = make(n=800, seed=seed)
-        expected = label_ece_by_chance(data.probs, data.labels)
-        ratios.append((label_ece(data.probs, data.labels) / expected).mean())
+        expected = label_ece_by_chance(data.part.probs, data.labels)
+        ratios.append((label_ece(data.part.probs, data.labels) / expected).mean())
     assert abs(np.mean(ratios) - 1) < 0.1
 
 
@@ -214,7 +215,7 @@ def test_missing_parts_and_labels_that_are_never_known():
     labels = data.labels.copy()
     labels[:, 1] = NAN
     data = replace(
-        data, labels=labels, pool_probs=None, disagreement=None, chains={},
+        with_part(data, pool_probs=None), labels=labels, disagreement=None, chains={},
         trace=np.zeros((0, 0)), examples=(), metrics={"teachers": {}, "student": {}},
     )  # fmt: skip
     text = render(data)
@@ -237,7 +238,7 @@ def test_many_labels_are_cut_to_the_worst():
 @pytest.mark.parametrize("right", [True, False])
 def test_all_right_or_all_wrong(right):
     data = make(missing=0.0)
-    answers = ((data.probs >= 0.5) == right).astype(float)
+    answers = ((data.part.probs >= 0.5) == right).astype(float)
     data = changed(replace(data, labels=answers), "student", error_auroc=None)
     assert not Page(render(data)).open
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy.stats import norm
-from test_report import SECTIONS, Page, changed
+from test_report import SECTIONS, Page, changed, with_part
 
-from mtbkd.app.report import NumberReportData, Shown, render, verdict
-from mtbkd.app.report.verdict_numbers import calibration_by_chance
+from mtbkd.app.report import Example, Numbers, ReportData, render, verdict
+from mtbkd.app.report.verdict_numbers import calibration_by_chance, spreads
 from mtbkd.metrics import calibration_error, number_scores, rmse
 from mtbkd.types import InputError
 
@@ -31,7 +31,7 @@ def make(n=600, names=("stability",), k=3, missing=0.1, seed=0, claimed=1.0):
     share = rng.uniform(0.1, 0.5, (n, c))
     scores = number_scores(pool[None], 1.2 * sd[None], labels, unit=scale)
     weights = rng.dirichlet(np.ones(k), c).T
-    return NumberReportData(
+    return ReportData(
         title="toy", asked={"seed": "0"}, command="mtbkd run toy",
         metrics={
             "task": "toy", "family": "regression", "seed": 0, "n_train": 900, "n_labelled": 100,
@@ -42,19 +42,27 @@ def make(n=600, names=("stability",), k=3, missing=0.1, seed=0, claimed=1.0):
             "diagnostics": {"rhat_median": 1.0, "rhat_95": 1.01, "ess_median": 90, "ess_5": 60},
             "cost": {"seconds": {"student": 3.2}, "student_parameters": 1234},
         },
-        classes=tuple(names), unit=scale, labels=labels, mean=mean, aleatoric=(1 - share) * sd**2,
-        epistemic=share * sd**2, lower=mean - 1.645 * sd, upper=mean + 1.645 * sd, level=0.9,
-        log_density=norm.logpdf(labels, mean, sd), pit=norm.cdf(labels, mean, sd),
-        pool_pit=norm.cdf(labels, pool, sd), disagreement=(unit * rng.random((n, c))) ** 2,
+        family="regression", noun="target",
+        part=Numbers(
+            unit=scale, mean=mean, lower=mean - 1.645 * sd, upper=mean + 1.645 * sd, level=0.9,
+            log_density=norm.logpdf(labels, mean, sd), pit=norm.cdf(labels, mean, sd),
+            pool_pit=norm.cdf(labels, pool, sd),
+        ),
+        classes=tuple(names), labels=labels, total=sd**2, aleatoric=(1 - share) * sd**2,
+        epistemic=share * sd**2, disagreement=(unit * rng.random((n, c))) ** 2,
         teachers=teachers, weights_by_class=weights, responsibilities_by_class=weights,
         chains={"step_size": np.full(4, 1e-3), "rmse": np.full(4, 0.83)},
         trace=rng.standard_normal((4, 15)),
         examples=tuple(
-            Shown(f"e{i}", i, f"<code>MKVLAA{i}</code>", {t: "7.1 ± 0.4" for t in teachers})
+            Example(f"e{i}", i, f"<code>MKVLAA{i}</code>", {t: "7.1 ± 0.4" for t in teachers})
             for i in np.argsort(-(sd / unit).sum(1))[:6].tolist()
         ),
         warnings=(),
     )  # fmt: skip
+
+
+def sd_of(data):
+    return np.sqrt(data.total)
 
 
 def judged(data):
@@ -85,8 +93,8 @@ def test_table_by_target_holds_each_targets_numbers():
     row = re.search(r'<tr><th scope="row">small</th>(.*?)</tr>', render(data))
     cells = re.findall("<td>([^<]*)</td>", row[1])
     assert cells[0] == str((~np.isnan(data.labels[:, 0])).sum())
-    assert cells[2] == f"{rmse(data.mean[:, 0], data.labels[:, 0]):.2f}"
-    assert cells[6] == f"{calibration_error(data.pit[:, 0]):.3f}"
+    assert cells[2] == f"{rmse(data.part.mean[:, 0], data.labels[:, 0]):.2f}"
+    assert cells[6] == f"{calibration_error(data.part.pit[:, 0]):.3f}"
 
 
 def test_results_star_the_coverage_nearest_90_percent_and_no_width():
@@ -102,12 +110,13 @@ def test_results_star_the_coverage_nearest_90_percent_and_no_width():
 def test_cards_show_mean_interval_and_truth():
     data = make(n=150)
     mean, labels, upper, lower = (
-        values.copy() for values in (data.mean, data.labels, data.upper, data.lower)
+        values.copy() for values in (data.part.mean, data.labels, data.part.upper, data.part.lower)
     )
     mean[3], lower[3], upper[3], labels[3] = 7.0, 6.0, 8.0, 9.25
     mean[4], lower[4], upper[4], labels[4] = 7.0, 6.0, 8.0, NAN
-    shown = tuple(Shown(f"e{i}", i, "<b>x</b>", {}) for i in (3, 4))
-    data = replace(data, mean=mean, lower=lower, upper=upper, labels=labels, examples=shown)
+    shown = tuple(Example(f"e{i}", i, "<b>x</b>", {}) for i in (3, 4))
+    data = replace(data, labels=labels, examples=shown)
+    data = with_part(data, mean=mean, lower=lower, upper=upper)
     three, four = re.findall(r"<article.*?</article>", render(data), flags=re.DOTALL)
     assert "stability</span> 7.00</p>" in three
     assert "6.00 to 8.00</dd>" in three
@@ -150,18 +159,18 @@ def test_intervals_that_are_too_narrow_or_too_wide_are_said(claimed, words, inte
 @pytest.mark.parametrize(("shift", "words"), [(2.0, "too much"), (-2.0, "too little")])
 def test_a_mean_that_is_off_is_said(shift, words):
     data = make()
-    pit = norm.cdf(data.labels, data.mean + shift, data.sd)
-    found = judged(replace(data, mean=data.mean + shift, pit=pit))
+    pit = norm.cdf(data.labels, data.part.mean + shift, sd_of(data))
+    found = judged(with_part(data, mean=data.part.mean + shift, pit=pit))
     assert f"it predicts {words} more often" in found["calibration"].sentence
 
 
 def test_equal_widths_that_hide_unequal_errors_are_found():
     data = make(n=2000)
-    flat = np.full(data.sd.shape, np.sqrt(np.mean(data.sd**2)))
-    sure = data.sd < np.quantile(data.sd, 0.4)
-    wrong = np.where(sure, 0.4 * data.sd, flat)
-    pit = norm.cdf(data.labels, data.mean, wrong)
-    data = replace(data, aleatoric=0.5 * wrong**2, epistemic=0.5 * wrong**2, pit=pit)
+    flat = np.full(sd_of(data).shape, np.sqrt(np.mean(sd_of(data) ** 2)))
+    sure = sd_of(data) < np.quantile(sd_of(data), 0.4)
+    wrong = np.where(sure, 0.4 * sd_of(data), flat)
+    pit = norm.cdf(data.labels, data.part.mean, wrong)
+    data = with_part(replace(data, total=wrong**2), pit=pit)
     found = judged(data)["how it tells sure from unsure"]
     assert found.level == "doubt"
     assert "moves the RMSE of the rest" in found.sentence
@@ -169,17 +178,17 @@ def test_equal_widths_that_hide_unequal_errors_are_found():
 
 def test_no_better_than_the_mean_is_doubted_and_for_one_target_asks_for_care():
     data = make(names=("a", "b"))
-    centre = np.broadcast_to(np.nanmean(data.labels, 0), data.mean.shape)
-    spread = np.broadcast_to(data.spread, data.mean.shape)
+    centre = np.broadcast_to(np.nanmean(data.labels, 0), data.part.mean.shape)
+    spread = np.broadcast_to(spreads(data.labels), data.part.mean.shape)
     density = norm.logpdf(data.labels, centre, spread)
-    found = judged(replace(data, mean=centre - 0.1, log_density=density - 1e-9))
+    found = judged(with_part(data, mean=centre - 0.1, log_density=density - 1e-9))
     assert found["its errors"].level == "doubt"
     assert "For a and b it is no better than always naming their mean." in (
         found["its errors"].sentence
     )
     assert found["its probabilities"].level == "doubt"
-    half = np.column_stack([centre[:, 0] - 0.1, data.mean[:, 1]])
-    assert judged(replace(data, mean=half))["its errors"].level == "care"
+    half = np.column_stack([centre[:, 0] - 0.1, data.part.mean[:, 1]])
+    assert judged(with_part(data, mean=half))["its errors"].level == "care"
 
 
 def test_calibration_by_chance_is_that_of_calibrated_predictions():
@@ -191,12 +200,13 @@ def test_calibration_by_chance_is_that_of_calibrated_predictions():
 def test_missing_parts_and_targets_that_are_never_known():
     data = make(names=("a", "b"), k=1)
     unknown = {
-        name: np.column_stack([getattr(data, name)[:, 0], np.full(600, NAN)])
-        for name in ("labels", "log_density", "pit")
+        name: np.column_stack([values[:, 0], np.full(600, NAN)])
+        for name, values in (("log_density", data.part.log_density), ("pit", data.part.pit))
     }
     data = replace(
-        data, **unknown, pool_pit=None, disagreement=None, chains={}, trace=np.zeros((0, 0)),
-        metrics={"teachers": {}, "student": {}},
+        with_part(data, **unknown, pool_pit=None),
+        labels=np.column_stack([data.labels[:, 0], np.full(600, NAN)]), disagreement=None,
+        chains={}, trace=np.zeros((0, 0)), metrics={"teachers": {}, "student": {}},
     )  # fmt: skip
     text = render(data)
     assert not Page(text).open
@@ -211,14 +221,13 @@ def test_many_targets_are_cut_and_said():
 
 def test_a_perfect_student_of_constant_uncertainty():
     data = make(missing=0.0)
-    one = np.ones(data.mean.shape)
-    data = replace(
-        data, mean=data.labels, aleatoric=one, epistemic=0 * one, pit=one / 2, log_density=-one
-    )
+    one = np.ones(data.part.mean.shape)
+    data = replace(data, total=one, aleatoric=one, epistemic=0 * one)
+    data = with_part(data, mean=data.labels, pit=one / 2, log_density=-one)
     assert not Page(render(data)).open
 
 
 def test_arrays_that_do_not_fit_are_refused():
     data = make()
     with pytest.raises(InputError, match=r"Expected pit of shape \(600, 1\), but got \(600,\)"):
-        render(replace(data, pit=data.pit[:, 0]))
+        render(with_part(data, pit=data.part.pit[:, 0]))

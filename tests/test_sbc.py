@@ -157,8 +157,8 @@ def p_values(monkeypatch, engine: str, broken: str = "") -> np.ndarray:
     if broken == "noise too large by the square root of 2":
         method = METHODS[engine]
 
-        def build(problem, plan, steps):
-            return method.build(problem._replace(temperature=2 * problem.temperature), plan, steps)
+        def build(problem, plan):
+            return method.build(problem._replace(temperature=2 * problem.temperature), plan)
 
         monkeypatch.setitem(METHODS, engine, replace(method, build=build))
     power = {"no mixture prior": 0.0, "mixture prior of the wrong sign": -0.2}.get(broken, 1.0)

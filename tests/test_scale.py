@@ -15,7 +15,7 @@ from mtbkd.data import make_dataset
 from mtbkd.distillation.choose import choose_units, choose_weighting
 from mtbkd.distillation.distill import distill
 from mtbkd.distillation.evidence import disagreement_evidence
-from mtbkd.files import hash_tensor
+from mtbkd.files import hash_tensor, save_rows
 from mtbkd.inference import batches as batches_module
 from mtbkd.inference.batches import Minibatches, in_parts
 from mtbkd.inference.chains import chain_generators
@@ -23,13 +23,13 @@ from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings, find_modes
 from mtbkd.inference.run import sample
 from mtbkd.outputs.aligned import align, make_table
-from mtbkd.outputs.store import load_outputs, save_outputs, save_rows
+from mtbkd.outputs.store import load_outputs, save_outputs
 from mtbkd.prior.mixture import Strength
 from mtbkd.prior.settings import Prior, PriorSettings
 from mtbkd.student.curvature import precision
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import make_student
-from mtbkd.training import cached_features, observation_of, training_set
+from mtbkd.training import cached_features, training_set
 
 N, INPUTS, CHAINS = 150, 5, 2
 IDS = tuple(f"x{i}" for i in range(N))
@@ -298,7 +298,7 @@ def test_half_precision_trains_to_nearly_the_same(case, tmp_path, lazily):
     said = replace(prepared(case)[1], values=half.values).said(slice(3, 9))
     assert torch.equal(said.values.nan_to_num(), half.values[:, 3:9].float().nan_to_num())
     assert said.values.dtype == torch.float32
-    observation, _ = observation_of(outputs)
+    observation = outputs.observation
     single = posterior(case, data, outputs).predict(data.inputs)
     first = posterior(case, data, half).predict(data.inputs)
     lazily()

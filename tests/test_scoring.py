@@ -38,13 +38,14 @@ def test_a_partial_teacher_is_scored_where_it_speaks_and_gives_the_rest_their_sh
 def test_where_nobody_speaks_the_pool_is_flat_and_nobody_disagrees():
     told = outputs()
     silent = replace(told, mask=told.mask & torch.tensor([True, True, True, False]))
-    pool, quarrel = pool_of(silent, Weighting("uniform"), None)
+    pool = pool_of(silent, Weighting("uniform"), None)
+    quarrel = pool["disagreement"]
     torch.testing.assert_close(pool["probs"][3], torch.full((3,), 1 / 3).double())
     torch.testing.assert_close(pool["probs"].sum(1), torch.ones(4).double())
     assert quarrel[3] == 0
     assert quarrel[1] > 0
     torch.testing.assert_close(quarrel[2], torch.zeros(()).double(), atol=1e-6, rtol=0)
-    heard = pool_scores(pool, silent.mask, LABELS, None)
+    heard = pool_scores(silent, pool, LABELS, None)
     expected = -pool["probs"][:3].gather(1, LABELS[:3, None]).log().mean()
     assert heard["nll"] == pytest.approx(float(expected))
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from mtbkd.files import sealed
 from mtbkd.outputs.aligned import align, make_table, make_top_table
-from mtbkd.outputs.store import _render, align_to, load_outputs, save_outputs
+from mtbkd.outputs.store import align_to, load_outputs, save_outputs
 from mtbkd.types import InputError
 
 IDS, CLASSES = tuple(f"x{i}" for i in range(60)), ("cat", "dog", "cow", "hen")
@@ -87,7 +88,7 @@ def test_round_trip(tmp_path, case, dtype):
 def test_streaming_writes_the_same_bytes(tmp_path, case, dtype, monkeypatch):
     make, top = CASES[case]
     save_outputs(tmp_path / "a", align(make(), IDS, CLASSES, missing="mask", top=top), dtype)
-    monkeypatch.setattr("mtbkd.outputs.aligned._PIECE", 28)
+    monkeypatch.setattr("mtbkd.outputs.pieces._PIECE", 28)
     align_to(tmp_path / "b", make(), IDS, CLASSES, missing="mask", top=top, dtype=dtype)
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
 
@@ -142,7 +143,7 @@ MEMORY = """
 import resource, sys, torch
 from pathlib import Path
 from mtbkd.outputs import TeacherTable
-from mtbkd.outputs.store import _render, align_to, load_outputs
+from mtbkd.outputs.store import align_to, load_outputs
 def anonymous():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(l.split()[1]) / 1024 for l in lines if l.startswith("RssAnon"))
@@ -178,7 +179,7 @@ def test_neither_writing_nor_loading_holds_the_values_in_memory(tmp_path):
 def test_values_that_half_precision_cannot_hold_are_refused_and_nothing_is_left(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("mtbkd.outputs.aligned._PIECE", 1)
+    monkeypatch.setattr("mtbkd.outputs.pieces._PIECE", 1)
     table = make_table(
         "ann", [[1.0], [7e4]], kind="mean", ids=("a", "b"), classes=("y",), family="regression"
     )
@@ -192,7 +193,7 @@ def test_values_that_half_precision_cannot_hold_are_refused_and_nothing_is_left(
 
 def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(InputError, match="Expected to write teacher outputs to .*file/store, but"):
+    with pytest.raises(InputError, match="Expected to write .*file/store/manifest.json, but got"):
         save_outputs(tmp_path / "file" / "store", align(mixed(), IDS, CLASSES))
 
 
@@ -214,21 +215,21 @@ def test_changed_file_is_refused(stored, name):
 @pytest.mark.parametrize("name", FILES)
 def test_incomplete_store_is_refused(stored, name):
     (stored / name).unlink()
-    with pytest.raises(InputError, match=f"but it is incomplete .*{name}.*Delete it and label"):
+    with pytest.raises(InputError, match=f"{name} as it was written, but it is missing. Delete"):
         load_outputs(stored)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"sha256": ', "[" * 100_000])
 def test_broken_manifest_is_refused(stored, content):
     (stored / "manifest.json").write_text(content, encoding="utf-8")
-    with pytest.raises(InputError, match="Expected a store of teacher outputs in .* incomplete"):
+    with pytest.raises(InputError, match="manifest.json as it was written, but .*and label again"):
         load_outputs(stored)
 
 
 def test_files_of_two_stores_are_not_one(stored, tmp_path):
     manifest = json.loads((stored / "manifest.json").read_bytes())
     manifest.pop("own_sha256")
-    (stored / "manifest.json").write_bytes(_render(manifest | {"names": ["ann"]}))
+    (stored / "manifest.json").write_bytes(sealed(manifest | {"names": ["ann"]}))
     message = "Expected values of shape .1, 60, 3. in .*outputs.safetensors, as manifest.json says"
     with pytest.raises(InputError, match=message):
         load_outputs(stored)

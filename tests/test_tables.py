@@ -7,8 +7,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 import pytest
 
-from mtbkd.app.console import metrics_table
+from mtbkd.app.console import answers_table, metrics_table
 from mtbkd.app.tables import prediction_table, write_table
+from mtbkd.explain.causes import Causes
 from mtbkd.predictive import LabelPredictive, NumberPredictive, Predictive
 from mtbkd.types import InputError
 
@@ -131,3 +132,44 @@ def test_the_terminal_shows_the_scores_of_the_family(capsys, monkeypatch, family
     assert " ".join(student.replace("│", " ").split()[2:]) == cells
     assert "–" in next(line for line in shown.splitlines() if "teacher: first" in line)
     assert "warning: Beware." in shown
+
+
+def causes_of(n, labels=None):
+    one = np.zeros(n)
+    return Causes(
+        flags=("",) * n, reliable=one, outside=one, dissent=one, pool=one, sets=None, labels=labels
+    )  # fmt: skip
+
+
+def told(names, predictive, causes, capsys):
+    answers_table(tuple("xyz"[: len(causes.flags)]), names, predictive, causes)
+    return capsys.readouterr().out
+
+
+def test_answers_in_the_terminal_are_likely_classes(capsys):
+    probs = np.array([[0.65, 0.05, 0.3], [0.2, 0.75, 0.05]])
+    one = np.zeros(2)
+    predictive = Predictive(
+        probs=probs, total=one, aleatoric=one, lower=probs - 0.01, upper=probs + 0.01,
+        second=one, level=0.8,
+    )  # fmt: skip
+    text = told(("a", "b", "c"), predictive, causes_of(2), capsys)
+    assert "answer (80 % interval)" in text
+    assert "a 0.65 [0.64, 0.66]; c 0.30 [0.29, 0.31]" in text
+    assert "b 0.75 [0.74, 0.76]; a 0.20 [0.19, 0.21]" in text
+
+
+def test_answers_in_the_terminal_are_labels_or_that_there_is_none(capsys):
+    text = told(("a", "b"), LABELS, causes_of(2), capsys)
+    assert "a 0.90 [0.80, 1.00]; b 0.50 [0.40, 0.60]" in text
+    assert "none; most likely a 0.20 [0.10, 0.30]" in text
+    chosen = np.array([[False, True], [False, True]])
+    text = told(("a", "b"), LABELS, causes_of(2, chosen), capsys)
+    assert "b 0.50 [0.40, 0.60]" in text
+    assert "a 0.90" not in text
+    assert "b 0.10 [0.00, 0.20]" in text
+
+
+def test_answers_in_the_terminal_are_numbers(capsys):
+    text = told(("s", "t"), NUMBERS, causes_of(2), capsys)
+    assert "s 1 [-7, 9]; t 50 [34, 66]" in text

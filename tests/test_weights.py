@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtbkd.observation import BINARY
-from mtbkd.observation.categorical import confidence, tempered
+from mtbkd.observation.log_probs import confidence, tempered
 from mtbkd.weights import stacking as weights_module
 from mtbkd.weights.rules import Weighting, entropy, entropy_weights, pool_log_probs, uniform_weights
 from mtbkd.weights.stacking import fit_stacked

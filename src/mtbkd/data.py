@@ -13,10 +13,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from mtbkd.observation import OUTCOMES, Names, Outcome
+from mtbkd.observation.base import cell_shape, labelled
 from mtbkd.types import Family, InputError
 
-_COLUMN = {"classification": "class", "multilabel": "label", "regression": "target"}
-_COLUMNS = {"classification": "classes", "multilabel": "labels", "regression": "targets"}
 _ROWS = 2**16  # rows that are checked at once
 
 
@@ -44,6 +44,11 @@ class Dataset:
         return len(self.ids)
 
     @property
+    def outcome(self) -> Outcome:
+        """What is predicted."""
+        return OUTCOMES[self.family]
+
+    @property
     def n_labelled(self) -> int:
         """How many examples have a label."""
         return int(self.known.sum())
@@ -51,9 +56,7 @@ class Dataset:
     @property
     def known(self) -> Tensor:
         """Which examples have a label, or any of several, shape (example,)."""
-        if self.family == "classification":
-            return self.labels >= 0
-        return (~self.labels.isnan()).any(1)
+        return labelled(self.outcome, self.labels).unsqueeze(-1).flatten(1).any(1)
 
     def subset(self, index: ArrayLike) -> Dataset:
         """The examples at these positions, in this order."""
@@ -65,8 +68,7 @@ class Dataset:
     def without_labels(self, index: ArrayLike) -> Dataset:
         """The same examples with the labels at these positions removed."""
         labels = self.labels.clone()
-        missing = -1 if self.family == "classification" else torch.nan
-        labels[torch.as_tensor(np.asarray(index, dtype=np.int64))] = missing
+        labels[torch.as_tensor(np.asarray(index, dtype=np.int64))] = self.outcome.missing
         return replace(self, labels=labels)
 
 
@@ -97,10 +99,11 @@ def make_dataset(
     """
     tensor = inputs if isinstance(inputs, Tensor) else _shared(np.asarray(inputs)).float()
     tensor = tensor if tensor.is_floating_point() else tensor.float()
-    names = tuple(str(c) for c in classes)
+    outcome = OUTCOMES[family]
+    columns = tuple(str(c) for c in classes)
     keys = tuple(str(i) for i in (range(len(tensor)) if ids is None else ids))
     faults = [
-        *_duplicates(names, f"{_COLUMN[family]} of the {name}"),
+        *_duplicates(columns, f"{outcome.column} of the {name}"),
         *_duplicates(keys, f"id of the {name}"),
     ]
     if len(tensor) == 0:
@@ -108,36 +111,31 @@ def make_dataset(
             f"Expected at least one example in the {name}, but got none. Check the "
             "file or the split."
         )
-    fewest = 2 if family == "classification" else 1
-    if len(names) < fewest:
+    if len(columns) < 1 + outcome.exclusive:
         faults.append(
-            f"Expected {('one', 'two')[fewest - 1]} {_COLUMNS[family]} or more in the {name}, but "
-            f"got {len(names)}. Name every {_COLUMN[family]}."
+            f"Expected {'two' if outcome.exclusive else 'one'} {outcome.columns} or more in the "
+            f"{name}, but got {len(columns)}. Name every {outcome.column}."
         )
     if len(keys) != len(tensor):
         faults.append(
             f"Expected {len(tensor)} ids, one for each row of the {name}, but got "
             f"{len(keys)}. Give each example one id."
         )
+    names = Names(name, keys, columns)
     row = _first_not_finite(tensor)
     if row is not None:
         faults.append(
             f"Expected finite inputs in the {name}, but got NaN or infinity for id "
-            f"{_pick(keys, row)}. Remove or impute it."
+            f"{names.row(row)}. Remove or impute it."
         )
-    if family == "classification":
-        known = torch.full((len(tensor),), -1)
+    if labels is None:
+        known = torch.full((len(tensor), *cell_shape(outcome, len(columns))), outcome.missing)
     else:
-        known = torch.full((len(tensor), len(names)), torch.nan)
-    if labels is not None:
-        read = _label_indices if family == "classification" else _label_numbers
-        known, label_faults = read(labels, names, keys, len(tensor), name)
-        faults += label_faults
-    if labels is not None and family == "multilabel" and known.numel():
-        faults += _not_binary(known, names, keys, name)
+        known, wrong = outcome.read_labels(labels, len(tensor), names)
+        faults += wrong
     if faults:
         raise InputError(*faults)
-    return Dataset(keys, tensor, known, names, family)
+    return Dataset(ids=keys, inputs=tensor, labels=known, classes=columns, family=family)
 
 
 def check_splits(**splits: Dataset) -> None:
@@ -154,101 +152,6 @@ def check_splits(**splits: Dataset) -> None:
     ]
     if faults:
         raise InputError(*faults)
-
-
-def _label_indices(
-    labels: Sequence[object] | ArrayLike,
-    classes: tuple[str, ...],
-    ids: tuple[str, ...],
-    n_rows: int,
-    name: str,
-) -> tuple[Tensor, list[str]]:
-    if isinstance(labels, Tensor):
-        labels = labels.tolist() if labels.is_floating_point() else labels.numpy(force=True)
-    values = labels if isinstance(labels, np.ndarray) else list(labels)  # type: ignore[arg-type]
-    if len(values) != n_rows:
-        return torch.empty(0), [
-            f"Expected {n_rows} labels in the {name}, but got {len(values)}. Give one for each "
-            "example, -1 where it is missing."
-        ]
-    if isinstance(values, np.ndarray):
-        if values.ndim == 1 and values.dtype.kind in "iu" and len(values):
-            if -1 <= values.min() and values.max() < len(classes):
-                return torch.from_numpy(values.astype(np.int64)), []
-        values = values.tolist()
-    position = {c: i for i, c in enumerate(classes)}
-    found: list[int] = []
-    outside: list[tuple[int, object]] = []
-    for row, value in enumerate(values):
-        if value is None or value == "" or value == -1:
-            index: int | None = -1
-        elif isinstance(value, str):
-            index = position.get(value)
-        else:
-            index = int(value) if float(value) in range(len(classes)) else None  # type: ignore[arg-type]
-        if index is None:
-            outside.append((row, value))
-        found.append(-1 if index is None else index)
-    if outside:
-        row, value = outside[0]
-        return torch.empty(0), [
-            f"Expected labels among the {len(classes)} classes of the {name}, but got {value!r} "
-            f"for id {_pick(ids, row)} ({len(outside)} such). Correct them or add the class."
-        ]
-    return torch.tensor(found), []
-
-
-def _label_numbers(
-    labels: Sequence[object] | ArrayLike,
-    columns: tuple[str, ...],
-    ids: tuple[str, ...],
-    n_rows: int,
-    name: str,
-) -> tuple[Tensor, list[str]]:
-    if isinstance(labels, Tensor):
-        labels = labels.numpy(force=True)
-    try:
-        numbers = torch.as_tensor(np.array(labels, dtype=np.float32))
-    except (TypeError, ValueError):
-        return torch.empty(0), [
-            f"Expected labels of the {name} as numbers, NaN where missing, but got "
-            f"{_first_word(labels)!r}. Give one number for each of {', '.join(columns)}."
-        ]
-    if numbers.dim() == 1 and len(columns) == 1:
-        numbers = numbers[:, None]
-    if tuple(numbers.shape) != (n_rows, len(columns)):
-        return torch.empty(0), [
-            f"Expected labels of shape ({n_rows}, {len(columns)}) in the {name}, one row for each "
-            f"example and one column for each of {', '.join(columns)}, but got "
-            f"{tuple(numbers.shape)}. Give NaN where one is missing."
-        ]
-    infinite = numbers.isinf().any(1)
-    if infinite.any():
-        return torch.empty(0), [
-            f"Expected finite labels in the {name}, but got infinity for id "
-            f"{_pick(ids, int(infinite.nonzero()[0]))}. Correct it, or give NaN."
-        ]
-    return numbers, []
-
-
-def _not_binary(
-    labels: Tensor, columns: tuple[str, ...], ids: tuple[str, ...], name: str
-) -> list[str]:
-    wrong = ~(labels.isnan() | (labels == 0) | (labels == 1))
-    if not wrong.any():
-        return []
-    row, column = wrong.nonzero()[0].tolist()
-    return [
-        f"Expected labels of 0 or 1 in the {name}, but got {labels[row, column]:g} for "
-        f"{columns[column]!r} of id {_pick(ids, row)} ({int(wrong.sum())} such). Correct them; NaN "
-        "is a missing one."
-    ]
-
-
-def _first_word(labels: object) -> object:
-    """Something among the labels that is not a number."""
-    values = np.array(labels, dtype=object).ravel().tolist()
-    return next((value for value in values if isinstance(value, str)), labels)
 
 
 def _shared(array: NDArray[Any]) -> Tensor:
@@ -276,7 +179,3 @@ def _duplicates(names: tuple[str, ...], what: str) -> list[str]:
         f"Expected every {what} once, but got {repeated[0]!r} more than once "
         f"({len(repeated)} such). Make them unique."
     ]
-
-
-def _pick(ids: tuple[str, ...], row: int) -> str:
-    return repr(ids[row]) if row < len(ids) else f"of row {row}"

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.data import Dataset
-from mtbkd.files import hash_tensor
-from mtbkd.observation import BINARY, CATEGORICAL, GAUSSIAN, Observation, Said, categorical, top
+from mtbkd.files import hash_tensor, load_tensors, save_rows
+from mtbkd.observation import CATEGORICAL, Observation, Said
+from mtbkd.observation.base import cell_shape, value_shape
+from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.outputs.store import save_rows
 from mtbkd.prior.settings import Prior
-from mtbkd.prior.spaces import Spaces, find_spaces
 from mtbkd.student.student import Student
 from mtbkd.weights.rules import Weighting
-from mtbkd.weights.units import Units
 
 _FEATURES = 2**13  # examples whose features are held while they are written
 _MOVED = 2**26  # numbers that are moved to the device as a whole
@@ -43,32 +41,27 @@ def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tenso
         hash_tensor(digest, value)
     path = out / "features" / f"frozen-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
-        parts = (student.features(part) for part in inputs.split(_FEATURES))
+        parts = (
+            student.features(part, first=k * _FEATURES)
+            for k, part in enumerate(inputs.split(_FEATURES))
+        )
         save_rows(path, "features", len(inputs), parts)
-    return load_file(str(path))["features"].to(student.prior_mean.device)
-
-
-def observation_of(teachers: TeacherOutputs) -> tuple[Observation, Spaces | None]:
-    """How outputs of these teachers' family are looked at, and what the teachers tell apart."""
-    if teachers.family == "multilabel":
-        return BINARY, None
-    if teachers.family == "regression":
-        return GAUSSIAN, None
-    if teachers.kept is not None:
-        return top(len(teachers.classes)), None
-    spaces = None if teachers.blocks is None else find_spaces(teachers.blocks.long())
-    return categorical(spaces), spaces
+    return load_tensors(path)["features"].to(student.prior_mean.device)
 
 
 def nobody(data: Dataset) -> TeacherOutputs:
     """No teacher at all: one that says nothing about any example."""
-    n, c = len(data), len(data.classes)
-    shape = (1, n, c) if data.family == "classification" else (1, n, c, 2)
-    mask = torch.zeros(1, 1, dtype=torch.bool).expand(1, n)
-    if data.family != "classification":
-        mask = mask[..., None].expand(1, n, c)
-    values = torch.zeros(1, 1).view([1] * len(shape)).expand(shape)
-    return TeacherOutputs(("nobody",), values, mask, data.ids, data.classes, True, data.family)
+    n_columns = len(data.classes)
+    cells = (1, len(data), *cell_shape(data.outcome, n_columns))
+    shape = (1, len(data), *value_shape(data.outcome, n_columns))
+    return TeacherOutputs(
+        names=("nobody",),
+        values=torch.zeros(1).expand(shape),
+        mask=torch.zeros(1, dtype=torch.bool).expand(cells),
+        ids=data.ids,
+        classes=data.classes,
+        family=data.family,
+    )
 
 
 def training_set(
@@ -82,7 +75,7 @@ def training_set(
     """Features once, teachers by id, weights: what the chains need, on the student's device."""
     where = student.prior_mean.device
     outputs = teachers.at(data.ids)
-    observation, _ = observation_of(teachers)
+    observation = outputs.observation
     values = outputs.values
     if units is not None:
         values = units.values(values)
@@ -90,15 +83,15 @@ def training_set(
     labels = data.labels if units is None else units.labels(data.labels)
     temperature = weighting.temperature
     return TrainingSet(
-        cached_features(student, data.inputs, out),
-        labels.to(where),
-        _near(said.values, where),
-        said.log_weights.to(where),
-        None if said.kept is None else _near(said.kept, where),
-        None if said.inside is None else said.inside.to(where),
-        None if said.nobody is None else said.nobody.to(where),
-        None if temperature is None else temperature.to(where),
-        observation,
+        features=cached_features(student, data.inputs, out),
+        labels=labels.to(where),
+        values=_near(said.values, where),
+        log_weights=said.log_weights.to(where),
+        kept=None if said.kept is None else _near(said.kept, where),
+        inside=None if said.inside is None else said.inside.to(where),
+        nobody=None if said.nobody is None else said.nobody.to(where),
+        temperature=None if temperature is None else temperature.to(where),
+        observation=observation,
     )
 
 
@@ -145,11 +138,11 @@ class TrainingSet:
         where = self.log_weights.device
         values = self.values[:, _on(self.values, rows)].to(where)
         return Said(
-            values.float() if values.dtype == torch.float16 else values,
-            self.log_weights[:, rows],
-            None if self.kept is None else self.kept[:, _on(self.kept, rows)].to(where),
-            None if self.inside is None else self.inside[:, rows],
-            None if self.nobody is None else self.nobody[rows],
+            values=values.float() if values.dtype == torch.float16 else values,
+            log_weights=self.log_weights[:, rows],
+            kept=None if self.kept is None else self.kept[:, _on(self.kept, rows)].to(where),
+            inside=None if self.inside is None else self.inside[:, rows],
+            nobody=None if self.nobody is None else self.nobody[rows],
         )
 
     def subset(self, rows: Tensor) -> TrainingSet:

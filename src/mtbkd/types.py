@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -43,17 +45,42 @@ class InputError(ValueError):
         self.faults = faults
 
 
-def check_positive(**values: float) -> None:
-    """Refuse settings that are not above zero.
+def check_positive(**values: object) -> None:
+    """Refuse settings that are no numbers above zero, or absurdly large ones.
 
     Raises:
         InputError: With one message for each of them.
     """
-    faults = [
-        f"Expected {name} above 0, but got {value}. Raise it."
-        for name, value in values.items()
-        if not value > 0
-    ]
+    refuse(*(fault for name, value in values.items() for fault in outside(name, value)))
+
+
+def outside(name: str, value: Any, most: float = 1e9, *, whole: bool = False) -> list[str]:
+    """What is wrong with a setting that must be above zero, if anything is.
+
+    Args:
+        name: How messages call it.
+        value: What the user gave.
+        most: The largest that makes sense.
+        whole: Whether it counts something.
+    """
+    what = "a whole number" if whole else "a number"
+    number = isinstance(value, Integral if whole else Real)
+    if isinstance(value, bool) or not number:
+        return [f"Expected {name} as {what}, but got {value!r}. Give {what} above 0."]
+    if not value > 0:
+        return [f"Expected {name} above 0, but got {value}. Raise it."]
+    if value > most:
+        got = "inf" if value == inf else f"{min(value, 10**300):g}"
+        return [f"Expected {name} of {most:g} at most, but got {got}. Lower it."]
+    return []
+
+
+def refuse(*faults: str) -> None:
+    """Raise the faults, if there are any.
+
+    Raises:
+        InputError: With these messages.
+    """
     if faults:
         raise InputError(*faults)
 

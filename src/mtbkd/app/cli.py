@@ -25,6 +25,7 @@ data_app = typer.Typer(no_args_is_help=False, help="List and fetch public data."
 app.add_typer(data_app, name="data")
 
 _NO_VERDICT = 3
+_INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 Target = Annotated[str, typer.Argument(help="A recipe's name, a config file, or a run directory.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
@@ -144,11 +145,13 @@ def predict(
 ) -> None:
     """Predict new inputs, with intervals, and with the cause where the answer is uncertain."""
     from mtbkd.app.console import Progress, answers_table
+    from mtbkd.app.folder import check_place
     from mtbkd.app.run import commands as recipe_run
     from mtbkd.app.tables import check_suffix, prediction_table, write_table
 
-    path = out or Path(f"{source.name.split('.')[0]}.predictions.parquet")
+    path = out or Path(f"{Path(source.name.removesuffix('.gz')).stem}.predictions.parquet")
     check_suffix(path)
+    check_place(run_dir, source, path)
     with Progress() as progress:
         found = recipe_run.predict_run(run_dir, source, progress.report)
     write_table(path, prediction_table(found.ids, found.classes, found.predictive, found.causes))
@@ -226,18 +229,14 @@ def copy(
     """Write an editable configuration of a recipe."""
     from mtbkd.app.config.run import build_config
     from mtbkd.app.recipes import find_recipe
+    from mtbkd.files import write_bytes
 
     path = to or Path(f"{name}.yaml")
     recipe = find_recipe(name)
     text = recipe.template or build_config(recipe.defaults).to_yaml()
     if path.exists():
         raise InputError(f"Expected a new file, but {path} exists. Choose another name.")
-    try:
-        path.write_text(f"# mtbkd run {path}\n{text}", encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"Expected to write {path}, but got: {error.strerror}. Choose another place."
-        ) from None
+    write_bytes(path, f"# mtbkd run {path}\n{text}".encode())
     print(path)
 
 
@@ -288,9 +287,11 @@ def main() -> None:
         for fault in error.faults:
             print(f"mtbkd: {fault}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
+            raise
         print("mtbkd: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_INTERRUPTED)
     except Exception:
         traceback.print_exc()
         print("mtbkd: this is a bug; please report the lines above", file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +14,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 
 from mtbkd.explain.causes import FLAGS, Causes
-from mtbkd.predictive import Answer, NumberPredictive, Predictive
+from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
 
 _SHOWN, _WIDE = 40, 140
 _LIKELY, _UNLIKELY = 3, 0.1
@@ -40,7 +41,7 @@ _COLUMNS = {
         ("coverage_90", "90 % coverage"),
     ),
 }
-"""Of each family: the key in ``metrics.json`` and the heading."""
+"""The columns of a family's scores: the key in ``metrics.json`` and the heading."""
 
 
 class Progress:
@@ -138,12 +139,12 @@ def answers_table(
 ) -> None:
     """Print the first answers for people, with intervals and flags, and how many are uncertain."""
     console = _console()
-    level = f"{100 * predictive.level:.0f} % interval"
+    level, answer = f"{100 * predictive.level:.0f} % interval", _ANSWERS[type(predictive)]
     table = Table(box=None, pad_edge=False)
     for name in ("id", f"answer ({level})", "uncertain:"):
         table.add_column(name, overflow="fold")
     for row, key in enumerate(ids[:_SHOWN]):
-        table.add_row(key, _answer(classes, predictive, causes, row), causes.flags[row])
+        table.add_row(key, answer(classes, predictive, causes, row), causes.flags[row])
     console.print(table, markup=False, highlight=False)
     if len(ids) > _SHOWN:
         print(f"… {len(ids) - _SHOWN:,} more in the file")
@@ -158,28 +159,43 @@ def _console() -> Console:
     return console if console.is_terminal else Console(width=_WIDE)
 
 
-def _answer(classes: tuple[str, ...], predictive: Answer, causes: Causes, row: int) -> str:
-    """The most probable classes, the labels that are answered with yes, or the numbers."""
-    if isinstance(predictive, NumberPredictive):
-        low, high, mean = predictive.lower[row], predictive.upper[row], predictive.mean[row]
-        each = (
-            f"{c} {m:.4g} [{a:.4g}, {b:.4g}]"
-            for c, m, a, b in zip(classes, mean, low, high, strict=True)
-        )
-        return "; ".join(each)
-    probs = predictive.probs[row]
-    order = (-probs).argsort(kind="stable")
-    if isinstance(predictive, Predictive):
-        shown = [i for i in order[:_LIKELY] if probs[i] >= _UNLIKELY or i == order[0]]
-    else:
-        yes = probs >= 0.5 if causes.labels is None else causes.labels[row]
-        shown = [i for i in order if yes[i]]
-    low, high = predictive.lower[row], predictive.upper[row]
-    each = [f"{classes[i]} {probs[i]:.2f} [{low[i]:.2f}, {high[i]:.2f}]" for i in shown]
-    if each:
-        return "; ".join(each)
-    i = order[0]
-    return f"none; most likely {classes[i]} {probs[i]:.2f} [{low[i]:.2f}, {high[i]:.2f}]"
+def _number(names: tuple[str, ...], said: NumberPredictive, causes: Causes, row: int) -> str:
+    """The numbers."""
+    del causes
+    each = zip(names, said.mean[row], said.lower[row], said.upper[row], strict=True)
+    return "; ".join(f"{c} {mean:.4g} [{low:.4g}, {high:.4g}]" for c, mean, low, high in each)
+
+
+def _class(names: tuple[str, ...], said: Predictive, causes: Causes, row: int) -> str:
+    """The most probable classes."""
+    del causes
+    probs = said.probs[row]
+    first, *others = (-probs).argsort(kind="stable")[:_LIKELY]
+    shown = [first, *(i for i in others if probs[i] >= _UNLIKELY)]
+    return "; ".join(_probability(names, said, row, i) for i in shown)
+
+
+def _label(names: tuple[str, ...], said: LabelPredictive, causes: Causes, row: int) -> str:
+    """The labels that are answered with yes, or the most probable one."""
+    order = (-said.probs[row]).argsort(kind="stable")
+    yes = said.probs[row] >= 0.5 if causes.labels is None else causes.labels[row]
+    each = [_probability(names, said, row, i) for i in order if yes[i]]
+    return "; ".join(each) or f"none; most likely {_probability(names, said, row, order[0])}"
+
+
+def _probability(
+    names: tuple[str, ...], said: Predictive | LabelPredictive, row: int, column: int
+) -> str:
+    prob, low, high = (part[row, column] for part in (said.probs, said.lower, said.upper))
+    return f"{names[column]} {prob:.2f} [{low:.2f}, {high:.2f}]"
+
+
+_ANSWERS: dict[type, Callable[[tuple[str, ...], Any, Causes, int], str]] = {
+    Predictive: _class,
+    LabelPredictive: _label,
+    NumberPredictive: _number,
+}
+"""How the answer about one example is written, for each family."""
 
 
 def reference_table(found: dict[str, Any]) -> None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
-import resource
 import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mtbkd.app.config.run import RunConfig, load_config
-from mtbkd.files import save_json
+from mtbkd.files import check_hash, read_sealed, save_sealed, sha256_of, write_bytes
 from mtbkd.types import InputError
 
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
+JUDGED = ("metrics.json", "predictions.parquet", "evaluation.safetensors")
+"""Files that evaluation writes."""
+SHOWN = ("report.html", "diagnose.json", "diagnose.svg")
+"""Files that people read, and no command."""
 
 
 def open_run(out: Path, config: RunConfig) -> None:
@@ -26,10 +29,10 @@ def open_run(out: Path, config: RunConfig) -> None:
     Raises:
         InputError: If it cannot be written to, or holds something else.
     """
-    path = out / _CONFIG
+    path, text = out / _CONFIG, config.to_yaml().encode()
     try:
         if path.exists():
-            if path.read_text(encoding="utf-8") == config.to_yaml():
+            if path.read_bytes() == text:
                 return
             if any(p.is_file() and p != path for p in out.rglob("*") if _is_foreign(p)):
                 raise InputError(
@@ -39,24 +42,21 @@ def open_run(out: Path, config: RunConfig) -> None:
                 )
         elif out.exists() and (not out.is_dir() or any(map(_is_foreign, out.iterdir()))):
             raise InputError(
-                f"Expected {out} to be new or a run, but it holds something else. "
-                "Choose another --out."
+                f"Expected {out} to be new or a run, but it holds something else, and no "
+                f"{_CONFIG}. Choose another --out."
             )
-        out.mkdir(parents=True, exist_ok=True)
-        partial = out / f".{_CONFIG}.partial"
-        partial.write_text(config.to_yaml(), encoding="utf-8")
-        partial.rename(path)
     except OSError as error:
         raise InputError(
             f"Expected to write to {out}, but got: {error.strerror or error}. Choose another --out."
         ) from None
+    write_bytes(path, text, elsewhere="choose another --out")
 
 
 def read_run(out: Path, *needed: str) -> RunConfig:
-    """The configuration of a run that has these artefacts.
+    """The configuration of a run that has these files, as they were written.
 
     Raises:
-        InputError: If it is no run, or one that is not so far.
+        InputError: If it is no run, or one that is not so far, or one of the files was changed.
     """
     if not (out / _CONFIG).exists():
         raise InputError(
@@ -69,56 +69,144 @@ def read_run(out: Path, *needed: str) -> RunConfig:
             f"Expected a finished run in {out}, but {', '.join(missing)} is missing. "
             f"Finish it with `mtbkd run {out}`."
         )
+    check_run(out, (_CONFIG, *needed))
     return load_config(out / _CONFIG)
+
+
+def is_finished(out: Path) -> bool:
+    """Whether all stages have run."""
+    return (out / _MANIFEST).exists()
+
+
+def read_manifest(out: Path) -> dict[str, Any]:
+    """What `close_run` wrote; hashes by path are under ``sha256``.
+
+    Raises:
+        InputError: If it was changed.
+    """
+    return read_sealed(out / _MANIFEST, f"Delete it and run `mtbkd run {out}`, which makes it.")
+
+
+def check_run(out: Path, only: Collection[str] | None = None, *, but: Collection[str] = ()) -> bool:
+    """Compare the files of a finished run with its manifest.
+
+    Files that are missing are left to those that read them, or make them again.
+
+    Args:
+        out: The run directory.
+        only: Which files; all if not given.
+        but: Files that may differ.
+
+    Returns:
+        Whether the run is finished and all of these files are there.
+
+    Raises:
+        InputError: With one message for each file that was changed.
+    """
+    if not is_finished(out):
+        return False
+    faults, complete = [], True
+    for name, digest in read_manifest(out)["sha256"].items():
+        if name in but or (only is not None and name not in only):
+            continue
+        if not (out / name).exists():
+            complete = False
+            continue
+        try:
+            check_hash(out / name, digest, _mending(out, name))
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(*faults)
+    return complete
+
+
+def check_place(out: Path, source: Path, answers: Path) -> None:
+    """Refuse to write answers over what they are made of.
+
+    Args:
+        out: The run directory.
+        source: What is to be predicted.
+        answers: Where answers shall go.
+
+    Raises:
+        InputError: If that is the source, or a file of the run.
+    """
+    if not answers.exists():
+        return
+    own = (out / name for name in (*_written(out), _MANIFEST))
+    if any(path.exists() and answers.samefile(path) for path in (source, *own)):
+        what = "the input" if source.exists() and answers.samefile(source) else f"a file of {out}"
+        raise InputError(
+            f"Expected another file to write to, but got {answers}, which is {what}. Choose "
+            "another --out."
+        )
+
+
+def _mending(out: Path, name: str) -> str:
+    """What to do about a file that was changed."""
+    if name == _CONFIG:
+        return "Put it back as it was, or start a new run."
+    if name in JUDGED:
+        return f"Make it again with `mtbkd evaluate {out}`."
+    folder, _, inner = name.partition("/")
+    what = out / folder if folder == "teachers" and "/" not in inner else "it"
+    return f"Delete {what} and run `mtbkd run {out}`, which makes it again."
 
 
 def close_run(
     out: Path, config: RunConfig, classes: tuple[str, ...], facts: dict[str, Any]
 ) -> None:
     """Write the manifest: versions, seed, classes, hashes of what was written, and costs."""
-    files = sorted(
-        p
-        for p in out.rglob("*")
-        if p.is_file() and not p.name.startswith(".") and p.name not in (_MANIFEST, _CONFIG)
-    )
     packages = ("mtbkd", "torch", "numpy", "scikit-learn", "safetensors", "pyarrow")
-    # ru_maxrss is in kibibytes, but in bytes on macOS
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
-    save_json(
+    save_sealed(
         out / _MANIFEST,
         {
             "recipe": config.recipe,
             "seed": config.seed,
             "classes": classes,
             "versions": {"python": platform.python_version()} | {p: version(p) for p in packages},
-            "sha256": {str(p.relative_to(out)): _hash(p) for p in files},
-            "peak_memory_bytes": peak,
+            "sha256": {name: sha256_of(out / name) for name in _written(out)},
+            "peak_memory_bytes": _peak_memory(),
             **facts,
         },
     )
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read one of the run's JSON files.
+@contextmanager
+def amended(out: Path, *again: str) -> Iterator[None]:
+    """Take into the manifest of a finished run what is made inside.
 
-    Raises:
-        InputError: If it is missing or cut short.
+    Args:
+        out: The run directory.
+        again: Files that are made again; the hashes of others that are there stay as they are.
     """
+    before = set(_written(out)) - set(again)
+    yield
+    if is_finished(out):
+        manifest = read_manifest(out)
+        hashes = dict(manifest["sha256"])
+        made = [name for name in _written(out) if name not in before or name not in hashes]
+        hashes |= {name: sha256_of(out / name) for name in made}
+        save_sealed(out / _MANIFEST, manifest | {"sha256": dict(sorted(hashes.items()))})
+
+
+def _written(out: Path) -> list[str]:
+    """The run's files by path, but for the manifest and what a killed run was about to write."""
+    files = (p for p in out.rglob("*") if p.is_file() and not p.name.startswith("."))
+    return sorted(p.relative_to(out).as_posix() for p in files if p != out / _MANIFEST)
+
+
+def _peak_memory() -> int | None:
+    """Bytes that this process has used at most, where the system tells."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"Expected JSON in {path}, but got: {error}. Delete it and run the command again."
-        ) from None
+        import resource
+    except ImportError:  # on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # elsewhere in kibibytes
 
 
 def _is_foreign(path: Path) -> bool:
     """Whether this is something else than a file that a killed run was about to write."""
     return not path.name.endswith(".partial")
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

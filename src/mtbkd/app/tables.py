@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from mtbkd.explain.causes import Causes
+from mtbkd.files import replacing
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
 from mtbkd.types import InputError
 
@@ -52,24 +54,19 @@ def prediction_table(
     come last.
 
     Args:
-        ids: Of the examples.
+        ids: Ids of the examples.
         classes: Names of the classes, labels or targets.
-        predictive: Of these examples: that of classes, of labels or of numbers.
-        causes: Of the same examples.
+        predictive: What the student says about them.
+        causes: Why it is uncertain about them.
         extra: More columns, each of shape (example,).
     """
-    if isinstance(predictive, Predictive):
-        columns = _classes(classes, predictive)
-    elif isinstance(predictive, LabelPredictive):
-        columns = _labels(classes, predictive, causes)
-    else:
-        columns = _numbers(classes, predictive)
+    columns = _COLUMNS[type(predictive)](classes, predictive, causes)
     if causes is not None:
         columns |= _causes(classes, causes)
     return pa.table({"id": pa.array(ids)} | columns | (extra or {}))
 
 
-def _classes(names: tuple[str, ...], predictive: Predictive) -> Columns:
+def _classes(names: tuple[str, ...], predictive: Predictive, _: Causes | None) -> Columns:
     top = predictive.probs.argmax(1)
     known = np.array(names, dtype=object)
     sets = predictive.credible_set(predictive.level)
@@ -102,7 +99,7 @@ def _labels(names: tuple[str, ...], predictive: LabelPredictive, causes: Causes 
     return columns | _probabilities(names, predictive)
 
 
-def _numbers(names: tuple[str, ...], predictive: NumberPredictive) -> Columns:
+def _numbers(names: tuple[str, ...], predictive: NumberPredictive, _: Causes | None) -> Columns:
     parts = {
         "mean": predictive.mean,
         "sd": np.sqrt(predictive.total),
@@ -116,6 +113,13 @@ def _numbers(names: tuple[str, ...], predictive: NumberPredictive) -> Columns:
         for i, name in enumerate(names)
         for part, values in parts.items()
     }
+
+
+_COLUMNS: dict[type, Callable[[tuple[str, ...], Any, Causes | None], Columns]] = {
+    Predictive: _classes,
+    LabelPredictive: _labels,
+    NumberPredictive: _numbers,
+}
 
 
 def _causes(names: tuple[str, ...], causes: Causes) -> Columns:
@@ -154,14 +158,13 @@ def check_suffix(path: Path) -> None:
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write under a temporary name, then rename; the suffix says the format.
+    """Write a table; the suffix says the format.
 
     Raises:
         InputError: If the suffix is unknown or the place cannot be written to.
     """
     check_suffix(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with replacing(path) as partial:
         if path.suffix == ".parquet":
             pq.write_table(table, partial)
         elif path.suffix == ".csv":
@@ -169,12 +172,6 @@ def write_table(path: Path, table: pa.Table) -> None:
         else:
             with partial.open("w", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
-        partial.rename(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise InputError(
-            f"Expected to write {path}, but got: {error.strerror or error}. Choose another place."
-        ) from None
 
 
 def _joined(table: pa.Table) -> pa.Table:

@@ -2,96 +2,103 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.data import Dataset
 from mtbkd.distillation.evidence import disagreement_evidence, power_of
-from mtbkd.files import save_json, save_tensors
+from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors
 from mtbkd.inference.modes import MapSettings, mode_score, starting_modes
+from mtbkd.observation.units import Units, find_units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior, PriorSettings, Rule
 from mtbkd.student.student import Student
-from mtbkd.training import TrainingSet, cached_features, observation_of
+from mtbkd.training import TrainingSet, cached_features
 from mtbkd.types import InputError, Report
 from mtbkd.weights.rules import Stacked, Weighting
 from mtbkd.weights.stacking import fit_stacked
-from mtbkd.weights.units import Units, find_units
 
-_TRIAL_CHAINS = 2
+_TRIAL_CHAINS, _FEWEST_LABELS = 2, 20
 
 
-def choose_prior(
-    settings: PriorSettings,
-    student: Student,
-    training: TrainingSet,
-    modes: MapSettings,
-    calibration: Dataset | None,
-    *,
-    seed: int,
-    out: Path | None,
-    report: Report | None,
-    units: Units | None = None,
-) -> Prior:
+@dataclass(frozen=True)
+class Trials:
+    """What modes are found on, and judged by, to choose the prior.
+
+    Attributes:
+        student: Whose modes are found.
+        training: What it learns from.
+        modes: How they are found.
+        calibration: Labelled examples that judge them, if there are any.
+        units: For regression only.
+        seed: The same seed gives the same choice.
+        out: A folder to write to, and to go on from.
+        report: Told of each stage's progress.
+    """
+
+    student: Student
+    training: TrainingSet
+    modes: MapSettings
+    calibration: Dataset | None
+    units: Units | None = None
+    seed: int = 0
+    out: Path | None = None
+    report: Report | None = None
+
+    def find(self, prior: Prior, n_chains: int, name: str) -> Tensor:
+        """Modes under a prior, (chain, parameter)."""
+        folder = None if self.out is None else self.out / "choices"
+        return starting_modes(
+            self.student,
+            self.training,
+            prior,
+            self.modes,
+            n_chains,
+            self.seed,
+            folder,
+            name,
+            self.report,
+        )
+
+
+def choose_prior(settings: PriorSettings, trials: Trials) -> Prior:
     """The prior asked for, with what is ``auto`` chosen on the calibration labels."""
-    options = settings.candidates()
-    chosen = {name: values[0] for name, values in options.items()}
+    training, calibration = trials.training, trials.calibration
+    chosen = {name: values[0] for name, values in settings.candidates().items()}
     speaking = not torch.isneginf(training.log_weights).all()
     if speaking and calibration is not None and calibration.n_labelled:
-        chosen = _best(settings, student, training, modes, calibration, seed, out, report, units)
+        chosen = _best(settings, trials, calibration)
     prior = settings.prior(chosen)
     if settings.evidence is None:
         return prior
     evidence = settings.evidence
     if evidence == "disagreement":
-        folder = None if out is None else out / "choices"
-        found = starting_modes(student, training, prior, modes, 1, seed, folder, "evidence", report)
-        evidence = disagreement_evidence(student, found[0], training)
+        mode = trials.find(prior, 1, "evidence")[0]
+        evidence = disagreement_evidence(trials.student, mode, training)
     power = power_of(evidence, prior.concentration, len(training.labels))
     return replace(prior, strength=replace(prior.strength, power=power))
 
 
-def _best(
-    settings: PriorSettings,
-    student: Student,
-    training: TrainingSet,
-    modes: MapSettings,
-    calibration: Dataset,
-    seed: int,
-    out: Path | None,
-    report: Report | None,
-    units: Units | None,
-) -> dict[str, float]:
+def _best(settings: PriorSettings, trials: Trials, calibration: Dataset) -> dict[str, float]:
     """What was left open, one number after the other, by the log score of modes."""
-    options = settings.candidates()
+    options, units = settings.candidates(), trials.units
     chosen = {name: values[0] for name, values in options.items()}
     known = calibration.known
     labels = calibration.labels[known]
     labels = labels if units is None else units.labels(labels)
-    features = cached_features(student, calibration.inputs[known], out)
-    head = replace(student, frozen=None)
+    features = cached_features(trials.student, calibration.inputs[known], trials.out)
+    head = replace(trials.student, frozen=None)
 
     def score(name: str, value: float) -> float:
         prior = settings.prior(chosen | {name: value})
         numbers = (prior.concentration, prior.softening, prior.strength.power, prior.discount)
-        found = starting_modes(
-            student,
-            training,
-            prior,
-            modes,
-            _TRIAL_CHAINS,
-            seed,
-            None if out is None else out / "choices",
-            "prior-" + "-".join(f"{number:g}" for number in numbers),
-            report,
-        )
-        return mode_score(head, found, features, labels, training.observation)
+        name = "prior-" + "-".join(f"{number:g}" for number in numbers)
+        modes = trials.find(prior, _TRIAL_CHAINS, name)
+        return mode_score(head, modes, features, labels, trials.training.observation)
 
     for name, values in options.items():
         if len(values) == 1:
@@ -101,18 +108,15 @@ def _best(
     return chosen
 
 
-_FEWEST_LABELS = 20
-
-
 def choose_units(
     data: Dataset, teachers: TeacherOutputs, calibration: Dataset | None, out: Path | None
 ) -> Units | None:
     """Units of real-valued targets, found or read back; None for the other families."""
-    if data.family != "regression":
+    if not data.outcome.numeric:
         return None
     path = None if out is None else out / "units.safetensors"
     if path is not None and path.exists():
-        return Units(**load_file(str(path)))
+        return Units(**load_tensors(path))
     held, labels = _labelled(data, teachers, calibration)
     outputs = held if len(labels) else teachers
     labels = labels if len(labels) else torch.full_like(outputs.values[0, ..., 0], torch.nan)
@@ -152,14 +156,11 @@ def choose_weighting(
         rule = "stacked" if enough else "entropy"
     weighting = Weighting(rule)
     if rule == "stacked":
-        observation, spaces = observation_of(teachers)
         values = held.values if units is None else units.values(held.values)
         labels = labels if units is None else units.labels(labels)
         weighting = Weighting(
             rule,
-            fit_stacked(
-                values, held.mask, labels, kept=held.kept, observation=observation, spaces=spaces
-            ),
+            fit_stacked(values, held.mask, labels, kept=held.kept, observation=held.observation),
         )
     if path is not None:
         stored: dict[str, Any] = {"rule": weighting.rule, "teachers": teachers.names}
@@ -167,7 +168,7 @@ def choose_weighting(
             for name, value in asdict(weighting.stacked).items():
                 if value is not None:
                     stored[name] = value.tolist() if isinstance(value, Tensor) else value
-        save_json(path, stored)
+        save_sealed(path, stored)
     return weighting
 
 
@@ -183,16 +184,20 @@ def _labelled(
 
 
 def read_weighting(path: Path) -> Weighting:
-    """Read back what `choose_weighting` wrote."""
-    stored = json.loads(path.read_text(encoding="utf-8"))
+    """Read back what `choose_weighting` wrote.
+
+    Raises:
+        InputError: If it is missing or was changed.
+    """
+    stored = read_sealed(path)
     if stored["rule"] != "stacked":
         return Weighting(stored["rule"])
     fit = Stacked(
-        torch.tensor(stored["intercept"]),
-        torch.tensor(stored["slope"]),
-        torch.tensor(stored["temperature"]),
-        stored["scale"],
-        torch.tensor(stored["nobody"]) if "nobody" in stored else None,
-        torch.tensor(stored["gate"]) if "gate" in stored else None,
+        intercept=torch.tensor(stored["intercept"]),
+        slope=torch.tensor(stored["slope"]),
+        temperature=torch.tensor(stored["temperature"]),
+        scale=stored["scale"],
+        nobody=torch.tensor(stored["nobody"]) if "nobody" in stored else None,
+        gate=torch.tensor(stored["gate"]) if "gate" in stored else None,
     )
     return Weighting("stacked", fit)

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from mtbkd.data import Dataset, check_splits
-from mtbkd.distillation.choose import choose_prior, choose_units, choose_weighting, read_weighting
-from mtbkd.files import hash_tensor, save_json, save_tensors
+from mtbkd.distillation.choose import (
+    Trials,
+    choose_prior,
+    choose_units,
+    choose_weighting,
+    read_weighting,
+)
+from mtbkd.distillation.claim import claim
+from mtbkd.files import check_hash, load_tensors, save_tensors
+from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import Plan, SamplerSettings
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
 from mtbkd.inference.run import sample
-from mtbkd.inference.samples import PosteriorSamples, load_samples, save_manifest
+from mtbkd.inference.samples import (
+    MAKE_AGAIN,
+    PosteriorSamples,
+    load_samples,
+    read_manifest,
+    save_manifest,
+)
+from mtbkd.observation import OUTCOMES
+from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, predict
 from mtbkd.prior.mixture import Strength
@@ -27,9 +41,10 @@ from mtbkd.prior.settings import Prior, PriorSettings
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import Student, make_student
 from mtbkd.training import TrainingSet, nobody, training_set
-from mtbkd.types import Family, InputError, Report, check_positive
+from mtbkd.types import Family, InputError, Report, outside, refuse
 from mtbkd.weights.rules import Weighting
-from mtbkd.weights.units import Units
+
+_TOO_HOT = 1.0  # how far a chain's temperature may be from the posterior's until its user is told
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,10 @@ def distill(
     Raises:
         InputError: If teachers and data do not fit, or the folder holds something else.
     """
-    check_positive(chains=chains, weight_scale=weight_scale)
+    refuse(
+        *outside("chains", chains, 1e4, whole=True),
+        *outside("weight_scale", weight_scale, 1e6),
+    )
     splits = {"data": data} if calibration is None else {"data": data, "calibration": calibration}
     check_splits(**splits)
     alone = teachers is None
@@ -126,25 +144,25 @@ def distill(
         network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
     ).to(where)
     if out is not None:
-        settings = (prior, modes, sampler, chains, weight_scale, seed)
-        _claim(out, student, (data, *([calibration] if calibration else [])), teachers, settings)
+        settings = (prior, modes, sampler, chains, weight_scale, seed, where.type, alone)
+        claim(out, settings, student, teachers, splits)
     known = None if alone else calibration
     units = choose_units(data, teachers, known, out)
     rule = "uniform" if alone else prior.weights
     weighting = choose_weighting(rule, data, teachers, known, out, units)
     training = training_set(student, data, teachers, weighting, out, units)
     _check_outputs(student, training, data.classes)
-    chosen = choose_prior(
-        prior,
-        student,
-        training,
-        modes,
-        calibration,
+    trials = Trials(
+        student=student,
+        training=training,
+        modes=modes,
+        calibration=calibration,
+        units=units,
         seed=seed,
         out=out,
         report=report,
-        units=units,
     )
+    chosen = choose_prior(prior, trials)
     start = starting_modes(student, training, chosen, modes, chains, seed, out, "modes", report)
     drawn = sample(
         student,
@@ -157,6 +175,9 @@ def distill(
         progress=progress_of(report, "sampling"),
     )
     statistics = {name: value.tolist() for name, value in drawn.statistics.items()}
+    hot = heat_warnings(statistics, _TOO_HOT)
+    if hot:
+        warnings.warn("\n".join(hot), stacklevel=2)
     if out is not None:
         save_tensors(out / "student.safetensors", student.fixed())
         details = {
@@ -165,18 +186,20 @@ def distill(
             "statistics": statistics,
             "family": data.family,
         }
-        save_manifest(out / "samples", drawn.samples, details)
+        beside = [f"{name}.safetensors" for name in ("student", "modes")] + ["weights.json"]
+        beside += [] if units is None else ["units.safetensors"]
+        save_manifest(out / "samples", drawn.samples, details, beside)
     return Posterior(
-        student,
-        drawn.samples,
-        data.classes,
-        weighting,
-        chosen,
-        start,
-        drawn.plan,
-        statistics,
-        data.family,
-        units,
+        student=student,
+        samples=drawn.samples,
+        classes=data.classes,
+        weighting=weighting,
+        prior=chosen,
+        modes=start,
+        plan=drawn.plan,
+        statistics=statistics,
+        family=data.family,
+        units=units,
     )
 
 
@@ -202,25 +225,22 @@ def load_posterior(
         device: Where to predict.
 
     Raises:
-        InputError: If the folder is incomplete or does not fit the network.
+        InputError: If the folder is incomplete, a file in it was changed, or it does not fit the
+            network.
     """
+    manifest = read_manifest(folder / "samples")
     samples = load_samples(folder / "samples")
-    try:
-        manifest = json.loads((folder / "samples" / "manifest.json").read_text(encoding="utf-8"))
-        stored = load_file(str(folder / "student.safetensors"))
-        start = load_file(str(folder / "modes.safetensors"))["modes"]
-        weighting = read_weighting(folder / "weights.json")
-        used = dict(manifest["prior"])
-        prior = Prior(strength=Strength(**used.pop("strength")), **used)
-        plan, statistics = Plan(**manifest["plan"]), dict(manifest["statistics"])
-        family, units = manifest["family"], None
-        if family == "regression":
-            units = Units(**load_file(str(folder / "units.safetensors")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"Expected a finished distillation in {folder}, but it is incomplete "
-            f"({error}). Run it to its end."
-        ) from None
+
+    def read(name: str) -> dict[str, Tensor]:
+        return load_tensors(folder / name, manifest["sha256"][name], then=MAKE_AGAIN)
+
+    stored, start = read("student.safetensors"), read("modes.safetensors")["modes"]
+    check_hash(folder / "weights.json", manifest["sha256"]["weights.json"], MAKE_AGAIN)
+    weighting = read_weighting(folder / "weights.json")
+    used = dict(manifest["prior"])
+    prior = Prior(strength=Strength(**used.pop("strength")), **used)
+    plan, statistics, family = Plan(**manifest["plan"]), manifest["statistics"], manifest["family"]
+    units = Units(**read("units.safetensors")) if OUTCOMES[family].numeric else None
     student = make_student(network, sampled=sampled, weight_scale=weight_scale, example=example)
     expected = {name: value.shape for name, value in student.fixed().items()}
     if samples.shapes != tuple(tuple(s) for s in student.shapes) or expected != {
@@ -234,16 +254,16 @@ def load_posterior(
         value.copy_(stored[name])
     where = find_device(device, double=True)
     return Posterior(
-        student.to(where),
-        samples,
-        classes,
-        weighting,
-        prior,
-        start.to(where),
-        plan,
-        statistics,
-        family,
-        units,
+        student=student.to(where),
+        samples=samples,
+        classes=classes,
+        weighting=weighting,
+        prior=prior,
+        modes=start.to(where),
+        plan=plan,
+        statistics=statistics,
+        family=family,
+        units=units,
     )
 
 
@@ -275,39 +295,9 @@ def _check_outputs(student: Student, training: TrainingSet, classes: tuple[str, 
     position = torch.zeros_like(student.prior_mean)
     some = training.features[:2].to(position.device)
     shape = tuple(student.logits(position, some).shape)
-    n_outputs = training.observation.n_outputs(len(classes))
-    if shape != (len(some), n_outputs):
-        what = "classes, one logit each"
-        if training.observation.family == "multilabel":
-            what = "labels, one logit each"
-        elif training.observation.family == "regression":
-            what = "targets to means and log variances, two outputs each"
+    outcome = OUTCOMES[training.observation.family]
+    if shape != (len(some), outcome.n_outputs * len(classes)):
         raise InputError(
-            f"Expected a network that maps {len(classes)} {what}, but got outputs of shape "
-            f"{shape}. Change its last layer."
-        )
-
-
-def _claim(
-    out: Path,
-    student: Student,
-    data: Sequence[Dataset],
-    teachers: TeacherOutputs,
-    settings: tuple[object, ...],
-) -> None:
-    """Refuse a folder that another student, other data or other settings have written to."""
-    digest = hashlib.sha256(repr((settings, student.names, student.shapes)).encode())
-    for part in (*data, teachers):
-        digest.update(repr((part.ids, part.classes)).encode())
-    tensors = [*student.fixed().values(), teachers.values, teachers.mask]
-    tensors += [t for t in (teachers.blocks, teachers.kept) if t is not None]
-    for tensor in tensors + [t for part in data for t in (part.inputs, part.labels)]:
-        hash_tensor(digest, tensor)
-    path, asked = out / "request.json", {"sha256": digest.hexdigest()}
-    if not path.exists():
-        save_json(path, asked)
-    elif json.loads(path.read_text(encoding="utf-8")) != asked:
-        raise InputError(
-            f"Expected {out} to be new or a run of the same student, data and settings, but it "
-            "holds another. Choose another folder or delete it."
+            f"Expected a network that maps {len(classes)} {outcome.mapping}, but got outputs of "
+            f"shape {shape}. Change its last layer."
         )

@@ -13,7 +13,8 @@ import torch
 from scipy.stats import t as student_t
 from torch import Tensor
 
-from mtbkd.observation.categorical import multinomial
+from mtbkd.observation import OUTCOMES
+from mtbkd.observation.dirichlet import multinomial
 from mtbkd.student.curvature import block, last_layer, logits_and_inputs
 from mtbkd.student.student import Student
 from mtbkd.training import TrainingSet
@@ -61,7 +62,7 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
     Raises:
         InputError: If there is one teacher, or they say the same, or the last layer is not linear.
     """
-    if data.observation.family != "classification":
+    if not OUTCOMES[data.observation.family].exclusive:
         raise InputError(
             f"Expected classification for prior.evidence=disagreement, but got "
             f"{data.observation.family}. Declare the evidence as a number."

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.distillation.choose import choose_prior, choose_units, choose_weighting
+from mtbkd.distillation.choose import Trials, choose_prior, choose_units, choose_weighting
 from mtbkd.distillation.distill import Posterior, distill
 from mtbkd.estimators.asking import FitRows, ask_all
 from mtbkd.inference.engines import METHODS, SamplerSettings
@@ -25,7 +25,7 @@ from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import PriorSettings, Rule
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import make_student
-from mtbkd.training import observation_of, training_set
+from mtbkd.training import training_set
 from mtbkd.types import Floats, InputError
 
 EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"]
@@ -43,10 +43,13 @@ def fit_student(
 ) -> None:
     """Standardise, ask the teachers, distil, and leave the fitted attributes behind."""
     teachers = None if given is None else ask_all(given, rows)
-    estimator.input_mean_ = inputs.mean(0)
-    spread = inputs.std(0)
-    tiny = spread <= 1e-12 * np.abs(inputs).max(0)
-    estimator.input_scale_ = np.where(tiny, 1.0, spread)
+    largest = np.abs(inputs).max(0)
+    unit = np.ldexp(
+        1.0, np.frexp(largest)[1] - 1
+    )  # a power of two, so that squares do not overflow
+    estimator.input_mean_ = unit * (inputs / unit).mean(0)
+    spread = unit * (inputs / unit).std(0)
+    estimator.input_scale_ = np.where(spread <= 1e-12 * largest, 1.0, spread)
     scaled = torch.from_numpy(_standardised(estimator, inputs)).float()
     data = make_dataset(
         scaled, labels=labels, classes=rows.columns, ids=rows.ids, family=rows.family, name="X"
@@ -61,7 +64,7 @@ def fit_student(
     chance = check_random_state(estimator.random_state)
     seed = int(chance.randint(2**31 - 1))
     widths = [inputs.shape[1], *map(int, estimator.hidden)]
-    n_outputs = len(rows.columns) * (2 if rows.family == "regression" else 1)
+    n_outputs = data.outcome.n_outputs * len(rows.columns)
     modes = MapSettings(
         epochs=math.ceil(estimator.mode_steps / math.ceil(len(data) / _MODE_BATCH)),
         batch_size=_MODE_BATCH,
@@ -117,18 +120,23 @@ def _prior(
     units = choose_units(rest, teachers, calibration, None)
     weighting = choose_weighting(asked.weights, rest, teachers, calibration, None, units)
     training = training_set(student, rest, teachers, weighting, None, units)
-    found = choose_prior(
-        asked, student, training, modes, calibration, seed=seed, out=None, report=None, units=units
+    trials = Trials(
+        student=student,
+        training=training,
+        modes=modes,
+        calibration=calibration,
+        units=units,
+        seed=seed,
     )
+    found = choose_prior(asked, trials)
     return replace(asked, concentration=found.concentration, power=float(found.strength.power))
 
 
 def _mean_weights(posterior: Posterior, teachers: TeacherOutputs) -> dict[str, float]:
-    observation, _ = observation_of(teachers)
     values = teachers.values
     if posterior.units is not None:
         values = posterior.units.to(torch.device("cpu")).values(values)
-    said = posterior.weighting.apply(values, teachers.mask, teachers.kept, observation)
+    said = posterior.weighting.apply(values, teachers.mask, teachers.kept, teachers.observation)
     weights = torch.where(teachers.mask, said.log_weights.exp(), 0.0).flatten(1).double().sum(1)
     counts = teachers.mask.flatten(1).sum(1).clamp_min(1)
     return dict(zip(teachers.names, (weights / counts).tolist(), strict=True))
@@ -159,7 +167,8 @@ def predict_rows(estimator: Any, X: Any, level: float, point: Literal["mean", "m
 
 
 def _standardised(estimator: Any, inputs: Floats) -> Floats:
-    return (inputs - estimator.input_mean_) / estimator.input_scale_
+    with np.errstate(over="ignore"):  # infinity is refused by its place
+        return (inputs - estimator.input_mean_) / estimator.input_scale_
 
 
 def fitted_inputs(estimator: Any, X: Any) -> Floats:

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from scipy.special import expit, logit
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
@@ -21,12 +19,11 @@ from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.conformal import class_bound, class_sets, label_bounds, label_sets, tail
 from mtbkd.explain.influence import dissent
-from mtbkd.files import save_tensors
+from mtbkd.files import load_tensors, save_tensors
 from mtbkd.metrics import best_thresholds
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
-from mtbkd.training import observation_of
-from mtbkd.types import Floats, InputError
+from mtbkd.types import Floats
 from mtbkd.weights.rules import Weighting, pool_log_probs
 
 OUTSIDE = "outside what was trained on"
@@ -200,7 +197,7 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
 
 
 def save_background(path: Path, background: Background) -> None:
-    """Write it under a temporary name, then rename."""
+    """Write it for `load_background`."""
     level = torch.tensor(background.level, dtype=torch.float64)
     tensors = {n: getattr(background, n) for n in _TENSORS}
     save_tensors(path, tensors | {"level": level})
@@ -210,17 +207,11 @@ def load_background(path: Path) -> Background:
     """Read what `save_background` wrote.
 
     Raises:
-        InputError: If it is incomplete.
+        InputError: If it is missing or was changed.
     """
-    try:
-        stored = load_file(str(path))
-        level = float(stored.pop("level"))
-        return Background(**stored, level=level)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise InputError(
-            f"Expected what answers are compared with in {path}, but it is incomplete ({error}). "
-            "Delete it and run `mtbkd distill` on the run directory."
-        ) from None
+    then = "Delete it and run `mtbkd distill` on the run directory."
+    stored = load_tensors(path, then=then)
+    return Background(**stored | {"level": float(stored["level"])})  # type: ignore[arg-type]
 
 
 def _thresholds(probs: Floats, labels: Floats) -> Floats:
@@ -277,10 +268,10 @@ def _answers(predictive: Answer) -> Tensor:
 
 def _told(outputs: TeacherOutputs, weighting: Weighting) -> tuple[Tensor, Tensor]:
     """The teachers' dissent, and how reliable their pool's answer is, each (example,)."""
-    if outputs.family == "regression":
+    if outputs.outcome.numeric:
         unknown = torch.full((len(outputs.ids),), torch.nan)
         return unknown, unknown.clone()
-    observation, _ = observation_of(outputs)
+    observation = outputs.observation
     said = weighting.apply(outputs.values.float(), outputs.mask, outputs.kept, observation)
     complete = observation.complete(said, weighting.temperature)
     against = dissent(said.log_weights, complete)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.observation import OUTCOMES
 from mtbkd.prior.settings import Prior
 from mtbkd.student.student import Student
 from mtbkd.training import TrainingSet, prior_terms
@@ -34,12 +35,11 @@ def responsibilities(
     Returns:
         Responsibilities, shape (teacher, example) or (teacher, example, column), 0 for a teacher
         that says nothing there; what they lack to 1 is the share of trusting nobody. And the
-        student's mean probabilities, shape (example, class), or for the other families its mean
-        outputs.
+        student's mean probabilities, or means of numbers in units of 1, shape (example, column).
     """
     forward = torch.vmap(student.logits_at, in_dims=(0, None))
     soft = prior.strength.student_softening
-    shares, means = [], []
+    outcome, shares, means = OUTCOMES[data.observation.family], [], []
     with torch.no_grad():
         for start in range(0, len(data), _BATCH):
             rows = slice(start, start + _BATCH)
@@ -50,9 +50,7 @@ def responsibilities(
                 outputs = forward(draw.to(features.device), features)
                 told = data.observation.log_responsibilities(terms, outputs, soft)
                 share = share + told.exp().mean(0)[: len(data.values)]
-                if data.observation.family == "classification":
-                    outputs = torch.softmax(outputs, -1)
-                mean = mean + outputs.mean(0)
+                mean = mean + outcome.point(outputs, None).mean(0)
             shares.append(torch.as_tensor(share) / samples.n_draws)
             means.append(torch.as_tensor(mean) / samples.n_draws)
     return torch.cat(shares, dim=1), torch.cat(means)

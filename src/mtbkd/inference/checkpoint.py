@@ -6,24 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.files import save_tensors
+from mtbkd.files import load_tensors, save_tensors
+from mtbkd.inference.method import Probe
 from mtbkd.inference.samples import segment_path
 from mtbkd.types import Generators
-
-
-class Probe(NamedTuple):
-    """What the step-size adaptation remembers.
-
-    Attributes:
-        direction: The stiffest found so far, shape (chain, parameter).
-        limits: Curvature and gradient noise, shape (2, chain).
-    """
-
-    direction: Tensor
-    limits: Tensor
 
 
 class Checkpoint(NamedTuple):
@@ -56,22 +44,28 @@ def save(folder: Path, at: Checkpoint, generators: Generators) -> None:
 def restore(
     folder: Path, start: Checkpoint, generators: Generators
 ) -> tuple[Checkpoint, list[Tensor]]:
-    """Read the last checkpoint and the draws before it, or stay at the start if there is none.
+    """Read the last checkpoint and the draws before it, or stay at the start if any is missing.
 
     Args:
         folder: Of the draws.
         start: Where an undisturbed run starts; gives types and device.
         generators: Set to where they were.
+
+    Raises:
+        InputError: If a file was changed.
     """
     if not _path(folder).exists():
         return start, []
-    tensors = load_file(str(_path(folder)), device=str(start.probe.limits.device))
+    tensors = load_tensors(_path(folder), device=str(start.probe.limits.device))
+    done, n_segments = tensors["at"].tolist()
+    paths = [segment_path(folder, index) for index in range(n_segments)]
+    if not all(path.exists() for path in paths):
+        return start, []
+    segments = [load_tensors(path)["draws"] for path in paths]
     for chain, generator in enumerate(generators):
         generator.set_state(tensors[f"generator.{chain}"].cpu())
     fields = {name: tensors[f"state.{name}"] for name in start.state._fields}
     totals = {k.removeprefix("total."): v for k, v in tensors.items() if k.startswith("total.")}
-    done, n_segments = tensors["at"].tolist()
-    segments = [load_file(str(segment_path(folder, i)))["draws"] for i in range(n_segments)]
     at = Checkpoint(
         type(start.state)(**fields),
         Probe(tensors["probe.direction"], tensors["probe.limits"]),

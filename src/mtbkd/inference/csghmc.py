@@ -10,6 +10,8 @@ from torch import Tensor
 
 from mtbkd.inference import sghmc
 from mtbkd.inference.chains import fill_normal
+from mtbkd.inference.method import Method, Probe, Run
+from mtbkd.inference.step_size import adapted, limits_and_means
 from mtbkd.types import Engine, Generators, Gradient
 
 
@@ -113,3 +115,27 @@ def stable_step_size(
 def _schedule(at: int, cycle: int) -> float:
     """Share of the largest step size at one update of a cycle."""
     return 0.5 * (1 + math.cos(math.pi * at / cycle))
+
+
+_adapt = adapted(stable_step_size)
+
+
+def _before(run: Run, state: Any, probe: Probe, done: int) -> tuple[Any, Probe]:
+    """The step size is adapted, and a cycle starts when the burn-in ends."""
+    state, probe = _adapt(run, state, probe, done)
+    if done == run.plan.burn_in:
+        fresh = run.engine.init(state.position, run.generators)
+        state = fresh._replace(step_size=state.step_size)
+    return state, probe
+
+
+METHOD = Method(
+    build=lambda problem, plan: build(
+        problem.gradient,
+        temperature=problem.temperature,
+        step_size=plan.step_size or 0.0,
+        cycle=plan.thinning,
+    ),
+    before=_before,
+    statistics=limits_and_means,
+)

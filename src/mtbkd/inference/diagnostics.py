@@ -6,11 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mtbkd.types import Floats
 
 _RHAT_LIMIT, _ESS_LIMIT, _DISTANCE_LIMIT, _HEAT_LIMIT = 1.1, 50.0, 0.05, 0.2
-_RHAT_MOST = 1000.0
+_RHAT_MOST, _HOT = 1000.0, 2.0
+_FAR_OFF = (
+    ": its draws are not those of the posterior. Use a longer burn-in, a smaller tolerance or step "
+    "size, or a lower power or concentration."
+)
 _ACCEPTANCE_LIMIT, _DIVERGENCE_LIMIT = 0.4, 0.01
 
 
@@ -83,7 +88,7 @@ def diagnose(
             f"Few independent draws (5th percentile of the effective sample size {ess_5:.0f}, "
             f"expected above {_ESS_LIMIT:.0f}). Raise sampler.draws or sampler.thinning."
         )
-    warnings += _of_engine(statistics)
+    warnings += [*heat_warnings(statistics), *_of_trajectories(statistics)]
     return Diagnostics(
         rhat_median, rhat_95, ess_median, ess_5, tuple(distance_moved.tolist()), tuple(warnings)
     )
@@ -116,15 +121,25 @@ def convergence(functions: Floats, least_range: float) -> tuple[Floats, Floats]:
     return np.where(finite, np.minimum(rhat, _RHAT_MOST), _RHAT_MOST), np.where(finite, ess, 0.0)
 
 
-def _of_engine(statistics: Mapping[str, Floats]) -> list[str]:
-    """Warnings on what the engine itself tells."""
+def heat_warnings(statistics: Mapping[str, ArrayLike], most_off: float = _HEAT_LIMIT) -> list[str]:
+    """Warnings on chains that are not at the posterior's temperature.
+
+    Args:
+        statistics: As in `diagnose`.
+        most_off: How far from 1 the kinetic temperature may be.
+    """
+    heat = np.asarray(statistics.get("kinetic_temperature", ()))
+    return [
+        f"Chain {chain} runs at {at:.2f} times the posterior's temperature"
+        + (_FAR_OFF if at > _HOT else ". Use larger batches or a smaller sampler.tolerance.")
+        for chain, at in enumerate(heat.tolist())
+        if not abs(at - 1) <= most_off
+    ]
+
+
+def _of_trajectories(statistics: Mapping[str, Floats]) -> list[str]:
+    """Warnings on what `hmc` tells of its trajectories."""
     warnings = []
-    heat = statistics.get("kinetic_temperature", np.array([]))
-    for chain in np.flatnonzero(np.abs(heat - 1) > _HEAT_LIMIT):
-        warnings.append(
-            f"Chain {chain} runs at {heat[chain]:.2f} times the posterior's temperature. Use "
-            "larger batches or a smaller sampler.tolerance."
-        )
     if "trajectories" in statistics:
         trajectories = statistics["trajectories"]
         for chain in np.flatnonzero(statistics["acceptance"] < _ACCEPTANCE_LIMIT):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from mtbkd.inference.method import Method, every_example
 from mtbkd.types import Engine, Generators
 
 
@@ -31,3 +32,11 @@ def build() -> Engine:
         return state, {}
 
     return Engine(init, update)
+
+
+METHOD = Method(
+    build=lambda problem, plan: build(),
+    steps=lambda settings: (0, 1, 1),
+    batch_size=every_example,
+    independent=True,
+)

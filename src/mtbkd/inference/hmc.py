@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtbkd.inference import warm_up
 from mtbkd.inference.chains import fill_normal
+from mtbkd.inference.method import Method, Plan, Probe, Problem, every_example
 from mtbkd.types import Engine, Generators, Gradient
 
 _DIVERGED = 1000.0
@@ -189,3 +190,27 @@ def _uniform(like: Tensor, generators: Generators) -> Tensor:
 
 def _energy(values: Tensor, velocity: Tensor, temperature: float) -> Tensor:
     return 0.5 * velocity.double().square().sum(1) - values.double() / temperature
+
+
+def _build(problem: Problem, plan: Plan) -> Engine:
+    """Adapted from the largest step that is stable at the mode, or as the user set it."""
+    if plan.step_size is not None:
+        return build(problem.gradient, temperature=problem.temperature, step_size=plan.step_size)
+    return build(
+        problem.gradient,
+        temperature=problem.temperature,
+        step_size=problem.curvature().rsqrt(),
+        burn_in=plan.burn_in,
+    )
+
+
+def _statistics(
+    state: State, probe: Probe, totals: dict[str, Tensor], n_updates: int
+) -> dict[str, Tensor]:
+    """Counts of trajectories, the mean acceptance of each, and the step size."""
+    del probe, n_updates
+    acceptance = totals["acceptance"] / totals["trajectories"].clamp_min(1)
+    return {**totals, "acceptance": acceptance, "step_size": state.step_size}
+
+
+METHOD = Method(build=_build, batch_size=every_example, statistics=_statistics)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mtbkd.inference.chains import fill_normal
+from mtbkd.inference.method import Method, PrecisionAt, every_example
 from mtbkd.types import Engine, Generators, InputError
-
-PrecisionAt = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""From modes (chain, parameter) to (which, matrix).
-
-``which`` holds the parameters that vary, shape (chain, varying); ``matrix`` their precision, shape
-(chain, varying, varying), or its diagonal, shape (chain, varying).
-"""
 
 
 class State(NamedTuple):
@@ -91,3 +84,11 @@ def _solve(factor: Tensor, noise: Tensor) -> Tensor:
     if factor.dim() == 2:
         return noise / factor
     return torch.linalg.solve_triangular(factor.mT, noise.unsqueeze(2), upper=True).squeeze(2)
+
+
+METHOD = Method(
+    build=lambda problem, plan: build(problem.precision, temperature=1.0),
+    steps=lambda settings: (0, settings.draws, 1),
+    batch_size=every_example,
+    independent=True,
+)

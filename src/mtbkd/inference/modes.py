@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.files import save_tensors
+from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference import map as map_engine
 from mtbkd.inference.batches import Minibatches
 from mtbkd.inference.chains import chain_generators
 from mtbkd.observation import Observation
 from mtbkd.prior.mixture import warmed_concentration
 from mtbkd.prior.settings import Prior
+from mtbkd.student.finite import all_finite
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import Student
 from mtbkd.training import TrainingSet
-from mtbkd.types import Progress, Report, check_positive
+from mtbkd.types import InputError, Progress, Report, outside, refuse
 
 _BATCH = 1024
 
@@ -40,7 +40,7 @@ def starting_modes(
     """`find_modes`, kept in ``out`` under this name and read from there the next time."""
     path = None if out is None else out / f"{name}.safetensors"
     if path is not None and path.exists():
-        return load_file(str(path))["modes"].to(training.labels.device)
+        return load_tensors(path)["modes"].to(training.labels.device)
     found = find_modes(
         student,
         training,
@@ -99,8 +99,10 @@ class MapSettings:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        check_positive(
-            epochs=self.epochs, batch_size=self.batch_size, learning_rate=self.learning_rate
+        refuse(
+            *outside("epochs", self.epochs, 1e7, whole=True),
+            *outside("batch_size", self.batch_size, whole=True),
+            *outside("learning_rate", self.learning_rate, 1e3),
         )
 
 
@@ -118,6 +120,9 @@ def find_modes(
 
     Returns:
         Positions, shape (chain, parameter).
+
+    Raises:
+        InputError: If they are not finite.
     """
     generators = chain_generators(seed, _MAP_STREAM, n_chains, data.labels.device)
     batches = Minibatches(data, prior, generators)
@@ -134,4 +139,10 @@ def find_modes(
         state, _ = engine.update(state, batches(settings.batch_size), generators)
     if progress is not None:
         progress(n_steps, n_steps)
+    for chain, mode in enumerate(state.position):
+        if not all_finite(mode):
+            raise InputError(
+                f"Expected finite modes, but the search for that of chain {chain} diverged. Lower "
+                "map.learning_rate, prior.power or prior.concentration."
+            )
     return state.position

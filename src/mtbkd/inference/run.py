@@ -1,9 +1,10 @@
-"""Drives chains: modes, burn-in with step-size adaptation, thinning, checkpoints, resume."""
+"""Drives chains: burn-in, thinning, checkpoints, resume."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,28 +12,22 @@ from torch import Tensor
 from mtbkd.files import save_tensors
 from mtbkd.inference.batches import Minibatches, in_parts
 from mtbkd.inference.chains import chain_generators
-from mtbkd.inference.checkpoint import Checkpoint, Probe, restore, save
-from mtbkd.inference.engines import (
-    METHODS,
-    Method,
-    Plan,
-    Problem,
-    SamplerSettings,
-    hopeless_for_hmc,
-    make_plan,
-)
+from mtbkd.inference.checkpoint import Checkpoint, restore, save
+from mtbkd.inference.engines import METHODS, make_plan
+from mtbkd.inference.method import Plan, Probe, Problem, Run
 from mtbkd.inference.samples import PosteriorSamples, segment_path
-from mtbkd.inference.step_size import gradient_noise, largest_curvature, start_direction
+from mtbkd.inference.settings import SamplerSettings
+from mtbkd.inference.step_size import FIRST_ITERATIONS, largest_curvature, start_direction
 from mtbkd.prior.settings import Prior
-from mtbkd.student.curvature import choose_kind, precision
+from mtbkd.student.curvature import Precision, choose_kind, precision
+from mtbkd.student.finite import all_finite
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import Student
 from mtbkd.training import TrainingSet
-from mtbkd.types import Gradient, Progress
+from mtbkd.types import InputError, Progress
 
 _SEGMENT = 10
 _SAMPLER_STREAM = 1
-_PROBES, _PROBE_EXAMPLES, _FIRST_ITERATIONS, _LATER_ITERATIONS = 20, 512, 10, 3
 
 
 class Chains(NamedTuple):
@@ -71,129 +66,92 @@ def sample(
         student: What is sampled.
         data: What it learns from.
         prior: The mixture prior.
-        settings: Of the sampler.
+        settings: What the user asked of the sampler.
         modes: Where the chains start, shape (chain, parameter).
-        seed: Of the chains' generators.
+        seed: Seed of the chains' generators.
         folder: Where draws and the checkpoint go; None keeps them in memory.
         progress: Called now and then.
+
+    Raises:
+        InputError: If a chain diverges to numbers that are not finite.
     """
     generators = chain_generators(seed, _SAMPLER_STREAM, len(modes), modes.device)
     batches = Minibatches(data, prior, generators)
     n = batches.n_examples
     gradient = in_parts(posterior_gradient(student, n, prior.strength, data.observation))
     direction = start_direction(modes, generators)
-    plan, steps = _plan(settings, gradient, batches, modes, direction)
+
+    @cache
+    def curvature() -> Tensor:
+        return n * largest_curvature(gradient, modes, batches(n), direction, FIRST_ITERATIONS)[0]
+
+    def precision_at(positions: Tensor) -> Precision:
+        kind = choose_kind(student)
+        return precision(student, positions, batches(n), prior.strength, kind, data.observation)
+
+    plan = make_plan(settings, n, curvature)
     method = METHODS[plan.engine]
-    size = n if method.every_example else settings.batch_size
     problem = Problem(
-        gradient,
-        1 / n,
-        lambda at: precision(
-            student, at, batches(n), prior.strength, choose_kind(student), data.observation
-        ),
+        gradient=gradient, temperature=1 / n, curvature=curvature, precision=precision_at
     )
-    engine = method.build(problem, plan, steps)
-    state = engine.init(modes, generators)
-    probe = Probe(direction, modes.new_zeros(2, len(modes)))
-    at = Checkpoint(state, probe, {}, 0, 0)
+    run = Run(
+        engine=method.build(problem, plan),
+        plan=plan,
+        settings=settings,
+        gradient=gradient,
+        batches=batches,
+        n_examples=n,
+        generators=generators,
+    )
+    at = Checkpoint(
+        state=run.engine.init(modes, generators),
+        probe=Probe(direction, modes.new_zeros(2, len(modes))),
+        totals={},
+        done=0,
+        n_segments=0,
+    )
     segments: list[Tensor] = []
     if folder is not None:
         at, segments = restore(folder, at, generators)
-    state, probe, totals, done, _ = at
+    size, total = method.batch_size(settings, n), plan.burn_in + plan.draws * plan.thinning
     kept: list[Tensor] = []
-    every = max(1, plan.burn_in // _PROBES)
-    total = plan.burn_in + plan.draws * plan.thinning
-    while done < total:
-        adapting = settings.step_size is None and done < plan.burn_in and done % every == 0
-        if method.stable_step_size is not None and (adapting or done == 0):
-            if adapting:  # momentum gathered at another step size is forgotten
-                state = engine.init(state.position, generators)
-            progressed = done / plan.burn_in
-            state, probe = _adapt(state, probe, method, settings, gradient, batches, progressed)
-        if method.cyclical and done == plan.burn_in:
-            state = engine.init(state.position, generators)._replace(step_size=state.step_size)
-        state, info = engine.update(state, batches(size), generators)
-        done += 1
-        after = done - plan.burn_in
+    while at.done < total:
+        state, probe = method.before(run, at.state, at.probe, at.done)
+        state, info = run.engine.update(state, batches(size), generators)
+        at = at._replace(state=state, probe=probe, done=at.done + 1)
+        after = at.done - plan.burn_in
         if after > 0:
-            told = {name: value for name, value in info.items() if name != "log_posterior"}
-            totals = {name: totals.get(name, 0) + value for name, value in told.items()}
+            at = at._replace(totals=_added(at.totals, info))
             if after % plan.thinning == 0:
                 kept.append(student.natural(state.position))
-        if len(kept) == _SEGMENT or (kept and done == total):
-            segments.append(torch.stack(kept, dim=1))
+        if len(kept) == _SEGMENT or (kept and at.done == total):
+            segments.append(_finite(torch.stack(kept, dim=1), plan))
             kept = []
+            at = at._replace(n_segments=len(segments))
             if folder is not None:
-                save_tensors(segment_path(folder, len(segments) - 1), {"draws": segments[-1]})
-                save(folder, Checkpoint(state, probe, totals, done, len(segments)), generators)
-        if progress is not None and (done % 50 == 0 or done == total):
-            progress(done, total)
+                save_tensors(segment_path(folder, at.n_segments - 1), {"draws": segments[-1]})
+                save(folder, at, generators)
+        if progress is not None and (at.done % 50 == 0 or at.done == total):
+            progress(at.done, total)
     shapes = tuple(tuple(shape) for shape in student.shapes)
     samples = PosteriorSamples(tuple(segments), student.names, shapes)
-    statistics = _statistics(totals, plan.draws * plan.thinning)
-    if "step_size" in state._fields:
-        statistics |= {"step_size": state.step_size}
-    if method.stable_step_size is not None:
-        statistics |= {"curvature": probe.limits[0], "gradient_noise": probe.limits[1]}
-    return Chains(samples, plan, statistics)
+    told = method.statistics(at.state, at.probe, at.totals, plan.draws * plan.thinning)
+    return Chains(samples, plan, told)
 
 
-def _plan(
-    settings: SamplerSettings,
-    gradient: Gradient,
-    batches: Minibatches,
-    modes: Tensor,
-    direction: Tensor,
-) -> tuple[Plan, Tensor]:
-    """The engine, and the step sizes that it starts from, shape (chain,)."""
-    steps = modes.new_full((len(modes),), settings.step_size or 0.0)
-    n = batches.n_examples
-    if settings.engine not in ("auto", "hmc") or hopeless_for_hmc(settings, n):
-        return make_plan(settings, n, 0.0), steps
-    curvature, _ = largest_curvature(gradient, modes, batches(n), direction, _FIRST_ITERATIONS)
-    if settings.step_size is None:
-        steps = (n * curvature).rsqrt()
-    return make_plan(settings, n, n * float(curvature.max())), steps
+def _finite(draws: Tensor, plan: Plan) -> Tensor:
+    """Draws as they are, shape (chain, draw, parameter), once they are known to be numbers."""
+    for chain, own in enumerate(draws):
+        if not all_finite(own):
+            lower = "prior.power or prior.concentration, or raise sampler.burn_in"
+            raise InputError(
+                f"Expected finite draws, but chain {chain} of {plan.engine} diverged. Lower "
+                f"{lower if plan.step_size is None else 'sampler.step_size'}."
+            )
+    return draws
 
 
-def _statistics(totals: dict[str, Tensor], n_updates: int) -> dict[str, Tensor]:
-    """Sums over all updates to means and counts."""
-    found = dict(totals)
-    if "kinetic_temperature" in found:
-        found["kinetic_temperature"] = found["kinetic_temperature"] / n_updates
-    if "trajectories" in found:
-        found["acceptance"] = found["acceptance"] / found["trajectories"].clamp_min(1)
-    return found
-
-
-def _adapt(
-    state: Any,
-    probe: Probe,
-    method: Method,
-    settings: SamplerSettings,
-    gradient: Gradient,
-    batches: Minibatches,
-    progressed: float,
-) -> tuple[Any, Probe]:
-    """Measure what limits the step size and set it, unless the user fixed it.
-
-    A mode is flatter and its gradients are quieter than the posterior around it, so the step grows
-    to its limit over the first half of the burn-in, and a worse limit counts at once.
-    """
-    first = progressed == 0
-    n, size = batches.n_examples, settings.batch_size
-    curvature, direction = largest_curvature(
-        gradient,
-        state.position,
-        batches(max(size, _PROBE_EXAMPLES)),
-        probe.direction,
-        _FIRST_ITERATIONS if first else _LATER_ITERATIONS,
-    )
-    noise = gradient_noise(gradient, state.position, (batches(size), batches(size)))
-    seen = torch.stack([n * curvature, n**2 * noise])
-    limits = seen if first else torch.maximum(seen, (probe.limits + seen) / 2)
-    if settings.step_size is None and method.stable_step_size is not None:
-        step_size = method.stable_step_size(*limits, tolerance=settings.tolerance)
-        ramp = min(1.0, 0.1 + 2 * progressed)
-        state = state._replace(step_size=ramp * step_size)
-    return state, Probe(direction, limits)
+def _added(totals: dict[str, Tensor], info: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sums over updates of what they told, but for the log posterior, which is no statistic."""
+    told = {name: value for name, value in info.items() if name != "log_posterior"}
+    return {name: totals.get(name, 0) + value for name, value in told.items()}

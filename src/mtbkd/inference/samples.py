@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.files import save_json
+from mtbkd.files import load_tensors, read_sealed, save_sealed, sha256_of
 from mtbkd.types import InputError
+
+MAKE_AGAIN = "Delete it and run the distillation again, which makes what is missing."
+"""What to do about a file that is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,19 @@ def segment_path(folder: Path, index: int) -> Path:
     return folder / f"draws-{index:04d}.safetensors"
 
 
-def save_manifest(folder: Path, samples: PosteriorSamples, details: dict[str, object]) -> None:
-    """Close a folder of draws: what they are, how many, and how they were drawn."""
+def save_manifest(
+    folder: Path, samples: PosteriorSamples, details: dict[str, Any], beside: Sequence[str]
+) -> None:
+    """Close a folder of draws: what they are, how they were drawn, and the hash of every file.
+
+    Args:
+        folder: Of the draws.
+        samples: What lies there.
+        details: How they were drawn.
+        beside: Files next to the folder that belong to the draws.
+    """
+    files = [segment_path(folder, index) for index in range(len(samples.segments))]
+    files += [folder.parent / name for name in beside]
     manifest = {
         "names": samples.names,
         "shapes": samples.shapes,
@@ -59,28 +72,44 @@ def save_manifest(folder: Path, samples: PosteriorSamples, details: dict[str, ob
         "chains": samples.n_chains,
         "draws": samples.n_draws,
         **details,
+        "sha256": {p.relative_to(folder.parent).as_posix(): sha256_of(p) for p in files},
     }
-    save_json(folder / "manifest.json", manifest)
+    save_sealed(folder / "manifest.json", manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `save_manifest` wrote.
+
+    Raises:
+        InputError: If the distillation was not finished, or the manifest was changed.
+    """
+    path = folder / "manifest.json"
+    if not path.exists():
+        raise InputError(
+            f"Expected posterior draws in {folder}, but they are incomplete: {path} is missing. "
+            "Run the distillation to its end."
+        )
+    return read_sealed(path, MAKE_AGAIN)
 
 
 def load_samples(folder: Path) -> PosteriorSamples:
-    """Map the draws of a finished run.
+    """Map the draws of a finished run after checking each byte.
 
     Raises:
-        InputError: If the folder is incomplete.
+        InputError: If the folder is incomplete, or a file was changed.
     """
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        segments = tuple(
-            load_file(str(segment_path(folder, i)))["draws"] for i in range(manifest["segments"])
-        )
-        shapes = tuple(tuple(shape) for shape in manifest["shapes"])
-        names = tuple(manifest["names"])
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(
-            f"Expected posterior draws in {folder}, but they are incomplete "
-            f"({error}). Run the distillation to its end."
-        ) from None
+    manifest = read_manifest(folder)
+    segments, faults = [], []
+    for index in range(manifest["segments"]):
+        path = segment_path(folder, index)
+        digest = manifest["sha256"][f"{folder.name}/{path.name}"]
+        try:
+            segments.append(load_tensors(path, digest, then=MAKE_AGAIN)["draws"])
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(*faults)
+    shapes = tuple(tuple(shape) for shape in manifest["shapes"])
     size = sum(torch.Size(shape).numel() for shape in shapes)
     wrong = [s.shape for s in segments if s.dim() != 3 or s.shape[2] != size]
     if wrong:
@@ -88,4 +117,4 @@ def load_samples(folder: Path) -> PosteriorSamples:
             f"Expected draws of {size} parameters in {folder}, but got shape "
             f"{tuple(wrong[0])}. Run the distillation again."
         )
-    return PosteriorSamples(segments, names, shapes)
+    return PosteriorSamples(tuple(segments), tuple(manifest["names"]), shapes)

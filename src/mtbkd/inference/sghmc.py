@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from mtbkd.inference.chains import fill_normal
+from mtbkd.inference.method import Method
+from mtbkd.inference.step_size import adapted, limits_and_means
 from mtbkd.types import Engine, Generators, Gradient
 
 
@@ -88,3 +90,12 @@ def stable_step_size(
 
 def _mean_square(momentum: Tensor) -> Tensor:
     return torch.linalg.vector_norm(momentum, dim=1) ** 2 / momentum.shape[1]
+
+
+METHOD = Method(
+    build=lambda problem, plan: build(
+        problem.gradient, temperature=problem.temperature, step_size=plan.step_size or 0.0
+    ),
+    before=adapted(stable_step_size),
+    statistics=limits_and_means,
+)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from mtbkd.inference.chains import fill_normal
+from mtbkd.inference.method import Method
+from mtbkd.inference.step_size import adapted, limits_and_means
 from mtbkd.types import Engine, Generators, Gradient
 
 
@@ -58,3 +60,12 @@ def stable_step_size(curvature: Tensor, gradient_noise: Tensor, *, tolerance: fl
         tolerance: Relative error of the variance that each of the two may add.
     """
     return 2 * tolerance / torch.maximum(curvature * (1 + tolerance), gradient_noise)
+
+
+METHOD = Method(
+    build=lambda problem, plan: build(
+        problem.gradient, temperature=problem.temperature, step_size=plan.step_size or 0.0
+    ),
+    before=adapted(stable_step_size),
+    statistics=limits_and_means,
+)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from mtbkd.inference.chains import fill_normal
+from mtbkd.inference.method import Before, Probe, Run
 from mtbkd.types import Generators, Gradient
 
-Batches = Callable[[int], Any]
-"""Draws a batch of so many examples for each chain."""
+_PROBES, _PROBE_EXAMPLES, _LATER_ITERATIONS = 20, 512, 3
+FIRST_ITERATIONS = 10
+"""Power iterations from a random direction; later ones go on from the direction found."""
 
 
 def largest_curvature(
@@ -54,3 +56,58 @@ def gradient_noise(gradient: Gradient, position: Tensor, batches: tuple[Any, Any
 def start_direction(position: Tensor, generators: Generators) -> Tensor:
     """A random direction for each chain to start the power iteration from."""
     return fill_normal(torch.empty_like(position), generators)
+
+
+def adapted(stable_step_size: Callable[..., Tensor]) -> Before:
+    """What an engine does between updates whose step size the driver adapts.
+
+    Twenty times in the burn-in it measures what limits the step size and sets it, unless the user
+    fixed it. A mode is flatter and its gradients are quieter than the posterior around it, so the
+    step grows to its limit over the first half of the burn-in, and a worse limit counts at once.
+
+    Args:
+        stable_step_size: ``(curvature, gradient_noise, tolerance=...) -> step size``, the largest
+            within the tolerance for each chain.
+    """
+
+    def before(run: Run, state: Any, probe: Probe, done: int) -> tuple[Any, Probe]:
+        burn_in = run.plan.burn_in
+        if run.plan.step_size is not None:
+            return state, probe if done else _measured(run, state.position, probe, done)
+        if done >= burn_in or done % max(1, burn_in // _PROBES):
+            return state, probe
+        state = run.engine.init(state.position, run.generators)  # forgets the old step's momentum
+        probe = _measured(run, state.position, probe, done)
+        step_size = stable_step_size(*probe.limits, tolerance=run.settings.tolerance)
+        ramp = min(1.0, 0.1 + 2 * (done / burn_in))
+        return state._replace(step_size=ramp * step_size), probe
+
+    return before
+
+
+def _measured(run: Run, position: Tensor, probe: Probe, done: int) -> Probe:
+    """The limits of the step size at a position, beside those seen so far."""
+    n, size = run.n_examples, run.settings.batch_size
+    curvature, direction = largest_curvature(
+        run.gradient,
+        position,
+        run.batches(max(size, _PROBE_EXAMPLES)),
+        probe.direction,
+        _LATER_ITERATIONS if done else FIRST_ITERATIONS,
+    )
+    noise = gradient_noise(run.gradient, position, (run.batches(size), run.batches(size)))
+    seen = torch.stack([n * curvature, n**2 * noise])
+    worst = torch.maximum(seen, (probe.limits + seen) / 2)
+    return Probe(direction, worst if done else seen)
+
+
+def limits_and_means(
+    state: Any, probe: Probe, totals: dict[str, Tensor], n_updates: int
+) -> dict[str, Tensor]:
+    """What an adapted engine tells: means over updates, its step size and what limited it."""
+    return {
+        **{name: total / n_updates for name, total in totals.items()},
+        "step_size": state.step_size,
+        "curvature": probe.limits[0],
+        "gradient_noise": probe.limits[1],
+    }

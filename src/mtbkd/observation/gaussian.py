@@ -13,14 +13,20 @@ any concentration. Given ``v = s^2`` it is the density ``N(mu; m, s^2 / concentr
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.observation.base import Observation, Said, psd_root
+from mtbkd.observation.answers import Answer, NumberPredictive, arrays, mixture_quantile, quantiles
+from mtbkd.observation.base import Kind, Labels, Names, Observation, Said, psd_root
+from mtbkd.observation.reading import number_labels
+from mtbkd.observation.units import Units, mixture
 from mtbkd.prior.mixture import Strength
-from mtbkd.types import Batch
+from mtbkd.prior.spaces import Spaces
+from mtbkd.types import Batch, Family, Floats, Ints
 
 
 class GaussianTerms(NamedTuple):
@@ -39,20 +45,191 @@ class GaussianTerms(NamedTuple):
     log_offsets: Tensor
 
 
-def _terms(
-    said: Said, concentration: float, softening: float | Tensor, discount: float
-) -> GaussianTerms:
-    """There is nothing to discount: a wide variance pulls weakly by itself."""
-    del discount
-    mean, log_variance = said.values.unbind(-1)
-    if isinstance(softening, Tensor):
-        log_variance = log_variance + softening.log()[:, None, None]
-    else:
-        log_variance = log_variance + math.log(softening)
-    silent = torch.isneginf(said.log_weights).all(0)
-    offsets = torch.where(silent, -math.log(len(mean)), said.log_weights)
-    counts = torch.full_like(mean, concentration) * ~silent
-    return GaussianTerms(mean, log_variance, counts, offsets)
+@dataclass(frozen=True)
+class Gaussian:
+    """Real numbers; the student's outputs are the means of all targets, then their log variances.
+
+    Values are means and log variances.
+    """
+
+    spaces: Spaces | None = None
+    family: ClassVar[Family] = "regression"
+    column: ClassVar[str] = "target"
+    columns: ClassVar[str] = "targets"
+    exclusive: ClassVar[bool] = False
+    twice: ClassVar[str] = "Targets can only be renamed; leave one of them out."
+    kinds: ClassVar[tuple[Kind, ...]] = ("mean",)
+    missing: ClassVar[float] = math.nan
+    mapping: ClassVar[str] = "targets to means and log variances, two outputs each"
+    n_outputs: ClassVar[int] = 2
+    numeric: ClassVar[bool] = True
+
+    def observe(
+        self, n_columns: int, blocks: Tensor | None = None, kept: Tensor | None = None
+    ) -> Observation:
+        return self
+
+    def read_labels(self, labels: Labels, n_rows: int, names: Names) -> tuple[Tensor, list[str]]:
+        return number_labels(labels, n_rows, names)
+
+    def faults(self, numbers: Floats, kind: Kind, names: Names) -> list[str]:
+        """Means that overflow in single precision."""
+        large = np.abs(numbers) > np.finfo(np.float32).max
+        if not large.any():
+            return []
+        row, column = np.argwhere(large)[0]
+        return [
+            f"Expected means of teacher {names.owner!r} that single precision holds, but got "
+            f"{numbers[row, column]:.4g} for {names.columns[column]!r} of id {names.row(row)}. "
+            "Correct it, or change the target's unit."
+        ]
+
+    def settle(
+        self, numbers: Floats, kind: Kind, target: Ints, log_variance: Floats | None
+    ) -> Tensor:
+        """Means and log variances, NaN where the teacher gives none."""
+        spread = np.full_like(numbers, np.nan) if log_variance is None else log_variance
+        return torch.from_numpy(np.stack([numbers, spread], -1)).float()
+
+    def unsaid(self, n_columns: int) -> Tensor:
+        return torch.zeros(n_columns, 2)
+
+    def neutral(self, kind: Kind, n_columns: int) -> float:
+        return 0.0
+
+    def pooled(self, log_weights: Tensor, complete: Tensor) -> Tensor:
+        """Mean and log variance of the weighted mixture; 0 where nobody says anything."""
+        own = log_weights.exp()
+        mean = (own * complete[..., 0]).sum(0)
+        around = complete[..., 1].exp() + (complete[..., 0] - mean).square()
+        spread = (own * around).sum(0).clamp_min(1e-12).log()
+        silent = torch.isneginf(log_weights).all(0)
+        return torch.stack([mean, torch.where(silent, 0.0, spread)], -1)
+
+    def point(self, outputs: Tensor, units: Units | None) -> Tensor:
+        return mixture(outputs, units)[0]
+
+    def traced(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def summarise(self, draws: Tensor, *, units: Units | None, level: float, point: str) -> Answer:
+        """From (draw, example, output) to the fields of `NumberPredictive`."""
+        means, spreads = mixture(draws, units)
+        mean_lower, mean_upper = quantiles(means, level)
+        fields = arrays(
+            mean=means.mean(0),
+            aleatoric=spreads.square().mean(0),
+            epistemic=means.var(0, correction=0),
+            lower=mixture_quantile(means, spreads, (1 - level) / 2),
+            upper=mixture_quantile(means, spreads, (1 + level) / 2),
+            mean_lower=mean_lower,
+            mean_upper=mean_upper,
+        )
+        return NumberPredictive(**fields, level=level)
+
+    def log_likelihood(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return _likelihood(outputs, labels)[0].sum(-1)
+
+    def terms(
+        self, said: Said, concentration: float, softening: float | Tensor, discount: float
+    ) -> GaussianTerms:
+        """There is nothing to discount: a wide variance pulls weakly by itself."""
+        del discount
+        mean, log_variance = said.values.unbind(-1)
+        if isinstance(softening, Tensor):
+            log_variance = log_variance + softening.log()[:, None, None]
+        else:
+            log_variance = log_variance + math.log(softening)
+        silent = torch.isneginf(said.log_weights).all(0)
+        offsets = torch.where(silent, -math.log(len(mean)), said.log_weights)
+        counts = torch.full_like(mean, concentration) * ~silent
+        return GaussianTerms(mean, log_variance, counts, offsets)
+
+    def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+        mean, log_variance = outputs.chunk(2, -1)
+        soft = math.log(strength.student_softening)
+        parts, _ = _parts(batch.terms, mean, log_variance + soft)
+        mixture = torch.logsumexp(parts, -3)
+        return (_likelihood(outputs, batch.labels)[0] + strength.power * mixture).sum(-1)
+
+    def value_and_slope(
+        self, outputs: Tensor, batch: Batch, strength: Strength
+    ) -> tuple[Tensor, Tensor]:
+        mean, log_variance = outputs.chunk(2, -1)
+        ell = log_variance + math.log(strength.student_softening)
+        value, by_mean, by_spread = _likelihood(outputs, batch.labels)
+        terms: GaussianTerms = batch.terms
+        parts, distance = _parts(terms, mean, ell)
+        mixture = torch.logsumexp(parts, -3)
+        pull = (parts - mixture.unsqueeze(-3)).exp() * terms.counts
+        to_mean = (pull * (terms.mean - mean.unsqueeze(-3))).sum(-3) * torch.exp(-ell)
+        to_spread = 0.5 * (pull * (distance - 1)).sum(-3)
+        power = strength.power
+        if isinstance(power, Tensor):
+            power = power[:, None, None]
+        slopes = torch.cat([by_mean + power * to_mean, by_spread + power * to_spread], -1)
+        return (value + power * mixture).sum(-1), slopes
+
+    def roots(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+        """Roots of the Fisher information ``diag(1 / v, 1 / 2)`` less ``Cov_r`` of pulls."""
+        mean, log_variance = outputs.chunk(2, -1)
+        ell = log_variance + math.log(strength.student_softening)
+        terms: GaussianTerms = batch.terms
+        parts, distance = _parts(terms, mean, ell)
+        shares = torch.softmax(parts, 0)
+        pulls = terms.counts[..., None] * torch.stack(
+            [(terms.mean - mean) * torch.exp(-ell), 0.5 * (distance - 1)], -1
+        )
+        centred = pulls - (shares[..., None] * pulls).sum(0)
+        covariance = torch.einsum("knd,kndi,kndj->ndij", shares, centred, centred)
+        counts = (shares * terms.counts).sum(0)
+
+        def fisher(spread: Tensor, times: Tensor) -> Tensor:
+            both = torch.stack([torch.exp(-spread), torch.full_like(spread, 0.5)], -1)
+            return torch.diag_embed(both * times[..., None])
+
+        known = (~batch.labels.isnan()).to(outputs.dtype)
+        curvature = fisher(log_variance, known) + strength.power * (
+            fisher(ell, counts) - covariance
+        )
+        blocks = psd_root(curvature)  # (example, target, 2, 2)
+        n_targets = mean.shape[-1]
+        roots = outputs.new_zeros(*outputs.shape, 2 * n_targets)
+        for t in range(n_targets):
+            for i in range(2):
+                for j in range(2):
+                    roots[:, t + i * n_targets, t + j * n_targets] = blocks[:, t, i, j]
+        return roots
+
+    def log_responsibilities(
+        self, terms: GaussianTerms, outputs: Tensor, softening: float
+    ) -> Tensor:
+        mean, log_variance = outputs.chunk(2, -1)
+        return torch.log_softmax(_parts(terms, mean, log_variance + math.log(softening))[0], -3)
+
+    def complete(self, said: Said, temperature: Tensor | None) -> Tensor:
+        """Means and log variances, the variances times the temperature."""
+        if temperature is None:
+            return said.values
+        mean, log_variance = said.values.unbind(-1)
+        return torch.stack([mean, log_variance + temperature.log()[:, None, None]], -1)
+
+    def score(self, said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
+        complete = self.complete(said, temperature)
+        return _likelihood(torch.cat(complete.unbind(-1), -1), labels.expand(complete.shape[:-1]))[
+            0
+        ]
+
+    def certainty(self, values: Tensor, mask: Tensor) -> Tensor:
+        """By precision, ``w_k ∝ 1 / s_k^2``: the entropy of a density may be negative."""
+        return -values[..., 1]
+
+    def features(self, values: Tensor) -> Tensor:
+        return 0.5 * values[..., 1:]
+
+    def n_alike(self, values: Tensor) -> int:
+        """Numbers that are alike would have no density; nobody is never trusted alone."""
+        return 1
 
 
 def _parts(terms: GaussianTerms, mean: Tensor, log_variance: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,90 +255,5 @@ def _likelihood(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor
     return torch.where(known, value, 0.0), gap * precision, 0.5 * (distance - 1) * known
 
 
-def _value(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-    mean, log_variance = outputs.chunk(2, -1)
-    soft = math.log(strength.student_softening)
-    parts, _ = _parts(batch.terms, mean, log_variance + soft)
-    mixture = torch.logsumexp(parts, -3)
-    return (_likelihood(outputs, batch.labels)[0] + strength.power * mixture).sum(-1)
-
-
-def _value_and_slope(outputs: Tensor, batch: Batch, strength: Strength) -> tuple[Tensor, Tensor]:
-    mean, log_variance = outputs.chunk(2, -1)
-    ell = log_variance + math.log(strength.student_softening)
-    value, by_mean, by_spread = _likelihood(outputs, batch.labels)
-    terms: GaussianTerms = batch.terms
-    parts, distance = _parts(terms, mean, ell)
-    mixture = torch.logsumexp(parts, -3)
-    pull = (parts - mixture.unsqueeze(-3)).exp() * terms.counts
-    to_mean = (pull * (terms.mean - mean.unsqueeze(-3))).sum(-3) * torch.exp(-ell)
-    to_spread = 0.5 * (pull * (distance - 1)).sum(-3)
-    power = strength.power
-    if isinstance(power, Tensor):
-        power = power[:, None, None]
-    slopes = torch.cat([by_mean + power * to_mean, by_spread + power * to_spread], -1)
-    return (value + power * mixture).sum(-1), slopes
-
-
-def _roots(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-    """Of each Gaussian's Fisher information ``diag(1 / v, 1 / 2)``, less ``Cov_r`` of pulls."""
-    mean, log_variance = outputs.chunk(2, -1)
-    ell = log_variance + math.log(strength.student_softening)
-    terms: GaussianTerms = batch.terms
-    parts, distance = _parts(terms, mean, ell)
-    shares = torch.softmax(parts, 0)
-    pulls = terms.counts[..., None] * torch.stack(
-        [(terms.mean - mean) * torch.exp(-ell), 0.5 * (distance - 1)], -1
-    )
-    centred = pulls - (shares[..., None] * pulls).sum(0)
-    covariance = torch.einsum("knd,kndi,kndj->ndij", shares, centred, centred)
-    counts = (shares * terms.counts).sum(0)
-
-    def fisher(spread: Tensor, times: Tensor) -> Tensor:
-        both = torch.stack([torch.exp(-spread), torch.full_like(spread, 0.5)], -1)
-        return torch.diag_embed(both * times[..., None])
-
-    known = (~batch.labels.isnan()).to(outputs.dtype)
-    curvature = fisher(log_variance, known) + strength.power * (fisher(ell, counts) - covariance)
-    blocks = psd_root(curvature)  # (example, target, 2, 2)
-    n_targets = mean.shape[-1]
-    roots = outputs.new_zeros(*outputs.shape, 2 * n_targets)
-    for t in range(n_targets):
-        for i in range(2):
-            for j in range(2):
-                roots[:, t + i * n_targets, t + j * n_targets] = blocks[:, t, i, j]
-    return roots
-
-
-def _log_responsibilities(terms: GaussianTerms, outputs: Tensor, softening: float) -> Tensor:
-    mean, log_variance = outputs.chunk(2, -1)
-    return torch.log_softmax(_parts(terms, mean, log_variance + math.log(softening))[0], -3)
-
-
-def _complete(said: Said, temperature: Tensor | None) -> Tensor:
-    if temperature is None:
-        return said.values
-    mean, log_variance = said.values.unbind(-1)
-    return torch.stack([mean, log_variance + temperature.log()[:, None, None]], -1)
-
-
-def _score(said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
-    complete = _complete(said, temperature)
-    return _likelihood(torch.cat(complete.unbind(-1), -1), labels.expand(complete.shape[:-1]))[0]
-
-
-GAUSSIAN = Observation(
-    family="regression",
-    n_outputs=lambda n: 2 * n,
-    log_likelihood=lambda outputs, labels: _likelihood(outputs, labels)[0].sum(-1),
-    terms=_terms,
-    value=_value,
-    value_and_slope=_value_and_slope,
-    roots=_roots,
-    log_responsibilities=_log_responsibilities,
-    complete=_complete,
-    score=_score,
-    n_alike=lambda values: 1,
-    features=lambda values: 0.5 * values[..., 1:],
-)
-"""Numbers; the student's outputs are the means of all targets, then their log variances."""
+GAUSSIAN = Gaussian()
+"""Real numbers."""

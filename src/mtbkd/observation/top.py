@@ -8,15 +8,17 @@ the classes that were kept, not with all of them.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from mtbkd.observation.base import Observation, Said
-from mtbkd.observation.categorical import confidence, log_likelihood, log_softmax
+from mtbkd.observation.base import Said
+from mtbkd.observation.log_probs import certainty, confidence, log_likelihood, log_softmax
 from mtbkd.prior.mixture import Strength, informed
-from mtbkd.types import Batch, InputError
+from mtbkd.prior.spaces import Spaces
+from mtbkd.types import Batch, Family, InputError
 
 _LEAST_TAIL = 1e-7  # what float32 tells from zero beside one
 
@@ -36,45 +38,94 @@ class TopTerms(NamedTuple):
     log_offsets: Tensor
 
 
-def top(n_classes: int) -> Observation:
-    """Observation of one class of ``n_classes``, the teachers' outputs cut to the most probable."""
+@dataclass(frozen=True)
+class Top:
+    """Observation of one class of many, the teachers' outputs cut to the most probable.
+
+    Attributes:
+        n_classes: How many there are.
+    """
+
+    n_classes: int
+    family: ClassVar[Family] = "classification"
+    spaces: Spaces | None = None
+    log_likelihood = staticmethod(log_likelihood)
+    certainty = staticmethod(certainty)
+    features = staticmethod(confidence)
 
     def terms(
-        said: Said, concentration: float, softening: float | Tensor, discount: float
+        self, said: Said, concentration: float, softening: float | Tensor, discount: float
     ) -> TopTerms:
-        return top_terms(said, concentration, softening, discount, n_classes)
+        return top_terms(said, concentration, softening, discount, self.n_classes)
 
-    def complete(said: Said, temperature: Tensor | None) -> Tensor:
-        assert said.kept is not None
-        own = log_tempered(said, 1.0 if temperature is None else temperature, n_classes)
-        n_tail = (n_classes - (said.kept >= 0).sum(-1, keepdim=True)).clamp_min(1)
-        full = (own[..., -1:] - n_tail.log()).expand(*own.shape[:-1], n_classes + 1).clone()
-        index = torch.where(said.kept < 0, n_classes, said.kept.long())  # unused ones fall off
-        return full.scatter_(-1, index, own[..., :-1])[..., :-1].to(said.values)
+    def value(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+        log_q = torch.log_softmax(outputs / strength.student_softening, dim=-1)
+        mixture = torch.logsumexp(components(batch.terms, log_q)[0], -2)
+        return log_likelihood(outputs, batch.labels) + strength.power * mixture
 
-    def score(said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
-        assert said.kept is not None
-        own = log_tempered(said, 1.0 if temperature is None else temperature, n_classes)
-        hit = said.kept == labels.clamp_min(0)[:, None]
-        n_tail = (n_classes - (said.kept >= 0).sum(-1)).clamp_min(1)
+    def value_and_slope(
+        self, outputs: Tensor, batch: Batch, strength: Strength
+    ) -> tuple[Tensor, Tensor]:
+        """One pass over all classes, for the softmax; the teachers touch only what they kept."""
+        log_q = log_softmax(outputs)
+        labelled = (batch.labels >= 0).to(outputs.dtype).unsqueeze(-1)
+        index = batch.labels.clamp_min(0).unsqueeze(-1)
+        values = (log_q.gather(-1, index) * labelled).squeeze(-1)
+        soft = strength.student_softening
+        softened = log_q if soft == 1.0 else log_softmax(outputs / soft)
+        mixture, dense, kept, sparse = pulls(batch.terms, softened, strength.power, soft)
+        if soft == 1.0:
+            slopes = log_q.exp().mul_(dense - labelled)
+        else:
+            slopes = log_q.exp().mul_(-labelled).addcmul_(softened.exp(), dense)
+        slopes.scatter_add_(-1, index, labelled)
+        slopes.scatter_add_(-1, kept, sparse)
+        return values.add_(mixture), slopes
+
+    def roots(self, outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
+        """There are none in closed form.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError(
+            f"Expected teachers' outputs on all classes for sampler.engine=laplace, but got the "
+            f"most probable of {outputs.shape[-1]}. Use another engine, such as sghmc."
+        )
+
+    def log_responsibilities(self, terms: TopTerms, outputs: Tensor, softening: float) -> Tensor:
+        log_q = torch.log_softmax(outputs / softening, dim=-1)
+        return torch.log_softmax(components(terms, log_q)[0], -2)
+
+    def complete(self, said: Said, temperature: Tensor | None) -> Tensor:
+        """Log-probabilities of all classes, those that were not kept alike."""
+        own, kept, n_tail = self._told(said, temperature)
+        full = (own[..., -1:] - n_tail.log()[..., None]).expand(*own.shape[:-1], self.n_classes + 1)
+        index = torch.where(kept < 0, self.n_classes, kept.long())  # unused ones fall off
+        return full.clone().scatter_(-1, index, own[..., :-1])[..., :-1].to(said.values)
+
+    def score(self, said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
+        own, kept, n_tail = self._told(said, temperature)
+        hit = kept == labels.clamp_min(0)[:, None]
         among = own[..., :-1].masked_fill(~hit, -torch.inf).amax(-1)
         found = torch.where(hit.any(-1), among, own[..., -1] - n_tail.log())
         return torch.where(labels >= 0, found, 0.0)
 
-    return Observation(
-        family="classification",
-        n_outputs=lambda n: n,
-        log_likelihood=log_likelihood,
-        terms=terms,
-        value=_value,
-        value_and_slope=_value_and_slope,
-        roots=_roots,
-        log_responsibilities=_shares,
-        complete=complete,
-        score=score,
-        n_alike=lambda values: n_classes,
-        features=confidence,
-    )
+    def n_alike(self, values: Tensor) -> int:
+        return self.n_classes
+
+    def _told(self, said: Said, temperature: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Kept classes and tail, tempered; which they are; how many are in the tail."""
+        kept = kept_of(said)
+        own = log_tempered(said, 1.0 if temperature is None else temperature, self.n_classes)
+        return own, kept, (self.n_classes - (kept >= 0).sum(-1)).clamp_min(1)
+
+
+def kept_of(said: Said) -> Tensor:
+    """Which classes were kept."""
+    if said.kept is None:
+        raise ValueError("these outputs were not cut to the most probable classes")
+    return said.kept
 
 
 def log_tempered(said: Said, softening: float | Tensor, n_classes: int) -> Tensor:
@@ -82,12 +133,12 @@ def log_tempered(said: Said, softening: float | Tensor, n_classes: int) -> Tenso
 
     The tail is softened as if its classes were equally probable.
     """
-    assert said.kept is not None
-    unused = said.kept < 0
+    kept = kept_of(said)
+    unused = kept < 0
     n_tail = (n_classes - (~unused).sum(-1, keepdim=True)).clamp_min(1).double()
     if isinstance(softening, Tensor):
         softening = softening[:, None, None]
-    each, rest = said.values.double().split([said.kept.shape[-1], 1], -1)
+    each, rest = said.values.double().split([kept.shape[-1], 1], -1)
     tail = (rest - n_tail.log()) / softening + n_tail.log()
     return torch.log_softmax(
         torch.cat([(each / softening).masked_fill(unused, -torch.inf), tail], -1), -1
@@ -102,8 +153,7 @@ def top_terms(
     n_classes: int,
 ) -> TopTerms:
     """Pseudo-counts of the kept classes and of the tail, and the offsets."""
-    assert said.kept is not None
-    kept = said.kept.long()
+    kept = kept_of(said).long()
     told = log_tempered(said, softening, n_classes)
     n_tail = (n_classes - (kept >= 0).sum(-1, keepdim=True)).clamp_min(1)
     sizes = torch.cat([torch.ones_like(kept), n_tail], -1).double()
@@ -145,12 +195,6 @@ def components(terms: TopTerms, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return densities, q, tail
 
 
-def _value(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-    log_q = torch.log_softmax(outputs / strength.student_softening, dim=-1)
-    mixture = torch.logsumexp(components(batch.terms, log_q)[0], -2)
-    return log_likelihood(outputs, batch.labels) + strength.power * mixture
-
-
 def pulls(
     terms: TopTerms, log_q: Tensor, power: float | Tensor = 1.0, soft: float = 1.0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -180,33 +224,3 @@ def pulls(
     sparse = (pull[..., :-1] - by_tail * q).movedim(-3, -2).flatten(-2) / soft
     dense = (by_tail.squeeze(-1) - pull.sum(-1)).sum(-2).unsqueeze(-1) / soft
     return mixture, dense, terms.kept.movedim(-3, -2).flatten(-2), sparse
-
-
-def _value_and_slope(outputs: Tensor, batch: Batch, strength: Strength) -> tuple[Tensor, Tensor]:
-    """One pass over all classes, for the softmax; the teachers touch only what they kept."""
-    log_q = log_softmax(outputs)
-    labelled = (batch.labels >= 0).to(outputs.dtype).unsqueeze(-1)
-    index = batch.labels.clamp_min(0).unsqueeze(-1)
-    values = (log_q.gather(-1, index) * labelled).squeeze(-1)
-    soft = strength.student_softening
-    softened = log_q if soft == 1.0 else log_softmax(outputs / soft)
-    mixture, dense, kept, sparse = pulls(batch.terms, softened, strength.power, soft)
-    if soft == 1.0:
-        slopes = log_q.exp().mul_(dense - labelled)
-    else:
-        slopes = log_q.exp().mul_(-labelled).addcmul_(softened.exp(), dense)
-    slopes.scatter_add_(-1, index, labelled)
-    slopes.scatter_add_(-1, kept, sparse)
-    return values.add_(mixture), slopes
-
-
-def _roots(outputs: Tensor, batch: Batch, strength: Strength) -> Tensor:
-    raise InputError(
-        f"Expected teachers' outputs on all classes for sampler.engine=laplace, but got the most "
-        f"probable of {outputs.shape[-1]}. Use another engine, such as sghmc."
-    )
-
-
-def _shares(terms: TopTerms, outputs: Tensor, softening: float) -> Tensor:
-    log_q = torch.log_softmax(outputs / softening, dim=-1)
-    return torch.log_softmax(components(terms, log_q)[0], -2)

@@ -1,40 +1,18 @@
-"""What a teacher's numbers are declared to be: kinds, impossible numbers, and the values kept."""
+"""What is wrong with a teacher's numbers, given what they are declared; which classes are kept."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mtbkd.types import Family, InputError
-
-Kind = Literal["logits", "probs", "log_probs", "mean"]
-
-KINDS: dict[Family, tuple[Kind, ...]] = {
-    "classification": ("logits", "probs", "log_probs"),
-    "multilabel": ("logits", "probs"),
-    "regression": ("mean",),
-}
-
-LOG_FLOOR = -16.0
-"""Smallest log-probability kept, in nats: 1e-7, what float32 tells from zero beside one."""
-
-_SUM_TOLERANCE = 1e-3
-_MANY = 100
-"""So many log-odds are not all between 0 and 1; so many probabilities are."""
-
-
-def floored(log_values: Tensor, padding: Tensor | None = None) -> Tensor:
-    """Normalised log-probabilities none of which is below the floor, which padding holds."""
-    log_probs = torch.log_softmax(log_values, -1).clamp_min(LOG_FLOOR)
-    if padding is None:
-        return torch.log_softmax(log_probs, -1).float()
-    log_probs = torch.log_softmax(log_probs.masked_fill(padding, -torch.inf), -1)
-    return log_probs.masked_fill(padding, LOG_FLOOR).float()
+from mtbkd.observation.classes import SUM_TOLERANCE
+from mtbkd.observation.log_probs import LOG_FLOOR as LOG_FLOOR
+from mtbkd.observation.log_probs import floored as floored
+from mtbkd.types import Floats, InputError, Ints
 
 
 def most_probable(log_probs: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -56,7 +34,7 @@ def in_order(which: Tensor, values: Tensor, width: int) -> tuple[Tensor, Tensor]
     )
 
 
-def numbers_of(what: str, values: ArrayLike | Tensor) -> NDArray[np.float64]:
+def numbers_of(what: str, values: ArrayLike | Tensor) -> Floats:
     """What was given as an array of numbers.
 
     Raises:
@@ -96,86 +74,17 @@ def repeated(name: str, what: str, labels: tuple[str, ...]) -> list[str]:
     ]
 
 
-def number_faults(
-    name: str,
-    numbers: NDArray[np.float64],
-    family: Family,
-    kind: str,
-    ids: tuple[str, ...],
-    columns: tuple[str, ...],
-) -> list[str]:
-    """What is impossible about these numbers, given what they are declared to be."""
+def finite_faults(name: str, numbers: Floats, kind: str, ids: tuple[str, ...]) -> list[str]:
+    """Rows with NaN or infinity; only the log of zero may be infinite."""
     bad = np.isnan(numbers).any(1) | np.isposinf(numbers).any(1)
     if kind != "log_probs":
         bad |= np.isinf(numbers).any(1)
-    if bad.any():
-        row = int(bad.argmax())
-        return [
-            f"Expected finite outputs from teacher {name!r}, but got NaN or infinity for id "
-            f"{ids[row]!r} ({bad.sum()} such rows). Leave the example out or mend it."
-        ]
-    if family == "multilabel":
-        return _label_faults(name, numbers, kind, ids, columns)
-    if family == "regression":
-        large = np.abs(numbers) > np.finfo(np.float32).max
-        if large.any():
-            row, column = np.argwhere(large)[0]
-            return [
-                f"Expected means of teacher {name!r} that single precision holds, but got "
-                f"{numbers[row, column]:.4g} for {columns[column]!r} of id {ids[row]!r}. Correct "
-                "it, or change the target's unit."
-            ]
+    if not bad.any():
         return []
-    return _distribution_faults(name, numbers, kind, ids)
-
-
-def _label_faults(
-    name: str,
-    numbers: NDArray[np.float64],
-    kind: str,
-    ids: tuple[str, ...],
-    columns: tuple[str, ...],
-) -> list[str]:
-    outside = (numbers < 0) | (numbers > 1)
-    if kind == "logits" and numbers.size >= _MANY and not outside.any():
-        return [
-            f"Expected log-odds from teacher {name!r}, but all of its {numbers.size} numbers are "
-            "between 0 and 1. Declare kind='probs'."
-        ]
-    if kind == "probs" and outside.any():
-        row, column = np.argwhere(outside)[0]
-        return [
-            f"Expected probs of teacher {name!r} between 0 and 1, but got "
-            f"{numbers[row, column]:.4g} for {columns[column]!r} of id {ids[row]!r} "
-            f"({outside.sum()} such). Correct them, or declare kind='logits' if they are log-odds."
-        ]
-    return []
-
-
-def _distribution_faults(
-    name: str, numbers: NDArray[np.float64], kind: str, ids: tuple[str, ...]
-) -> list[str]:
-    with np.errstate(over="ignore"):
-        probs = np.exp(numbers) if kind == "log_probs" else numbers
-        sums = probs.sum(1)
-    wrong = (np.abs(sums - 1) > _SUM_TOLERANCE) | (probs < 0).any(1)
-    if kind == "logits":
-        if (numbers >= 0).all() and (np.abs(sums - 1) < 1e-4).all():
-            return [
-                f"Expected logits from teacher {name!r}, but got rows that are all "
-                "probabilities (>= 0, sum 1). Declare kind='probs'."
-            ]
-        return []
-    if wrong.any():
-        row = int(wrong.argmax())
-        hint = "kind='logits'" if kind == "probs" else "kind='logits' or kind='probs'"
-        low = f" and smallest value {probs[row].min():.4g}" if (probs[row] < 0).any() else ""
-        return [
-            f"Expected {kind} of teacher {name!r} to be distributions, but got sum "
-            f"{sums[row]:.4g}{low} for id {ids[row]!r} ({wrong.sum()} such rows). Normalise "
-            f"them, or declare {hint} if that is what they are."
-        ]
-    return []
+    return [
+        f"Expected finite outputs from teacher {name!r}, but got NaN or infinity for id "
+        f"{ids[int(bad.argmax())]!r} ({bad.sum()} such rows). Leave the example out or mend it."
+    ]
 
 
 def log_variance(
@@ -183,7 +92,7 @@ def log_variance(
     variance: ArrayLike | Tensor,
     ids: tuple[str, ...],
     columns: tuple[str, ...],
-) -> tuple[NDArray[np.float64], list[str]]:
+) -> tuple[Floats, list[str]]:
     """Log variance, shape (example, target), and its faults."""
     shape = (len(ids), len(columns))
     given = numbers_of(f"the variance of teacher {name!r}", variance)
@@ -208,7 +117,7 @@ def log_variance(
 
 def kept_positions(
     name: str, kept: ArrayLike | Tensor, classes: tuple[str, ...]
-) -> tuple[NDArray[np.int64], list[tuple[int, object, int]]]:
+) -> tuple[Ints, list[tuple[int, object, int]]]:
     """Positions of kept classes, -1 for padding; row, value and number of what is no class.
 
     Raises:
@@ -238,9 +147,9 @@ def kept_positions(
 
 def top_faults(
     name: str,
-    numbers: NDArray[np.float64],
-    which: NDArray[np.int64],
-    tail: NDArray[np.float64],
+    numbers: Floats,
+    which: Ints,
+    tail: Floats,
     kind: str,
     ids: tuple[str, ...],
     n_classes: int,
@@ -266,7 +175,7 @@ def top_faults(
             f"for id {ids[row]!r} ({twice.sum()} such rows). Remove the duplicate."
         )
     sums = probs.sum(1) + tail
-    wrong = (np.abs(sums - 1) > _SUM_TOLERANCE) | (probs < 0).any(1) | (tail < 0)
+    wrong = (np.abs(sums - 1) > SUM_TOLERANCE) | (probs < 0).any(1) | (tail < 0)
     if wrong.any():
         row = int(wrong.argmax())
         smallest = min(probs[row].min(), tail[row])
@@ -276,7 +185,7 @@ def top_faults(
             f"{sums[row]:.4g}{low} for id {ids[row]!r} ({wrong.sum()} such rows). Give 1 - sum as "
             "tail, or declare the other kind if that is what they are."
         )
-    beyond = (~padding).all(1) & (tail > _SUM_TOLERANCE) & (which.shape[1] == n_classes)
+    beyond = (~padding).all(1) & (tail > SUM_TOLERANCE) & (which.shape[1] == n_classes)
     if beyond.any():
         row = int(beyond.argmax())
         faults.append(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mtbkd.outputs.class_map import COLUMN, ClassMap, merged, read_class_map
+from mtbkd.observation import OUTCOMES, Kind, Names, Outcome
+from mtbkd.outputs.class_map import ClassMap, read_class_map
 from mtbkd.outputs.kinds import (
-    KINDS,
-    Kind,
+    finite_faults,
     floored,
     kept_positions,
     kind_faults,
     log_variance,
-    number_faults,
     numbers_of,
     repeated,
     top_faults,
@@ -55,6 +55,32 @@ class TeacherTable:
     partial: bool = False
     covers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
+    @property
+    def outcome(self) -> Outcome:
+        """What is predicted."""
+        return OUTCOMES[self.family]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What is said of a teacher, beside the kind of its numbers.
+
+    Attributes:
+        family: What the teacher predicts.
+        held_out: False if the teacher was trained on these examples.
+        partial: Whether it knows only some of the data's classes.
+        class_map: What its own classes are called in the data, a sequence where one stands for
+            several, None to leave one out; the others are then renormalised, and the table is
+            partial. Classes that are not in it keep their names.
+        merge: Whether own classes that mean the same are added; else they are refused.
+    """
+
+    family: Family = "classification"
+    held_out: bool = True
+    partial: bool = False
+    class_map: ClassMap | None = None
+    merge: bool = False
+
 
 def make_table(
     name: str,
@@ -63,12 +89,8 @@ def make_table(
     kind: Kind,
     ids: Sequence[object],
     classes: Sequence[object],
-    held_out: bool = True,
-    family: Family = "classification",
     variance: ArrayLike | Tensor | None = None,
-    partial: bool = False,
-    class_map: ClassMap | None = None,
-    merge: bool = False,
+    **declared: Any,
 ) -> TeacherTable:
     """Check one teacher's outputs and turn them into the family's values.
 
@@ -80,35 +102,32 @@ def make_table(
             or probs of yes. Regression: mean.
         ids: One for each row.
         classes: One for each column, in the teacher's own words.
-        held_out: False if the teacher was trained on these examples.
-        family: What the teacher predicts.
         variance: Of a regression teacher, above zero, in squared units of the target: one number,
             one for each target, or shape (example, target). None if it gives none.
-        partial: Whether it knows only some of the data's classes.
-        class_map: What its own classes are called in the data, a sequence where one stands for
-            several, None to leave one out; the others are then renormalised, and the table is
-            partial. Classes that are not in it keep their names.
-        merge: Whether own classes that mean the same are added; else they are refused.
+        **declared: ``family``, ``held_out``, ``partial``, ``class_map`` and ``merge``, as
+            `Declared` describes them.
 
     Raises:
         InputError: With one message for each fault.
     """
     keys, columns = tuple(map(str, ids)), tuple(map(str, classes))
-    if family not in KINDS:
+    said = Declared(**declared)
+    family, outcome = said.family, OUTCOMES.get(said.family)
+    if outcome is None:
         raise InputError(
-            f"Expected the family of teacher {name!r} among {', '.join(KINDS)}, but got "
+            f"Expected the family of teacher {name!r} among {', '.join(OUTCOMES)}, but got "
             f"{family!r}. Declare one of them."
         )
-    what = COLUMN[family]
+    what = outcome.column
     numbers = numbers_of(f"outputs of teacher {name!r}", values)
-    if numbers.ndim == 1 and len(columns) == 1 and family == "regression":
+    if numbers.ndim == 1 and len(columns) == 1 and outcome.numeric:
         numbers = numbers[:, None]
     if numbers.ndim != 2:
         raise InputError(
             f"Expected outputs of teacher {name!r} as (example, {what}), but got "
             f"{numbers.ndim} axes. Give a table."
         )
-    faults = kind_faults(name, kind, KINDS[family])
+    faults = kind_faults(name, kind, outcome.kinds)
     if numbers.size == 0:
         faults.append(f"Expected outputs from teacher {name!r}, but got none. Check the file.")
     if numbers.shape != (len(keys), len(columns)):
@@ -118,7 +137,7 @@ def make_table(
             f"{numbers.shape[1]}. Check the file's header and rows."
         )
     faults += [*repeated(name, "id", keys), *(twice := repeated(name, what, columns))]
-    if variance is not None and family != "regression":
+    if variance is not None and not outcome.numeric:
         faults.append(
             f"Expected a variance of regression teachers only, but got one of teacher {name!r}, "
             f"whose family is {family}. Leave it out."
@@ -126,36 +145,27 @@ def make_table(
     plan = None
     if not twice:
         try:
-            plan = read_class_map(name, family, columns, class_map, merge)
+            plan = read_class_map(name, outcome, columns, said.class_map, said.merge)
         except InputError as error:
             faults += error.faults
     spread = None
     if not faults:
-        faults += number_faults(name, numbers, family, kind, keys, columns)
+        wrong = finite_faults(name, numbers, kind, keys)
+        faults += wrong or outcome.faults(numbers, kind, Names(name, keys, columns))
         if variance is not None:
             spread, wrong = log_variance(name, variance, keys, columns)
             faults += wrong
     if faults or plan is None:
         raise InputError(*faults)
-    if family == "classification":
-        if kind == "probs":
-            with np.errstate(divide="ignore"):
-                numbers = np.log(numbers)
-        raw = torch.from_numpy(numbers)
-        settled = floored((raw if plan.same else merged(raw, plan)).clamp_min(-1e4))
-    elif family == "multilabel":
-        yes = torch.from_numpy(numbers[:, plan.target >= 0])
-        settled = floored(
-            torch.stack([1 - yes, yes], -1).log().clamp_min(-1e4)
-            if kind == "probs"
-            else torch.nn.functional.logsigmoid(torch.stack([-yes, yes], -1))
-        )
-    else:
-        log_variances = np.full_like(numbers, np.nan) if spread is None else spread
-        settled = torch.from_numpy(np.stack([numbers, log_variances], -1)).float()
-    partial = partial or plan.drops
     return TeacherTable(
-        name, settled, keys, plan.classes, held_out, family, None, partial, plan.covers
+        name=name,
+        values=outcome.settle(numbers, kind, plan.target, spread),
+        ids=keys,
+        classes=plan.classes,
+        held_out=said.held_out,
+        family=family,
+        partial=said.partial or plan.drops,
+        covers=plan.covers,
     )
 
 
@@ -231,4 +241,11 @@ def make_top_table(
     with np.errstate(divide="ignore"):
         logs = torch.from_numpy(np.log(np.column_stack([probs, rest])))
     settled = floored(logs.clamp_min(-1e4), torch.from_numpy(padding))
-    return TeacherTable(name, settled, keys, columns, held_out, kept=torch.from_numpy(which))
+    return TeacherTable(
+        name=name,
+        values=settled,
+        ids=keys,
+        classes=columns,
+        held_out=held_out,
+        kept=torch.from_numpy(which),
+    )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mtbkd.prior.mixture import Strength
-from mtbkd.types import InputError, check_positive
+from mtbkd.types import InputError, outside, refuse
 
 Rule = Literal["auto", "uniform", "entropy", "stacked"]
 Number = float | Literal["auto"]
@@ -58,14 +58,17 @@ class PriorSettings:
     def __post_init__(self) -> None:
         """Check ranges."""
         numbers = {name: value for name, value in self._numbers() if value != "auto"}
-        if isinstance(self.evidence, int | float):
-            numbers["evidence"] = self.evidence
         discount = numbers.pop("discount", 0.0)
-        check_positive(**numbers)
-        if not discount >= 0:
-            raise InputError(
-                f"Expected prior.discount of 0 or more, but got {discount}. Raise it; 0 is none."
-            )
+        faults = [fault for name, value in numbers.items() for fault in outside(name, value, 1e6)]
+        if self.evidence not in (None, "disagreement"):
+            faults += outside("evidence", self.evidence)
+        if (
+            isinstance(discount, bool)
+            or not isinstance(discount, int | float)
+            or not 0 <= discount <= 1e3
+        ):
+            faults.append(f"Expected prior.discount from 0 to 1000, but got {discount}. 0 is none.")
+        refuse(*faults)
         if self.evidence is not None and self.power not in (1.0, "auto"):
             raise InputError(
                 f"Expected either prior.power or prior.evidence, which sets it, but got power "

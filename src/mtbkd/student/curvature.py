@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from mtbkd.observation import CATEGORICAL, Observation
 from mtbkd.prior.mixture import Strength
-from mtbkd.student.dense import forward, is_dense
-from mtbkd.student.student import Student
+from mtbkd.student.dense import Layer, apply, forward, is_stack
+from mtbkd.student.student import NETWORK_LOCK, Student
 from mtbkd.types import BatchSource
 
 CurvatureKind = Literal["last_layer", "diagonal"]
@@ -71,8 +72,7 @@ def precision(
     """
     with torch.no_grad():
         n_outputs = student.logits(positions[0], batch.rows(slice(0, 1)).inputs[0]).shape[-1]
-    dense = is_dense(student.head, student.names)
-    diagonal = _dense_diagonal if dense else _any_diagonal
+    dense = _unshared(student)
     if kind == "last_layer":
         found = last_layer(student)
         if found is None:
@@ -97,7 +97,11 @@ def precision(
                 if layer is None:
                     logits = student.logits(position, part.inputs)
                     roots = observation.roots(logits, part, its)
-                    total = total + diagonal(student, position, part.inputs, roots)
+                    if dense:
+                        more = _dense_diagonal(student, dense, position, part.inputs, roots)
+                    else:
+                        more = _any_diagonal(student, position, part.inputs, roots)
+                    total = total + more
                 else:
                     logits, hidden = logits_and_inputs(student, layer, position, part.inputs)
                     roots = observation.roots(logits, part, its)
@@ -132,24 +136,27 @@ def block(hidden: Tensor, hessians: Tensor, *, with_bias: bool) -> Tensor:
     return torch.cat([top, torch.cat([across.mT, hessians.sum(0)], dim=1)])
 
 
-def _dense_diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Tensor) -> Tensor:
-    """As `_any_diagonal`, for a head that `is_dense`, without the gradients of single examples.
+def _dense_diagonal(
+    student: Student, layers: Sequence[Layer], position: Tensor, inputs: Tensor, roots: Tensor
+) -> Tensor:
+    """As `_any_diagonal`, for a dense head, without the gradients of single examples.
 
     An example's gradient of a weight is ``slope_o * input_i`` for each column of its root, so the
     sum of its squares is one product of squared slopes, summed over columns, and squared inputs.
     """
     named = student.unflatten(student.natural(position).unsqueeze(0))
-    _, records = forward(student.head, named, inputs.unsqueeze(0))
+    _, records = forward(layers, named, inputs.unsqueeze(0))
     slopes = roots.permute(2, 0, 1)  # (column, example, class)
     found: dict[str, Tensor] = {}
-    for name, before, after in reversed(records):
+    for layer, before, after in reversed(records):
         if after is not None:
             slopes = slopes * torch.autograd.grad(after, before, torch.ones_like(after))[0]
-            continue
-        squares = slopes.square().sum(0)
-        found[f"{name}.weight"] = squares.mT @ before[0].square()
-        found[f"{name}.bias"] = squares.sum(0)
-        slopes = slopes @ named[f"{name}.weight"][0]
+        if layer.weight is not None:
+            squares = slopes.square().sum(0)
+            found[layer.weight] = squares.mT @ before[0].square()
+            if layer.bias is not None:
+                found[layer.bias] = squares.sum(0)
+            slopes = slopes @ named[layer.weight][0]
     return torch.cat([found[n].flatten() for n in student.names]) * student.prior_scale.square()
 
 
@@ -166,26 +173,42 @@ def _any_diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Ten
 def logits_and_inputs(
     student: Student, layer: nn.Linear, position: Tensor, features: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Logits, and the inputs of one of the head's layers: (example, class), (example, feature)."""
+    """Logits, and the inputs of the head's last layer: (example, class), (example, feature)."""
+    if student.dense is not None:
+        named = student.unflatten(student.natural(position))
+        hidden = apply(student.dense[:-1], named, features)
+        return apply(student.dense[-1:], named, hidden), hidden
     caught: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
-    try:
-        logits = student.logits(position, features)
-    finally:
-        hook.remove()
+    with NETWORK_LOCK:
+        hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            logits = student.logits(position, features)
+        finally:
+            hook.remove()
     return logits, caught[0]
 
 
 def last_layer(student: Student) -> tuple[nn.Linear, tuple[str, ...]] | None:
-    """The linear layer that ends the head and the names of its parameters, all of them sampled."""
-    layer, path = student.head, []
-    while isinstance(layer, nn.Sequential) and len(layer):
-        name, layer = list(layer.named_children())[-1]
-        path.append(name)
+    """The linear layer that ends the head and the names of its parameters, all of them sampled.
+
+    None too if the layer, or a parameter of it, is used elsewhere in the head as well.
+    """
+    layer = student.head
+    while isinstance(layer, nn.Sequential) and is_stack(layer) and len(layer):
+        layer = layer[-1]
     if type(layer) is not nn.Linear:
         return None
-    names = tuple(".".join([*path, n]) for n, _ in layer.named_parameters())
-    return (layer, names) if set(names) <= set(student.names) else None
+    own = {id(p) for p in layer.parameters()}
+    every = student.head.named_parameters(remove_duplicate=False)
+    names = tuple(name for name, p in every if id(p) in own)
+    return (layer, names) if len(names) == len(own) and set(names) <= set(student.names) else None
+
+
+def _unshared(student: Student) -> tuple[Layer, ...]:
+    """The layers of a dense head; none if a parameter is used twice, or the head is another."""
+    layers = student.dense or ()
+    used = [name for layer in layers for name in (layer.weight, layer.bias) if name is not None]
+    return layers if len(used) == len(set(used)) else ()
 
 
 def _places(student: Student, name: str) -> Tensor:

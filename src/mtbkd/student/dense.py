@@ -1,12 +1,13 @@
 """Stacks of linear layers over all chains at once: the fast path of the commonest heads.
 
 Autograd would allocate the gradient of every weight anew at each step and hand it over transposed;
-here each is one batched product written where it belongs.
+here each is one batched product written where it belongs. No module's parameters are swapped, so
+threads may share one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,30 +16,89 @@ from torch import Tensor, nn
 _POINTWISE = (nn.ReLU, nn.GELU, nn.SiLU, nn.Tanh, nn.Sigmoid, nn.ELU, nn.LeakyReLU, nn.Identity)
 
 
+class Layer(NamedTuple):
+    """A linear layer, or a pointwise one, which has no weight.
+
+    Attributes:
+        module: What is called if it is pointwise.
+        weight: Name of its weight; layers that share one have the same name here.
+        bias: Name of its bias, if it has one.
+    """
+
+    module: nn.Module
+    weight: str | None = None
+    bias: str | None = None
+
+
 class Record(NamedTuple):
     """What the backward pass needs of one layer; ``after`` is None for a linear one."""
 
-    name: str
+    layer: Layer
     before: Tensor
     after: Tensor | None
 
 
-def is_dense(head: nn.Module, names: Sequence[str]) -> bool:
-    """Whether the head is a stack of linear and pointwise layers, all of it sampled."""
-    return (
-        isinstance(head, nn.Sequential)
-        and all(type(layer) in (nn.Linear, *_POINTWISE) for layer in head)
-        and set(names) == {name for name, _ in head.named_parameters()}
-    )
+def dense_layers(head: nn.Module, names: Sequence[str]) -> tuple[Layer, ...] | None:
+    """The layers in the order in which they are called; one that is called twice occurs twice.
+
+    Args:
+        head: Any network.
+        names: Its sampled parameters.
+
+    Returns:
+        None if the head is anything but a stack of linear and pointwise layers, all of it sampled.
+    """
+    known = {id(p): name for name, p in head.named_parameters()}
+    if not is_stack(head) or set(names) != set(known.values()):
+        return None
+    if any(m._forward_hooks or m._forward_pre_hooks for m in head.modules()):
+        return None
+    found = []
+    for module in _called(head):
+        changed = "forward" in vars(module)
+        if type(module) in _POINTWISE and not changed:
+            found.append(Layer(module))
+        elif type(module) is nn.Linear and not changed and id(module.weight) in known:
+            bias = None if module.bias is None else known[id(module.bias)]
+            found.append(Layer(module, known[id(module.weight)], bias))
+        else:
+            return None
+    return tuple(found)
+
+
+def is_stack(module: nn.Module) -> bool:
+    """Whether the module calls its children one after the other."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
+def _called(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules in a stack of stacks, in the order of their calls."""
+    if isinstance(module, nn.Sequential) and is_stack(module):
+        for child in module:
+            yield from _called(child)
+    else:
+        yield module
+
+
+def apply(layers: Sequence[Layer], parameters: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    """Outputs for one set of parameters: (example, feature) to (example, output)."""
+    x = inputs
+    for layer in layers:
+        if layer.weight is None:
+            x = layer.module(x)
+        else:
+            bias = None if layer.bias is None else parameters[layer.bias]
+            x = nn.functional.linear(x, parameters[layer.weight], bias)
+    return x
 
 
 def forward(
-    head: nn.Module, parameters: Mapping[str, Tensor], inputs: Tensor
+    layers: Sequence[Layer], parameters: Mapping[str, Tensor], inputs: Tensor
 ) -> tuple[Tensor, list[Record]]:
     """Logits of every chain, and the records for `backward`.
 
     Args:
-        head: One that `is_dense`.
+        layers: Those of `dense_layers`.
         parameters: By name, each with a leading chain axis.
         inputs: Shape (chain, example, feature).
 
@@ -46,16 +106,19 @@ def forward(
         Logits, shape (chain, example, class), and one record for each layer.
     """
     records, x = [], inputs
-    for name, layer in head.named_children():
-        if isinstance(layer, nn.Linear):
-            records.append(Record(name, x, None))
-            weight, bias = parameters[f"{name}.weight"], parameters.get(f"{name}.bias")
-            x = x @ weight.mT if bias is None else torch.baddbmm(bias.unsqueeze(1), x, weight.mT)
+    for layer in layers:
+        if layer.weight is not None:
+            records.append(Record(layer, x, None))
+            weight = parameters[layer.weight].mT
+            if layer.bias is None:
+                x = x @ weight
+            else:
+                x = torch.baddbmm(parameters[layer.bias].unsqueeze(1), x, weight)
         else:
             before = x.detach().requires_grad_()
             with torch.enable_grad():
-                after = layer(before)
-            records.append(Record(name, before, after))
+                after = layer.module(before)
+            records.append(Record(layer, before, after))
             x = after.detach()
     return x, records
 
@@ -77,13 +140,12 @@ def backward(
         scales: By name.
     """
     for index in range(len(records) - 1, -1, -1):
-        name, before, after = records[index]
+        layer, before, after = records[index]
         if after is not None:
             (slopes,) = torch.autograd.grad(after, before, slopes)
-            continue
-        weight, bias = f"{name}.weight", f"{name}.bias"
-        grads[weight].baddbmm_(slopes.mT, before, alpha=scales[weight])
-        if bias in grads:
-            grads[bias].add_(slopes.sum(1), alpha=scales[bias])
-        if index:
-            slopes = torch.bmm(slopes, parameters[weight])
+        if layer.weight is not None:
+            grads[layer.weight].baddbmm_(slopes.mT, before, alpha=scales[layer.weight])
+            if layer.bias is not None:
+                grads[layer.bias].add_(slopes.sum(1), alpha=scales[layer.bias])
+            if index:
+                slopes = torch.bmm(slopes, parameters[layer.weight])

@@ -6,20 +6,26 @@ engines sample at temperature 1/N.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtbkd.observation import CATEGORICAL, Observation
 from mtbkd.prior.mixture import Strength
-from mtbkd.student.dense import backward, forward, is_dense
+from mtbkd.student.dense import Layer, backward, forward
 from mtbkd.student.student import Student
 from mtbkd.types import Batch, Gradient, LogPosterior
 
 Named = dict[str, Tensor]
 Outer = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Outputs of the student to values, shape (chain,), and their gradients in the outputs."""
+
+Differentiate = Callable[[Named, Named, Tensor, Outer], Tensor]
+"""``(parameters, gradients, inputs, outer)`` to values of the data terms, shape (chain,).
+
+Their gradients, each times the scale of its parameter, are added to the gradients given.
+"""
 
 
 def log_posterior(
@@ -66,10 +72,9 @@ def posterior_gradient(
         strength: Of the mixture prior.
         observation: How outputs meet labels and teachers.
     """
-    differentiate = _dense if is_dense(student.head, student.names) else _any_head
+    differentiate = _any_head(student) if student.dense is None else _dense(student, student.dense)
     buffers: dict[int, tuple[Tensor, Tensor]] = {}
     centred = not student.prior_mean.any()
-    scales = student.scales()
 
     def gradient(position: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         n_chains = position.shape[0]
@@ -86,43 +91,38 @@ def posterior_gradient(
             return values.mean(-1), slopes.div_(outputs.shape[-2])
 
         named, named_grads = student.unflatten(parameters), student.unflatten(grads)
-        values = differentiate(student.head, named, named_grads, scales, batch.inputs, outer)
+        values = differentiate(named, named_grads, batch.inputs, outer)
         values -= 0.5 * torch.linalg.vector_norm(position, dim=1) ** 2 / n_examples
         return values, grads
 
     return gradient
 
 
-def _dense(
-    head: nn.Module,
-    named: Named,
-    grads: Named,
-    scales: Mapping[str, float],
-    inputs: Tensor,
-    outer: Outer,
-) -> Tensor:
-    """Values of the data terms, shape (chain,); adds their gradients, each times its scale."""
-    outputs, records = forward(head, named, inputs)
-    values, slopes = outer(outputs)
-    backward(records, named, slopes, grads, scales)
-    return values
+def _dense(student: Student, layers: Sequence[Layer]) -> Differentiate:
+    """Along the fast path."""
+    scales = student.scales()
+
+    def differentiate(named: Named, grads: Named, inputs: Tensor, outer: Outer) -> Tensor:
+        outputs, records = forward(layers, named, inputs)
+        values, slopes = outer(outputs)
+        backward(records, named, slopes, grads, scales)
+        return values
+
+    return differentiate
 
 
-def _any_head(
-    head: nn.Module,
-    named: Named,
-    grads: Named,
-    scales: Mapping[str, float],
-    inputs: Tensor,
-    outer: Outer,
-) -> Tensor:
-    """As `_dense`, by autograd through any module."""
-    leaves = {name: value.requires_grad_() for name, value in named.items()}
-    call = torch.vmap(lambda leaf, x: torch.func.functional_call(head, leaf, (x,)))
-    with torch.enable_grad():
-        outputs = call(leaves, inputs)
-    values, slopes = outer(outputs.detach())
-    parts = torch.autograd.grad(outputs, list(leaves.values()), slopes)
-    for name, part in zip(leaves, parts, strict=True):
-        grads[name].add_(part, alpha=scales[name])
-    return values
+def _any_head(student: Student) -> Differentiate:
+    """By autograd through any module."""
+    scales, call = student.scales(), torch.vmap(student.call)
+
+    def differentiate(named: Named, grads: Named, inputs: Tensor, outer: Outer) -> Tensor:
+        leaves = {name: value.requires_grad_() for name, value in named.items()}
+        with torch.enable_grad():
+            outputs = call(leaves, inputs)
+        values, slopes = outer(outputs.detach())
+        parts = torch.autograd.grad(outputs, list(leaves.values()), slopes)
+        for name, part in zip(leaves, parts, strict=True):
+            grads[name].add_(part, alpha=scales[name])
+        return values
+
+    return differentiate

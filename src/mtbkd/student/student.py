@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
+import threading
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
+from mtbkd.student.dense import Layer, apply, dense_layers
+from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, check_finite
 from mtbkd.types import Generators, InputError
+
+NETWORK_LOCK = threading.RLock()
+"""Held while a module's parameters are swapped or a hook is on it, unseen by other threads.
+
+One for all modules, since students that were made from one network share its layers.
+"""
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,12 @@ class Student:
         """How many parameters are sampled."""
         return self.prior_mean.numel()
 
+    @cached_property
+    def dense(self) -> tuple[Layer, ...] | None:
+        """The head's layers, if it is a stack for the fast path."""
+        with NETWORK_LOCK:
+            return dense_layers(self.head, self.names)
+
     def scales(self) -> dict[str, float]:
         """Standard deviation of the weight prior for each named parameter."""
         parts = self.prior_scale.split([shape.numel() for shape in self.shapes])
@@ -56,18 +72,33 @@ class Student:
         found: dict[str, Tensor] = {}
         for part, module in (("head", self.head), ("frozen", self.frozen)):
             if module is not None:
-                skip = {n for n, p in module.named_parameters() if id(p) in sampled}
+                every = module.named_parameters(remove_duplicate=False)
+                skip = {n for n, p in every if id(p) in sampled}
                 state = module.state_dict()
                 found |= {f"{part}.{n}": value for n, value in state.items() if n not in skip}
         return found
 
-    def features(self, inputs: Tensor, batch_size: int = 256) -> Tensor:
-        """Run the frozen part, in batches, once: shape (example, ...) to (example, feature...)."""
+    def features(self, inputs: Tensor, batch_size: int = 256, first: int = 0) -> Tensor:
+        """Run the frozen part, in batches, once: shape (example, ...) to (example, feature...).
+
+        Args:
+            inputs: Raw, shape (example, ...).
+            batch_size: Examples at a time.
+            first: Place of the first of them among all, for messages.
+
+        Raises:
+            InputError: If there is a frozen part and what goes in, or comes out, is not finite.
+        """
         if self.frozen is None:
             return inputs.to(self.prior_mean.device)
         device = self.prior_mean.device
-        with torch.inference_mode():
-            parts = [self.frozen(part.to(device)) for part in inputs.split(batch_size)]
+        parts = []
+        for part in inputs.split(batch_size):
+            check_finite(part, "inputs", CORRECT_INPUTS, first)
+            with torch.inference_mode():
+                parts.append(self.frozen(part.to(device)))
+            check_finite(parts[-1], "features of the network's frozen part", SCALE_INPUTS, first)
+            first += len(part)
         return torch.cat(parts).clone()
 
     def logits(self, position: Tensor, features: Tensor) -> Tensor:
@@ -84,7 +115,14 @@ class Student:
 
     def logits_at(self, parameters: Tensor, features: Tensor) -> Tensor:
         """As `logits`, for parameters in their natural units, as draws are stored."""
-        return torch.func.functional_call(self.head, self.unflatten(parameters), (features,))
+        return self.call(self.unflatten(parameters), features)
+
+    def call(self, parameters: dict[str, Tensor], features: Tensor) -> Tensor:
+        """As `logits_at`, for parameters by name. Threads may call it on one student."""
+        if self.dense is not None:
+            return apply(self.dense, parameters, features)
+        with NETWORK_LOCK:
+            return torch.func.functional_call(self.head, parameters, (features,))
 
     def unflatten(self, parameters: Tensor) -> dict[str, Tensor]:
         """Flat natural parameters, shape (..., parameter), as named tensors of the head."""
@@ -137,7 +175,8 @@ def make_student(
 
     Args:
         module: Maps inputs (example, ...) to logits (example, class). It is put in evaluation
-            mode and its parameters no longer require gradients.
+            mode, its parameters no longer require gradients, and its activations no longer
+            overwrite their inputs, which are needed again.
         sampled: Name patterns (``"head.*"``) of the parameters to sample; the rest stay as they
             are. The part of the module before the first sampled parameter is split off where it
             can be, so that it runs once for each example.
@@ -149,6 +188,9 @@ def make_student(
     """
     patterns = (sampled,) if isinstance(sampled, str) else tuple(sampled)
     module = module.eval().requires_grad_(False)
+    for part in module.modules():
+        if getattr(part, "inplace", False):
+            part.inplace = False  # type: ignore[assignment]
     every = dict(module.named_parameters())
     chosen = [n for n in every if any(fnmatchcase(n, pattern) for pattern in patterns)]
     if not chosen:
@@ -207,11 +249,12 @@ class _Frozen(nn.Module):
     def calls(self, inputs: Tensor) -> list[tuple[Tensor, ...]]:
         """The arguments of every call of the sampled part, in order."""
         caught: list[tuple[Tensor, ...]] = []
-        hook = self._stop[0].register_forward_pre_hook(lambda _, args: caught.append(args))
-        try:
-            self.network(inputs)
-        finally:
-            hook.remove()
+        with NETWORK_LOCK:
+            hook = self._stop[0].register_forward_pre_hook(lambda _, args: caught.append(args))
+            try:
+                self.network(inputs)
+            finally:
+                hook.remove()
         return caught
 
 

@@ -6,7 +6,6 @@ example for the other families.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor
 
 from mtbkd.observation import CATEGORICAL, Observation, Said
-from mtbkd.observation.categorical import entropy as entropy
+from mtbkd.observation.log_probs import certainty
+from mtbkd.observation.log_probs import entropy as entropy
+from mtbkd.observation.log_probs import pool_log_probs as pool_log_probs
 
 _ROWS = 2**16
 
@@ -35,21 +36,7 @@ def entropy_weights(log_probs: Tensor, mask: Tensor) -> Tensor:
         Log weights, shape (teacher, ...); ``-inf`` where masked. A teacher alone on an example
         gets all the weight, and certain teachers share equally.
     """
-    h = entropy(log_probs) * mask
-    share = h / h.sum(0).clamp_min(1e-12)
-    return _normalise(torch.log((1 - share).clamp_min(1e-12)), mask)
-
-
-def precision_weights(log_variance: Tensor, mask: Tensor) -> Tensor:
-    """Log weights for numbers, ``w_k ∝ 1 / s_k^2``: the inverse of the predictive variance.
-
-    The entropy of a density may be negative, so the paper's ratio has no meaning there.
-
-    Args:
-        log_variance: Shape (teacher, example, target).
-        mask: Of the same shape.
-    """
-    return _normalise(-log_variance, mask)
+    return _normalise(certainty(log_probs, mask), mask)
 
 
 @dataclass(frozen=True)
@@ -113,7 +100,7 @@ class Weighting:
     """A rule for weights, ready to be applied to any examples.
 
     Attributes:
-        rule: ``uniform``, ``entropy`` or ``stacked``.
+        rule: ``uniform``, ``entropy`` (by precision for numbers) or ``stacked``.
         stacked: The fit, for ``stacked``.
     """
 
@@ -151,11 +138,11 @@ class Weighting:
             parts.append(self._weigh(_single(values[:, rows]), mask[:, rows], observation))
         log_weights, nobody, inside = zip(*parts, strict=True)
         return Said(
-            values,
-            torch.cat(log_weights, 1),
-            kept,
-            None if inside[0] is None else torch.cat(inside, 1),
-            None if nobody[0] is None else torch.cat(nobody),
+            values=values,
+            log_weights=torch.cat(log_weights, 1),
+            kept=kept,
+            inside=None if inside[0] is None else torch.cat(inside, 1),
+            nobody=None if nobody[0] is None else torch.cat(nobody),
         )
 
     def _weigh(
@@ -166,26 +153,7 @@ class Weighting:
             return *self.stacked.log_weights(features, mask), self.stacked.inside(features)
         if self.rule == "uniform":
             return uniform_weights(mask), None, None
-        if observation.family == "regression":
-            return precision_weights(values[..., 1], mask), None, None
-        return entropy_weights(values, mask), None, None
-
-
-def pool_log_probs(log_weights: Tensor, log_probs: Tensor, nobody: Tensor | None = None) -> Tensor:
-    """Log of the teachers' weighted mean; where nobody is trusted, all classes are alike.
-
-    Args:
-        log_weights: Shape (teacher, ...).
-        log_probs: Shape (teacher, ..., class).
-        nobody: Log weight of trusting nobody, shape (...).
-
-    Returns:
-        Shape (..., class).
-    """
-    pool = torch.logsumexp(log_weights.unsqueeze(-1) + log_probs, 0)
-    if nobody is None:
-        return pool
-    return torch.logaddexp(pool, nobody.unsqueeze(-1) - math.log(log_probs.shape[-1]))
+        return _normalise(observation.certainty(values, mask), mask), None, None
 
 
 def _single(values: Tensor) -> Tensor:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mtbkd.observation import CATEGORICAL, Observation, Said
-from mtbkd.observation.categorical import entropy as entropy
-from mtbkd.prior.spaces import Spaces
+from mtbkd.observation import CATEGORICAL, OUTCOMES, Observation, Outcome, Said
+from mtbkd.observation.base import labelled
 from mtbkd.weights.rules import Stacked
 
 _SCALES = ((0.0, 0.0), (0.0, 1.0), (0.25, 1.0), (1.0, 1.0), (4.0, 1.0))
@@ -41,7 +40,6 @@ def fit_stacked(
     *,
     kept: Tensor | None = None,
     observation: Observation = CATEGORICAL,
-    spaces: Spaces | None = None,
 ) -> Stacked:
     """Fit stacked weights and temperatures jointly on labels that no teacher was trained on.
 
@@ -68,10 +66,11 @@ def fit_stacked(
         mask: Shape (teacher, example) or (teacher, example, column).
         labels: As in a `Dataset`, shape (example,) or (example, column).
         kept: As in `TeacherOutputs`.
-        observation: Of their family.
-        spaces: What the teachers tell apart, where that is not everything.
+        observation: How a student's outputs meet these teachers.
     """
-    cells = _Cells(values.double(), mask, labels, kept, observation, spaces)
+    cells = _Cells(
+        values=values.double(), mask=mask, labels=labels, kept=kept, observation=observation
+    )
     some = cells.at(torch.arange(0, len(labels), -(-len(labels) // _MOST), device=labels.device))
     fold = torch.arange(len(some.labels), device=labels.device) % _FOLDS
     scores = []
@@ -96,24 +95,24 @@ class _Cells:
     labels: Tensor
     kept: Tensor | None
     observation: Observation
-    spaces: Spaces | None
 
     def at(self, rows: Tensor) -> _Cells:
-        kept = None if self.kept is None else self.kept[:, rows]
-        return _Cells(
-            self.values[:, rows],
-            self.mask[:, rows],
-            self.labels[rows],
-            kept,
-            self.observation,
-            self.spaces,
+        return replace(
+            self,
+            values=self.values[:, rows],
+            mask=self.mask[:, rows],
+            labels=self.labels[rows],
+            kept=None if self.kept is None else self.kept[:, rows],
         )
+
+    @property
+    def outcome(self) -> Outcome:
+        return OUTCOMES[self.observation.family]
 
     @property
     def known(self) -> Tensor:
         """Cells with a label and a teacher, (example,) or (example, column)."""
-        labelled = ~self.labels.isnan() if self.labels.is_floating_point() else self.labels >= 0
-        return labelled & self.mask.any(0)
+        return labelled(self.outcome, self.labels) & self.mask.any(0)
 
     @property
     def features(self) -> Tensor:
@@ -122,10 +121,11 @@ class _Cells:
     @property
     def base(self) -> Tensor | None:
         """Log odds of a partial teacher's classes if all are equally probable, (teacher, 1)."""
-        if self.spaces is None or not any(k >= 0 for k in self.spaces.known):
+        spaces = self.observation.spaces
+        if spaces is None or not any(k >= 0 for k in spaces.known):
             return None
-        share = (self.spaces.sizes.sum(1, keepdim=True) / self.values.shape[-1]).double()
-        return torch.logit(share, 1e-6)
+        share = spaces.sizes.sum(1, keepdim=True) / self.values.shape[-1]
+        return torch.logit(share.double(), 1e-6)
 
     @property
     def speaking(self) -> Tensor:
@@ -173,15 +173,15 @@ def _fit(cells: _Cells, scales: tuple[float, float]) -> Stacked:
     phi, base, known = cells.features, cells.base, cells.known
     n_teachers, n_features = len(phi), phi.shape[-1]
     n_unknown = 2 + n_features + (0 if base is None else 1 + n_features)
-    n_columns = cells.values.shape[2] if cells.observation.family == "multilabel" else 0
-    n_columns = n_columns if n_columns > 1 else 0
+    own = not (cells.outcome.exclusive or cells.outcome.numeric)
+    n_columns = cells.values.shape[2] if own and cells.values.shape[2] > 1 else 0
     unknown = torch.zeros(
         1 + n_teachers * (n_unknown + n_columns),
         dtype=torch.float64,
         device=phi.device,
         requires_grad=True,
     )
-    with_nobody = scale > 0 and cells.observation.family != "regression"
+    with_nobody = scale > 0 and not cells.outcome.numeric
     optimiser = torch.optim.LBFGS(
         [unknown], max_iter=200, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
     )
@@ -193,12 +193,12 @@ def _fit(cells: _Cells, scales: tuple[float, float]) -> Stacked:
             gate = _GATE * values[:, 2 + n_features :]
             gate = torch.cat([gate[:, :1] + base, gate[:, 1:]], 1)
         return Stacked(
-            scale * (values[:, :1] + of_column if n_columns else values[:, 0]),
-            scale * values[:, 1 : 1 + n_features],
-            (temperature_scale * values[:, 1 + n_features]).exp(),
-            scale,
-            _NOBODY[0] + _NOBODY[1] * flat[0] if with_nobody else None,
-            gate,
+            intercept=scale * (values[:, :1] + of_column if n_columns else values[:, 0]),
+            slope=scale * values[:, 1 : 1 + n_features],
+            temperature=(temperature_scale * values[:, 1 + n_features]).exp(),
+            scale=scale,
+            nobody=_NOBODY[0] + _NOBODY[1] * flat[0] if with_nobody else None,
+            gate=gate,
         )
 
     def loss() -> Tensor:

@@ -17,7 +17,8 @@ from pydantic import (
     model_validator,
 )
 
-from mtbkd.app.config.own import Name, OwnConfig
+from mtbkd.app.config.own import OwnConfig
+from mtbkd.app.config.own_teachers import KINDS, Name
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings
 from mtbkd.prior.settings import PAPER, PriorSettings
@@ -255,9 +256,14 @@ def _set(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
 def _message(error: dict[str, Any]) -> str:
     """One fault in the house's form."""
     unions = ("float", "bool", "str", "literal['auto']", "list[str]", "list[float]")
-    key = ".".join(str(part) for part in error["loc"] if part not in unions)
+    known, place = "only known keys", error["loc"]
+    if place[:2] == ("own", "teachers") and len(place) > 4:  # the kind of teacher is the fourth
+        kind, place = place[3], place[:3] + place[4:]
+        others = sorted(KINDS[kind].model_fields.keys() - {kind})
+        known = f"beside {kind} only the keys {', '.join(others)}"
+    key = ".".join(str(part) for part in place if part not in unions)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"Expected only known keys, but got `{key}`. Remove it or correct its spelling."
+        return f"Expected {known}, but got `{key}`. Remove it or correct its spelling."
     if error["type"] in ("missing", "missing_argument"):
         return f"Expected a value for `{key}`, but got none. Add it."
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

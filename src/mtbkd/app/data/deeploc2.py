@@ -13,8 +13,10 @@ import hashlib
 import io
 import zlib
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
+from mtbkd.files import replacing
 from mtbkd.types import InputError
 
 LOCATIONS = (
@@ -82,8 +84,7 @@ def convert(source: Path, folder: Path) -> None:
             "if this stays, the file was changed at its source."
         )
     rows.sort(key=lambda r: (r["sequence"], r["accession"]))
-    written: list[tuple[Path, Path]] = []
-    try:
+    with ExitStack() as files:  # all or none
         for partition in range(PARTITIONS):
             text = io.StringIO(newline="")
             writer = csv.writer(text, lineterminator="\n")
@@ -91,18 +92,8 @@ def convert(source: Path, folder: Path) -> None:
             inside = (r for r in rows if r["partition"] == str(partition))
             writer.writerows([r[column] for column in _COLUMNS] for r in inside)
             path = folder / partition_file(partition)
-            held = path.with_name(f".{path.name}.partial")
-            written.append((held, path))
+            held = files.enter_context(replacing(path, elsewhere="choose another place with --to"))
             held.write_bytes(gzip.compress(text.getvalue().encode(), mtime=0))
-        for held, path in written:
-            held.rename(path)
-    except OSError as error:
-        for held, _ in written:
-            held.unlink(missing_ok=True)
-        raise InputError(
-            f"Expected to write into {folder}, but got: {error.strerror or error}. Choose another "
-            "place with --to."
-        ) from None
 
 
 def read_table(source: Path) -> list[Row]:

@@ -12,8 +12,6 @@ from scipy.spatial.distance import squareform
 from mtbkd.metrics import wrong_auroc
 from mtbkd.types import Bools, Floats, Ints
 
-CUTS = (0.1, 0.25, 0.5, 0.75, 0.9)
-
 
 class Confused(NamedTuple):
     """Examples of one class that are taken for another."""
@@ -96,7 +94,7 @@ def neighbours(shares: Floats) -> Ints:
     the leaves in optimal order (Bar-Joseph et al. 2001).
 
     Args:
-        shares: Of each row, NaN where unknown, shape (class, class).
+        shares: What is taken for what, in shares of rows, NaN where unknown, shape (class, class).
     """
     shares = np.nan_to_num(shares)
     if len(shares) < 3:
@@ -140,39 +138,20 @@ def lost(counts: Ints, fewest: int) -> tuple[Confused, ...]:
     )
 
 
-@dataclass(frozen=True)
-class Strip:
-    """Uncertainty of the right or of the wrong answers about one class.
-
-    Attributes:
-        n: How many answers.
-        cuts: Their quantiles at `CUTS`, in nats; NaN if there are none.
-    """
-
-    n: int
-    cuts: tuple[float, ...]
-
-
-def strips(values: Floats, of: Bools, hits: Bools) -> list[tuple[Strip, Strip]]:
-    """Quantiles of an uncertainty for each true class, over right and over wrong answers.
+def right_and_wrong(values: Floats, of: Bools, hits: Bools) -> list[tuple[Floats, Floats]]:
+    """An uncertainty of the right and of the wrong answers about each true class.
 
     Args:
         values: In nats, shape (example,), or (example, label) where each label has an answer.
         of: Which examples belong to each class, shape (example, class).
         hits: Whether the answer is right, shaped like ``values``.
-
-    Returns:
-        Right and wrong for each class.
     """
-    apart = values.ndim == 2
-
-    def strip(c: int, right: bool) -> Strip:
-        own, its_hits = (values[:, c], hits[:, c]) if apart else (values, hits)
-        some = own[of[:, c] & (its_hits == right)]
-        cuts = np.quantile(some, CUTS) if len(some) else np.full(len(CUTS), np.nan)
-        return Strip(len(some), tuple(cuts.tolist()))
-
-    return [(strip(c, True), strip(c, False)) for c in range(of.shape[1])]
+    if values.ndim == 1:
+        values, hits = (np.broadcast_to(one[:, None], of.shape) for one in (values, hits))
+    return [
+        (its[own & right], its[own & ~right])
+        for its, own, right in zip(values.T, of.T, hits.T, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

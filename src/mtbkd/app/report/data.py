@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 
-from mtbkd.types import Floats, InputError, Ints
+from mtbkd.types import Family, Floats, InputError
 
 
 @dataclass(frozen=True)
 class Example:
-    """One of the most uncertain test examples.
+    """One of the most uncertain test examples; what the student says stands in the arrays.
 
     Attributes:
-        id: Of the example.
-        label: Name of the true class.
-        prediction: Name of the student's class.
-        probability: The student's, of its prediction.
-        total: Total uncertainty, in nats.
-        aleatoric: What more draws would not remove, in nats.
-        epistemic: What the draws disagree on, in nats.
-        credible_set: The classes of the 90 % set.
+        id: Its id.
+        row: Its row in the report's arrays.
         html: The example drawn as what it is: an inline ``<svg>``, ``<img>`` with a ``data:``
             address, or ``<code>``. Markup that a recipe made; it is not escaped.
-        teachers: What each teacher says, as "class (0.87)".
+        teachers: What each teacher says, as "cat (0.87)", "nucleus (0.87), membrane (0.61)" or
+            "7.1 ± 0.4".
     """
 
     id: str
-    label: str
-    prediction: str
-    probability: float
-    total: float
-    aleatoric: float
-    epistemic: float
-    credible_set: tuple[str, ...]
+    row: int
     html: str
     teachers: dict[str, str]
 
@@ -59,33 +48,104 @@ class Others:
 
 
 @dataclass(frozen=True)
-class ReportData:
+class Classes:
+    """What only a report on one class of several shows.
+
+    Attributes:
+        probs: The student's predictive, shape (example, class).
+        pool_probs: The teachers' weighted pool on the same examples, shape (example, class).
+        second: Mean probability of a draw's second class, shape (example,).
+    """
+
+    probs: Floats
+    pool_probs: Floats | None
+    second: Floats | None = None
+
+    axes: ClassVar[dict[str, str]] = {"labels": "n", "probs": "nc", "pool_probs": "nc"}
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What only a report on several labels shows.
+
+    Attributes:
+        probs: The student's P(yes), shape (example, label).
+        pool_probs: P(yes) of the teachers' weighted pool, shape (example, label).
+    """
+
+    probs: Floats
+    pool_probs: Floats | None
+
+    axes: ClassVar[dict[str, str]] = {"labels": "nc", "probs": "nc", "pool_probs": "nc"}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What only a report on numbers shows.
+
+    Attributes:
+        unit: What errors, standard deviations and the scores in ``metrics`` (but NLL and shares)
+            are counted in: 1 for one target; the standard deviation of each target in training for
+            several; shape (target,). The other arrays are in the targets' own units.
+        mean: The student's predictive mean, shape (example, target).
+        lower: Lower end of the interval for a new observation, shape (example, target).
+        upper: Its upper end, shape (example, target).
+        level: Mass of that interval.
+        log_density: Log density of the predictive at the true number, in nats, NaN where that is
+            missing, shape (example, target); see `mtbkd.metrics.mixture_log_density`.
+        pit: The predictive's mass below the true number, likewise; see `mtbkd.metrics.pit`.
+        pool_pit: The mass that the teachers' weighted pool has there, likewise.
+    """
+
+    unit: Floats
+    mean: Floats
+    lower: Floats
+    upper: Floats
+    level: float
+    log_density: Floats
+    pit: Floats
+    pool_pit: Floats | None
+
+    axes: ClassVar[dict[str, str]] = {"unit": "c"} | dict.fromkeys(
+        ("labels", "mean", "lower", "upper", "log_density", "pit", "pool_pit"), "nc"
+    )
+
+
+Part = TypeVar("Part", Classes, Labels, Numbers)
+
+
+@dataclass(frozen=True)
+class ReportData(Generic[Part]):
     """Everything a report shows.
+
+    Columns are classes, labels or targets. Uncertainties and the teachers' disagreement are shaped
+    like ``labels``; they are in nats for classes and labels, and variances for numbers.
 
     Attributes:
         title: Name of the task.
         asked: The configuration, flat key to value.
         command: The command that makes the run again.
         metrics: The content of ``metrics.json``; unknown keys are left alone.
-        classes: Class names.
-        labels: Test labels, shape (example,).
-        probs: The student's predictive, shape (example, class).
-        pool_probs: The teachers' weighted pool on the same examples, shape (example, class).
-        total: Total uncertainty, in nats, shape (example,).
-        aleatoric: What more draws would not remove, in nats, shape (example,).
-        epistemic: What the draws disagree on, in nats, shape (example,).
-        disagreement: Weighted Jensen-Shannon divergence of the teachers, in nats, shape (example,).
+        family: What is predicted.
+        noun: What a column is, in one word.
+        classes: Names of the columns.
+        labels: What is true of the test examples: class indices, shape (example,); 0, 1 or NaN,
+            shape (example, label); or numbers, NaN where missing, shape (example, target).
+        total: Total uncertainty.
+        aleatoric: What more draws would not remove: the mean over draws.
+        epistemic: What the draws disagree on.
+        disagreement: Weighted Jensen-Shannon divergence of the teachers, or the weighted variance
+            of their means.
         teachers: Teacher names.
-        weights_by_class: Mean prior weight on training examples, shape (teacher, class).
-        responsibilities_by_class: Mean posterior responsibility, shape (teacher, class).
+        weights_by_class: Mean prior weight on training examples, shape (teacher, column).
+        responsibilities_by_class: Mean posterior responsibility, shape (teacher, column).
         chains: "step_size", "distance_moved", "kinetic_temperature", "acceptance", "divergences",
-            "accuracy", each (chain,); any may be absent.
+            and "accuracy" or "rmse", each (chain,); any may be absent.
         trace: Log predictive score of each draw on probe examples, in nats per example, shape
             (chain, draw).
         examples: The most uncertain first.
         warnings: In sentences.
-        noun: What a class is, in one word.
-        second: Mean probability of a draw's second class, shape (example,).
+        part: What only this family has.
         others: Inputs beside the test set, by what they are.
     """
 
@@ -93,10 +153,10 @@ class ReportData:
     asked: dict[str, str]
     command: str
     metrics: dict[str, Any]
+    family: Family
+    noun: str
     classes: tuple[str, ...]
-    labels: Ints
-    probs: Floats
-    pool_probs: Floats | None
+    labels: Any
     total: Floats
     aleatoric: Floats
     epistemic: Floats
@@ -108,206 +168,41 @@ class ReportData:
     trace: Floats
     examples: tuple[Example, ...]
     warnings: tuple[str, ...]
-    noun: str = "class"
-    second: Floats | None = None
+    part: Part
     others: Mapping[str, Others] = field(default_factory=dict)
 
-
-@dataclass(frozen=True)
-class Shown:
-    """One of the most uncertain test examples of several labels or of numbers.
-
-    What the student says about it stands in the report's arrays.
-
-    Attributes:
-        id: Of the example.
-        row: Its row in the report's arrays.
-        html: As in `Example`.
-        teachers: What each teacher says, as "nucleus (0.87), membrane (0.61)" or "7.1 ± 0.4".
-    """
-
-    id: str
-    row: int
-    html: str
-    teachers: dict[str, str]
-
-
-@dataclass(frozen=True)
-class LabelReportData:
-    """Everything a report on several labels shows.
-
-    ``metrics`` holds the keys that it holds for classes. ``teachers`` (by name), ``teacher_pool``,
-    ``baselines`` (by name) and ``student`` each hold what `mtbkd.metrics.label_scores` returns:
-    ``accuracy``, ``f1_micro``, ``f1_macro``, ``jaccard``, ``nll``, ``brier`` and ``ece``; the
-    student also ``error_auroc``, `mtbkd.metrics.wrong_auroc` of the total uncertainty of its known
-    answers. ``family`` is "multilabel".
-
-    Attributes:
-        title: Name of the task.
-        asked: The configuration, flat key to value.
-        command: The command that makes the run again.
-        metrics: The content of ``metrics.json``; unknown keys are left alone.
-        classes: Names of the labels.
-        labels: Test labels, 0, 1 or NaN, shape (example, label).
-        probs: The student's P(yes), shape (example, label).
-        pool_probs: That of the teachers' weighted pool, shape (example, label).
-        total: Total uncertainty of each answer, in nats, shape (example, label).
-        aleatoric: What more draws would not remove, in nats, shape (example, label).
-        epistemic: What the draws disagree on, in nats, shape (example, label).
-        disagreement: Weighted Jensen-Shannon divergence of the teachers on each answer, in nats,
-            shape (example, label).
-        teachers: Teacher names.
-        weights_by_class: Mean prior weight on training examples, shape (teacher, label).
-        responsibilities_by_class: Mean posterior responsibility, shape (teacher, label).
-        chains: As in `ReportData`; "accuracy" is the share of answers that are right.
-        trace: As in `ReportData`.
-        examples: The most uncertain first.
-        warnings: In sentences.
-        noun: What a label is, in one word.
-        others: Inputs beside the test set, by what they are.
-    """
-
-    title: str
-    asked: dict[str, str]
-    command: str
-    metrics: dict[str, Any]
-    classes: tuple[str, ...]
-    labels: Floats
-    probs: Floats
-    pool_probs: Floats | None
-    total: Floats
-    aleatoric: Floats
-    epistemic: Floats
-    disagreement: Floats | None
-    teachers: tuple[str, ...]
-    weights_by_class: Floats
-    responsibilities_by_class: Floats
-    chains: dict[str, Floats]
-    trace: Floats
-    examples: tuple[Shown, ...]
-    warnings: tuple[str, ...]
-    noun: str = "label"
-    others: Mapping[str, Others] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class NumberReportData:
-    """Everything a report on numbers shows.
-
-    ``metrics`` holds the keys that it holds for classes. ``teachers`` (by name), ``teacher_pool``,
-    ``baselines`` (by name) and ``student`` each hold what `mtbkd.metrics.number_scores` returns:
-    ``rmse``, ``mae``, ``nll``, ``crps``, ``coverage_90``, ``width_90`` and ``calibration``.
-    ``family`` is "regression".
-
-    Attributes:
-        title: Name of the task.
-        asked: The configuration, flat key to value.
-        command: The command that makes the run again.
-        metrics: The content of ``metrics.json``; unknown keys are left alone.
-        classes: Names of the targets.
-        unit: What errors, standard deviations and the scores in ``metrics`` (but NLL and shares)
-            are counted in: 1 for one target; the standard deviation of each target in training for
-            several; shape (target,). The other arrays here are in the targets' own units.
-        labels: True numbers, NaN where missing, shape (example, target).
-        mean: The student's predictive mean, shape (example, target).
-        aleatoric: Mean variance of a draw, shape (example, target).
-        epistemic: Variance of the draws' means, shape (example, target).
-        lower: Lower end of the interval for a new observation, shape (example, target).
-        upper: Its upper end, shape (example, target).
-        level: Mass of that interval.
-        log_density: Of the predictive at the true number, in nats, NaN where that is missing, shape
-            (example, target); see `mtbkd.metrics.mixture_log_density`.
-        pit: The predictive's mass below the true number, likewise; see `mtbkd.metrics.pit`.
-        pool_pit: That of the teachers' weighted pool, likewise.
-        disagreement: Weighted variance of the teachers' means, shape (example, target).
-        teachers: Teacher names.
-        weights_by_class: Mean prior weight on training examples, shape (teacher, target).
-        responsibilities_by_class: Mean posterior responsibility, shape (teacher, target).
-        chains: As in `ReportData`, with "rmse" for its "accuracy".
-        trace: As in `ReportData`.
-        examples: The most uncertain first.
-        warnings: In sentences.
-    """
-
-    title: str
-    asked: dict[str, str]
-    command: str
-    metrics: dict[str, Any]
-    classes: tuple[str, ...]
-    unit: Floats
-    labels: Floats
-    mean: Floats
-    aleatoric: Floats
-    epistemic: Floats
-    lower: Floats
-    upper: Floats
-    level: float
-    log_density: Floats
-    pit: Floats
-    pool_pit: Floats | None
-    disagreement: Floats | None
-    teachers: tuple[str, ...]
-    weights_by_class: Floats
-    responsibilities_by_class: Floats
-    chains: dict[str, Floats]
-    trace: Floats
-    examples: tuple[Shown, ...]
-    warnings: tuple[str, ...]
-
     @property
-    def sd(self) -> Floats:
-        """Standard deviation of a new observation, shape (example, target)."""
-        return np.sqrt(self.aleatoric + self.epistemic)
+    def student(self) -> dict[str, Any]:
+        """The student's scores."""
+        return self.metrics.get("student", {})
 
-    @property
-    def spread(self) -> Floats:
-        """Standard deviation of the known true numbers of each target, 1 if none, (target,)."""
-        columns = [column[~np.isnan(column)] for column in self.labels.T]
-        spreads = [column.std() if len(column) else 0.0 for column in columns]
-        return np.array([spread if spread > 0 else 1.0 for spread in spreads])
+    def of_examples(self, uncertainty: str) -> Floats:
+        """Total, aleatoric or epistemic uncertainty summed over columns, shape (example,)."""
+        values = getattr(self, uncertainty)
+        return values if values.ndim == 1 else values.sum(1)
 
 
-AnyReportData = ReportData | LabelReportData | NumberReportData
-
-_BY_TEACHER = {"weights_by_class": "kc", "responsibilities_by_class": "kc"}
-_SHAPES: dict[type, dict[str, str]] = {
-    ReportData: {
-        "labels": "n", "probs": "nc", "pool_probs": "nc", "total": "n", "aleatoric": "n",
-        "epistemic": "n", "disagreement": "n",
-    } | _BY_TEACHER,
-    LabelReportData: dict.fromkeys(
-        ("labels", "probs", "pool_probs", "total", "aleatoric", "epistemic", "disagreement"), "nc"
-    ) | _BY_TEACHER,
-    NumberReportData: dict.fromkeys(
-        (
-            "labels", "mean", "aleatoric", "epistemic", "lower", "upper", "log_density", "pit",
-            "pool_pit", "disagreement",
-        ),
-        "nc",
-    ) | {"unit": "c"} | _BY_TEACHER,
-}  # fmt: skip
-
-
-def check(data: AnyReportData) -> None:
+def check(data: ReportData[Any]) -> None:
     """Refuse arrays that do not fit together.
 
     Raises:
         InputError: With one message for each array of another shape.
     """
-    n, c, k = len(data.labels), len(data.classes), len(data.teachers)
-    sizes = {"n": n, "c": c, "k": k}
-    expected = {
-        name: tuple(sizes[axis] for axis in axes) for name, axes in _SHAPES[type(data)].items()
-    }
-    got = {name: getattr(data, name) for name in expected}
-    faults = [
-        f"Expected {name} of shape {shape}, but got {got[name].shape}. Make the report's arrays "
-        "from the same run."
-        for name, shape in expected.items()
-        if got[name] is not None and got[name].shape != shape
-    ]
-    others = {} if isinstance(data, NumberReportData) else data.others
-    for name, other in others.items():
+    sizes = {"n": len(data.labels), "c": len(data.classes), "k": len(data.teachers)}
+    axes = data.part.axes | {"weights_by_class": "kc", "responsibilities_by_class": "kc"}
+    answers = ("total", "aleatoric", "epistemic", "disagreement")
+    axes |= dict.fromkeys(answers, axes["labels"])
+    own = {f.name for f in fields(data.part)}
+    faults = []
+    for name, letters in axes.items():
+        shape = tuple(sizes[letter] for letter in letters)
+        got = getattr(data.part if name in own else data, name)
+        if got is not None and got.shape != shape:
+            faults.append(
+                f"Expected {name} of shape {shape}, but got {got.shape}. Make the report's arrays "
+                "from the same run."
+            )
+    for name, other in data.others.items():
         lengths = [len(part) for part in (other.total, other.aleatoric, other.epistemic)]
         if len(set(lengths)) > 1 or not lengths[0]:
             faults.append(
@@ -315,9 +210,9 @@ def check(data: AnyReportData) -> None:
                 f"{lengths[0]}, {lengths[1]} and {lengths[2]} of them. Make the report's arrays "
                 "from the same run."
             )
-    if not n:
+    if not sizes["n"]:
         faults.append("Expected test examples, but got none. Evaluate the run on some.")
-    elif not isinstance(data, ReportData) and np.isnan(data.labels).all():
+    elif np.isnan(data.labels).all():
         faults.append(
             "Expected labels of the test examples, but got none. Evaluate the run on examples "
             "whose labels are known."

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from textwrap import wrap
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from numpy.typing import NDArray
 
+from mtbkd.app.report.answers import Answers
 from mtbkd.app.report.canvas import CHAINS, ROLE, draw, quiet
 from mtbkd.app.report.findings import mean_when_handing_over
-from mtbkd.app.report.words import shorten
 from mtbkd.types import Floats, Ints
 
 SMALL, MIDDLE = (310.0, 290.0), (420.0, 330.0)
@@ -32,8 +28,8 @@ def calibration(
     """Reliability diagram, with the number of answers in each bin beneath.
 
     Args:
-        name: Of the figure.
-        title: Of the figure, for screen readers.
+        name: As for `draw`.
+        title: As for `draw`.
         bins: From `mtbkd.metrics.reliability` or `mtbkd.metrics.label_reliability`, each (bin,).
         colour: A role.
         words: What is stated, and the share that is observed.
@@ -61,13 +57,9 @@ def calibration(
     return draw(name, title, MIDDLE, paint)
 
 
-def right_and_wrong(hits: NDArray[np.bool_], total: Floats) -> str:
-    """How total uncertainty is spread over right and over wrong answers.
-
-    Args:
-        hits: Which answers are right, shape (answer,).
-        total: In nats, shape (answer,).
-    """
+def right_and_wrong(answers: Answers) -> str:
+    """How total uncertainty is spread over right and over wrong answers."""
+    hits, total = answers.hits, answers.total
     groups = [("right", "student", total[hits]), ("wrong", "wrong", total[~hits])]
     words = "total uncertainty (nats)", "share of such answers"
     return overlaid("spread", "Total uncertainty of right and of wrong answers", groups, words)
@@ -78,14 +70,8 @@ def overlaid(
 ) -> str:
     """Histograms of the same quantity in several groups, each in shares of its group.
 
-    Two are filled; of more, only the outlines are drawn.
-
-    Args:
-        name: Of the figure.
-        title: Of the figure, for screen readers.
-        groups: What each is called, its role, and its values, not negative; empty ones are left
-            out.
-        words: What is along the axes.
+    Two are filled; of more, only the outlines are drawn. A group is what it is called, its role,
+    and its values, which are not negative; empty ones are left out.
     """
     top = max((float(values.max()) for *_, values in groups if len(values)), default=0.0)
     crowded = len(groups) > 2
@@ -111,123 +97,49 @@ def overlaid(
     return draw(name, title, SMALL, paint)
 
 
-def split(hits: NDArray[np.bool_], total: Floats, aleatoric: Floats, epistemic: Floats) -> str:
-    """Median, middle half and middle 80 % of each part of uncertainty, right against wrong.
-
-    Args:
-        hits: Which answers are right, shape (answer,).
-        total: In nats, shape (answer,).
-        aleatoric: In nats, shape (answer,).
-        epistemic: In nats, shape (answer,).
-    """
-    parts = {"total": total, "aleatoric": aleatoric, "epistemic": epistemic}
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        for row, values in enumerate(parts.values()):
-            for mask, colour, shift in ((hits, "student", -0.16), (~hits, "wrong", 0.16)):
-                if mask.any():
-                    cuts = np.quantile(values[mask], [0.1, 0.25, 0.5, 0.75, 0.9])
-                    interval(axes, row + shift, cuts, ROLE[colour])
-        axes.set_yticks(range(len(parts)), list(parts), color=ROLE["ink"])
-        axes.set(xlabel="uncertainty (nats)", ylim=(len(parts) - 0.5, -0.5))
-        axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
-        for word, colour in (("right", "student"), ("wrong", "wrong")):
-            axes.plot([], [], color=ROLE[colour], linewidth=4, label=word)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        quiet(axes, "x")
-        figure.legend(loc="outside upper left", ncols=2)
-
-    return draw("split", "Aleatoric and epistemic uncertainty, right against wrong", SMALL, paint)
-
-
-def handing_over(hits: NDArray[np.bool_], total: Floats, disagreement: Floats | None) -> str:
-    """Accuracy on the rest against the share of answers handed to a person.
-
-    Args:
-        hits: Which answers are right, shape (answer,).
-        total: The student's uncertainty, shape (answer,).
-        disagreement: Of the teachers, if there are several, shape (answer,).
-    """
-    wrong = (~hits).astype(float)
-    orders: list[tuple[str, Floats, str, object]] = [
-        ("perfect order", wrong, "muted", (0, (4, 3))),
-        ("by the student's uncertainty", total, "student", "-"),
+def handing_over(answers: Answers, numbers: bool = False) -> str:
+    """Accuracy, or RMSE of numbers, of the rest against the share handed to a person."""
+    squares = np.square(answers.error)
+    orders = [
+        ("perfect order", answers.error, "muted", (0, (4, 3))),
+        ("by the teachers' disagreement", answers.disagreement, "pool", "-"),
+        ("by the student's uncertainty", answers.total, "student", "-"),
     ]
-    if disagreement is not None:
-        orders.insert(1, ("by the teachers' disagreement", disagreement, "pool", "-"))
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
         for label, order, colour, style in orders:
-            handed, accuracy = mean_when_handing_over(hits, order)
-            rows = some_of(handed)
-            width = 1.2 if colour == "muted" else 1.8
-            axes.plot(
-                handed[rows], accuracy[rows],
-                color=ROLE[colour], linestyle=style, linewidth=width, label=label,
-            )  # fmt: skip
-        axes.axhline(1 - wrong.mean(), color=ROLE["muted"], linewidth=1, linestyle=":")
-        axes.set(xlabel="most uncertain answers handed over", ylabel="accuracy on the rest")
+            if order is not None:
+                handed, mean = mean_when_handing_over(squares, order)
+                rows = np.flatnonzero(handed <= 0.95)  # short of the ragged end
+                rows = rows[np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(int)]
+                axes.plot(
+                    handed[rows], np.sqrt(mean[rows]) if numbers else 1 - mean[rows],
+                    color=ROLE[colour], linestyle=style,
+                    linewidth=1.2 if colour == "muted" else 1.8, label=label,
+                )  # fmt: skip
+        chance = float(squares.mean())
+        chance = chance**0.5 if numbers else 1 - chance
+        axes.axhline(chance, color=ROLE["muted"], linewidth=1, linestyle=":")
         axes.set_xlim(0, 1)
-        axes.set_ylim(top=1 + 0.02 * (1 - axes.get_ylim()[0]))
-        in_percent(axes.xaxis, axes.yaxis)
+        in_percent(axes.xaxis)
+        if numbers:
+            what = f"RMSE of the rest{answers.unit}"
+            axes.set(xlabel="least certain numbers handed over", ylabel=what)
+            axes.set_ylim(bottom=0)
+        else:
+            axes.set(xlabel="most uncertain answers handed over", ylabel="accuracy on the rest")
+            axes.set_ylim(top=1 + 0.02 * (1 - axes.get_ylim()[0]))
+            in_percent(axes.yaxis)
         quiet(axes)
         figure.legend(loc="outside upper left")
 
-    return draw("handing", "Accuracy when uncertain answers go to a person", SMALL, paint)
-
-
-def shares(
-    name: str, title: str, values: Floats, teachers: Sequence[str], classes: Sequence[str]
-) -> str:
-    """Heat map of each teacher's share in each class: classes down, teachers across.
-
-    Args:
-        name: Of the figure.
-        title: Of the figure, for screen readers.
-        values: In [0, 1], shape (teacher, class).
-        teachers: Names; beyond the room of a column they are cut.
-        classes: Names; beyond 24 letters they are cut.
-    """
-    k, c = values.shape
-    few = c <= 20
-    cell, row, font = min(96.0, 300 / k), 22.0 if few else 13.0, 11.0 if few else 9.0
-    letters = int(cell / 6.5)
-    flat = k <= 4
-    heads = [_lines(t, letters) if flat else shorten(t, 20) for t in teachers]
-    label = 6.4 * min(24, max(len(n) for n in classes)) * font / 11
-    size = (round(label + k * cell + 16), round(c * row + (44 if flat else 130)))
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        for i, j in np.ndindex(k, c):
-            value = float(np.clip(np.nan_to_num(values[i, j]), 0, 1))
-            alpha = round(0.04 + 0.96 * value, 3)
-            axes.add_patch(
-                Rectangle((i - 0.48, j - 0.46), 0.96, 0.92, color=ROLE["heat"], alpha=alpha, lw=0)
-            )
-            if few and cell >= 30:
-                axes.text(i, j, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=10)
-        axes.set(xlim=(-0.5, k - 0.5), ylim=(c - 0.5, -0.5))
-        axes.set_yticks(range(c), [shorten(n, 24) for n in classes], fontsize=font)
-        axes.set_xticks(
-            range(k), heads, rotation=0 if flat else 55, ha="center" if flat else "left"
-        )
-        axes.tick_params(length=0, labelcolor=ROLE["ink"], top=False)
-        axes.xaxis.tick_top()
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
-
-    return draw(name, title, size, paint)
+    what = "RMSE when uncertain numbers" if numbers else "Accuracy when uncertain answers"
+    return draw("handing", f"{what} go to a person", SMALL, paint)
 
 
 def trace(values: Floats) -> str:
-    """What each chain's draws score on the probe examples, draw after draw.
-
-    Args:
-        values: In nats per example, shape (chain, draw).
-    """
+    """What each chain's draws score on the probe examples, in nats, shape (chain, draw)."""
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
@@ -244,40 +156,11 @@ def trace(values: Floats) -> str:
     return draw("trace", "Log score of each draw, one line for each chain", (440, 250), paint)
 
 
-def some_of(handed: Floats) -> Ints:
-    """Few enough places on a line of `mean_when_handing_over` to draw, short of its ragged end."""
-    rows = np.flatnonzero(handed <= 0.95)
-    return rows[np.linspace(0, len(rows) - 1, min(_POINTS, len(rows))).astype(int)]
-
-
 def in_percent(*several: Axis) -> None:
     """Write an axis of shares in per cent."""
     for axis in several:
         axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g}\xa0%"))
         axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-
-
-def interval(axes: Axes, at: float, cuts: Floats, colour: str, size: float = 1.0) -> None:
-    """Draw quantiles at a height: a dot in the middle, a thick bar within a thin one.
-
-    Args:
-        axes: To draw on.
-        at: The height.
-        cuts: Five quantiles, rising.
-        colour: Of everything.
-        size: Of dot and bars, against those of a large figure.
-    """
-    axes.hlines(at, cuts[0], cuts[4], color=colour, linewidth=1.6, alpha=0.6)
-    axes.hlines(at, cuts[1], cuts[3], color=colour, linewidth=6 * size, alpha=0.6)
-    axes.plot(cuts[2], at, "o", color=colour, markersize=7 * size)
-
-
-def _lines(text: str, letters: int) -> str:
-    """At most two lines."""
-    lines = wrap(text, letters, break_long_words=False) or [""]
-    if len(lines) > 2:
-        lines = [lines[0], " ".join(lines[1:])]
-    return "\n".join(shorten(line, letters) for line in lines)
 
 
 def wilson(share: Floats, counts: Ints) -> tuple[Floats, Floats]:

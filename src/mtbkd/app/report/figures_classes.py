@@ -1,23 +1,25 @@
-"""The figures of the section that looks at each class or label by itself."""
+"""Figures with a row for each class: heat maps, and right answers above wrong ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from mtbkd.app.report.by_class import Strip
+from mtbkd.app.report.answers import Answers
 from mtbkd.app.report.canvas import ROLE, draw, quiet
-from mtbkd.app.report.figures import interval
+from mtbkd.app.report.figures import SMALL
 from mtbkd.app.report.words import shorten
 from mtbkd.types import Floats, Ints
 
-_LETTERS, _FEW = 24, 5
-_RING: dict[str, Any] = {"markerfacecolor": "none", "markeredgewidth": 1.3, "markersize": 5}
+LETTERS = 24
+"""Beyond so many, names are cut."""
 
 
 def confusion_map(
@@ -30,80 +32,159 @@ def confusion_map(
     """Heat map of what is taken for what: the truth down, the student's answers across.
 
     Args:
-        title: For screen readers.
+        title: As for `draw`.
         shares: In [0, 1] or NaN, shape (true, said); a stronger colour means more.
         counts: Written into the cells, shape (true, said); the shares themselves if not given.
-        names: Of the rows and columns, in their order.
+        names: Names of the rows and columns, in their order.
         words: What is down and what is across.
     """
     c = len(names)
     few = c <= 12
     side, row = (34.0, 26.0) if few else (22.0, 17.0)
     font = 10.5 if few else 9.0
-    short = [shorten(name, _LETTERS) for name in names]
+    short = [shorten(name, LETTERS) for name in names]
     flat = max(len(name) for name in short) <= 3
     tilt: dict[str, Any] = {} if flat else {"rotation": 55, "ha": "left", "rotation_mode": "anchor"}
     longest = 6.1 * max(len(name) for name in short) * font / 11
     size = (round(longest + c * side + 40 + 0.3 * longest), round(c * row + 0.85 * longest + 62))
 
+    def cell(i: int, j: int) -> tuple[str, float, str]:
+        share = float(np.nan_to_num(shares[i, j]))
+        role, strength = ("heat", 0.96) if i == j else ("wrong", 0.6)
+        alpha = 0.04 + strength * min(max(share, 0.0), 1.0)
+        shown = share >= 0.005
+        text = f"{share:.2f}" if shown else ""
+        if counts is not None:
+            text = f"{counts[i, j]}" if counts[i, j] else ""
+        return role if shown else "muted", alpha, text
+
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for i, j in np.ndindex(c, c):
-            share = float(np.nan_to_num(shares[i, j]))
-            role, strength = ("heat", 0.96) if i == j else ("wrong", 0.6)
-            alpha = round(0.04 + strength * min(max(share, 0.0), 1.0), 3)
-            colour = ROLE[role] if share >= 0.005 else ROLE["muted"]
-            axes.add_patch(
-                Rectangle((j - 0.47, i - 0.46), 0.94, 0.92, color=colour, alpha=alpha, lw=0)
-            )
-            text = f"{shares[i, j]:.2f}" if counts is None else f"{counts[i, j]}"
-            shown = share >= 0.005 and np.isfinite(shares[i, j]) if counts is None else counts[i, j]
-            if shown:
-                axes.text(j, i, text, ha="center", va="center", fontsize=10 if few else 8)
-        axes.set(xlim=(-0.5, c - 0.5), ylim=(c - 0.5, -0.5), ylabel=words[0], xlabel=words[1])
+        _cells(axes, (c, c), cell, (0.94, 0.92), 10 if few else 8)
+        axes.set(ylabel=words[0], xlabel=words[1])
         axes.set_yticks(range(c), short, fontsize=font)
         axes.set_xticks(range(c), short, **tilt)
-        axes.tick_params(length=0, labelcolor=ROLE["ink"], labelsize=font)
-        axes.xaxis.tick_top()
+        axes.tick_params(labelsize=font)
         axes.xaxis.set_label_position("bottom")
-        axes.grid(visible=False)
-        axes.spines[:].set_visible(False)
 
     return draw("confusion", title, size, paint)
 
 
-def by_class(
-    name: str, title: str, pairs: Sequence[tuple[Strip, Strip]], names: Sequence[str]
+def shares(
+    name: str, title: str, values: Floats, teachers: Sequence[str], classes: Sequence[str]
 ) -> str:
-    """Median, middle half and middle 80 % of an uncertainty for each class, right above wrong.
+    """Heat map of each teacher's share in each class: classes down, teachers across.
 
     Args:
-        name: Of the figure.
-        title: For screen readers.
-        pairs: Right and wrong answers of each class.
-        names: Of the classes.
+        name: As for `draw`.
+        title: As for `draw`.
+        values: In [0, 1], shape (teacher, class).
+        teachers: Names; beyond the room of a column they are cut.
+        classes: Names.
     """
-    labels = [
-        f"{shorten(n, _LETTERS)}\n{right.n:,} right, {wrong.n:,} wrong"
-        for n, (right, wrong) in zip(names, pairs, strict=True)
-    ]
+    k, c = values.shape
+    few = c <= 20
+    width, row, font = min(96.0, 300 / k), 22.0 if few else 13.0, 11.0 if few else 9.0
+    letters = int(width / 6.5)
+    flat = k <= 4
+    heads = [_lines(t, letters) if flat else shorten(t, 20) for t in teachers]
+    label = 6.4 * min(LETTERS, max(len(n) for n in classes)) * font / 11
+    size = (round(label + k * width + 16), round(c * row + (44 if flat else 130)))
+    rotation, side = (0, "center") if flat else (55, "left")
+
+    def cell(i: int, j: int) -> tuple[str, float, str]:
+        share = float(np.clip(np.nan_to_num(values[j, i]), 0, 1))
+        return "heat", 0.04 + 0.96 * share, f"{values[j, i]:.2f}" if few and width >= 30 else ""
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        for row, pair in enumerate(pairs):
-            for strip, colour, shift in zip(pair, ("student", "wrong"), (-0.16, 0.16), strict=True):
-                if strip.n >= _FEW:
-                    interval(axes, row + shift, np.array(strip.cuts), ROLE[colour], 0.8)
-                elif strip.n:
-                    median = strip.cuts[len(strip.cuts) // 2]
-                    axes.plot(median, row + shift, "o", color=ROLE[colour], **_RING)
-        axes.set_yticks(range(len(names)), labels, color=ROLE["ink"], fontsize=10)
-        axes.set(xlabel=f"{name} uncertainty (nats)", ylim=(len(names) - 0.4, -0.6))
+        _cells(axes, (c, k), cell, (0.96, 0.92), 10)
+        axes.set_yticks(range(c), [shorten(n, LETTERS) for n in classes], fontsize=font)
+        axes.set_xticks(range(k), heads, rotation=rotation, ha=side)
+
+    return draw(name, title, size, paint)
+
+
+def _cells(
+    axes: Axes,
+    shape: tuple[int, int],
+    cell: Callable[[int, int], tuple[str, float, str]],
+    size: tuple[float, float],
+    font: float,
+) -> None:
+    """Fill axes with a cell for each row and column: its role, opacity and text."""
+    for i, j in np.ndindex(shape):
+        role, alpha, text = cell(i, j)
+        corner = j - size[0] / 2, i - size[1] / 2
+        axes.add_patch(Rectangle(corner, *size, color=ROLE[role], alpha=round(alpha, 3), lw=0))
+        if text:
+            axes.text(j, i, text, ha="center", va="center", fontsize=font)
+    axes.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
+    axes.tick_params(length=0, labelcolor=ROLE["ink"])
+    axes.xaxis.tick_top()
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+
+
+def split(answers: Answers) -> str:
+    """Each part of the uncertainty of right and of wrong answers."""
+    hits = answers.hits
+    rows = [
+        (part, getattr(answers, part)[hits], getattr(answers, part)[~hits])
+        for part in ("total", "aleatoric", "epistemic")
+    ]
+    title = "Aleatoric and epistemic uncertainty, right against wrong"
+    return right_above_wrong("split", title, rows, "uncertainty (nats)", SMALL)
+
+
+def right_above_wrong(
+    name: str,
+    title: str,
+    rows: Sequence[tuple[str, Floats, Floats]],
+    words: str,
+    size: tuple[float, float],
+    fewest: int = 1,
+) -> str:
+    """Median, middle half and middle 80 % of the right and of the wrong answers of each row.
+
+    Args:
+        name: As for `draw`.
+        title: As for `draw`.
+        rows: What each is called, its values of right, and its values of wrong answers.
+        words: What is along the axis.
+        size: As for `draw`.
+        fewest: If there are fewer answers, only their median is drawn, as a ring.
+    """
+    room, dot, font = (0.0, 1.0, 10.5) if fewest == 1 else (0.1, 0.8, 10)
+    ring: Any = {"markerfacecolor": "none", "markeredgewidth": 1.3, "markersize": 5}
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        for row, (_, *pair) in enumerate(rows):
+            for values, role, shift in zip(pair, ("student", "wrong"), (-0.16, 0.16), strict=True):
+                at, colour = row + shift, ROLE[role]
+                if 0 < len(values) < fewest:
+                    axes.plot(np.median(values), at, "o", color=colour, **ring)
+                elif len(values):
+                    cuts = np.quantile(values, (0.1, 0.25, 0.5, 0.75, 0.9))
+                    axes.hlines(at, cuts[0], cuts[4], color=colour, linewidth=1.6, alpha=0.6)
+                    axes.hlines(at, cuts[1], cuts[3], color=colour, linewidth=6 * dot, alpha=0.6)
+                    axes.plot(cuts[2], at, "o", color=colour, markersize=7 * dot)
+        axes.set_yticks(range(len(rows)), [n for n, *_ in rows], color=ROLE["ink"], fontsize=font)
+        axes.set(xlabel=words, ylim=(len(rows) - 0.5 + room, -0.5 - room))
         axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
-        for word, colour in (("right", "student"), ("wrong", "wrong")):
-            axes.plot([], [], color=ROLE[colour], linewidth=4, label=word)
+        for word, role in (("right", "student"), ("wrong", "wrong")):
+            axes.plot([], [], color=ROLE[role], linewidth=4, label=word)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         quiet(axes, "x")
         figure.legend(loc="outside upper left", ncols=2)
 
-    return draw(f"each-{name}", title, (440, 70 + 37 * len(names)), paint)
+    return draw(name, title, size, paint)
+
+
+def _lines(text: str, letters: int) -> str:
+    """At most two lines."""
+    lines = wrap(text, letters, break_long_words=False) or [""]
+    if len(lines) > 2:
+        lines = [lines[0], " ".join(lines[1:])]
+    return "\n".join(shorten(line, letters) for line in lines)

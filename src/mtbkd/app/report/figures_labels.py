@@ -8,23 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from mtbkd.app.report.canvas import ROLE, draw
+from mtbkd.app.report.data import Labels, ReportData
 from mtbkd.app.report.figures import wilson
 from mtbkd.app.report.words import shorten
 from mtbkd.metrics import label_ece, label_reliability
-from mtbkd.types import Floats
 
 PANELS = 24
 _ACROSS, _BINS = 6, 8
 
 
-def each_label(probs: Floats, labels: Floats, names: tuple[str, ...]) -> str:
-    """A small reliability diagram of each label, the worst calibrated first.
-
-    Args:
-        probs: P(yes), shape (example, label).
-        labels: 0, 1 or NaN, shape (example, label).
-        names: Of the labels; beyond `PANELS`, those of smallest ECE are left out.
-    """
+def each_label(data: ReportData[Labels]) -> str:
+    """A small reliability diagram of each label, the worst calibrated first, at most `PANELS`."""
+    probs, labels, names = data.part.probs, data.labels, data.classes
     errors = label_ece(probs, labels)
     order = np.argsort(-errors, kind="stable")  # NaN, never known, ends up last
     order = order[~np.isnan(errors[order])][:PANELS]

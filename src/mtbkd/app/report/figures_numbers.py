@@ -6,26 +6,27 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from mtbkd.app.report.answers import Answers
 from mtbkd.app.report.canvas import ROLE, draw, quiet
-from mtbkd.app.report.data import NumberReportData
-from mtbkd.app.report.figures import SMALL, in_percent, some_of
-from mtbkd.app.report.findings import mean_when_handing_over
+from mtbkd.app.report.data import Numbers, ReportData
+from mtbkd.app.report.figures import SMALL, in_percent
 from mtbkd.app.report.words import shorten
 from mtbkd.metrics import quantile_shares
-from mtbkd.types import Floats
+from mtbkd.types import Floats, Ints
 
 _SHOWN = 250
 _BANDS = 10
 _QUANTILES = np.linspace(0.01, 0.99, 99)
 
 
-def against_truth(data: NumberReportData, target: int, size: tuple[float, float]) -> str:
+def against_truth(data: ReportData[Numbers], target: int, size: tuple[float, float]) -> str:
     """Predicted mean with its interval against the true number; at most 250 evenly over it."""
-    known = np.flatnonzero(~np.isnan(data.labels[:, target]))
-    ranked = known[np.argsort(data.labels[known, target], kind="stable")]
+    part, labels = data.part, data.labels[:, target]
+    known = np.flatnonzero(~np.isnan(labels))
+    ranked = known[np.argsort(labels[known], kind="stable")]
     rows = ranked[np.linspace(0, len(ranked) - 1, min(_SHOWN, len(ranked))).astype(int)]
-    true, mean = data.labels[rows, target], data.mean[rows, target]
-    lower, upper = data.lower[rows, target], data.upper[rows, target]
+    true, mean = labels[rows], part.mean[rows, target]
+    lower, upper = part.lower[rows, target], part.upper[rows, target]
     inside = (lower <= true) & (true <= upper)
     name = data.classes[target]
 
@@ -53,14 +54,9 @@ def against_truth(data: NumberReportData, target: int, size: tuple[float, float]
     return draw(f"truth{target}", f"Predicted against true {name}", size, paint)
 
 
-def quantiles(pit: Floats, pool_pit: Floats | None, size: tuple[float, float]) -> str:
-    """Observed against stated share of numbers below each quantile.
-
-    Args:
-        pit: Of the student; NaN where the number is unknown.
-        pool_pit: Of the teachers' pool, likewise.
-        size: Of the figure.
-    """
+def quantiles(data: ReportData[Numbers], size: tuple[float, float]) -> str:
+    """Observed against stated share of numbers below each quantile."""
+    pit, pool_pit = data.part.pit, data.part.pool_pit
     n = int((~np.isnan(pit)).sum())
     half = 1.645 * np.sqrt(_QUANTILES * (1 - _QUANTILES) / n)
     lines = [("student", pit, "student", 2.0)]
@@ -86,33 +82,26 @@ def quantiles(pit: Floats, pool_pit: Floats | None, size: tuple[float, float]) -
     return draw("student", "Calibration of quantiles", size, paint)
 
 
-def split_by_error(error: Floats, aleatoric: Floats, epistemic: Floats, unit: str) -> str:
-    """Parts of the predictive variance, as standard deviations, in tenths by absolute error.
-
-    Args:
-        error: Absolute, shape (answer,).
-        aleatoric: Variance, shape (answer,).
-        epistemic: Variance, shape (answer,).
-        unit: Of error and standard deviation.
-    """
-    ranked = np.argsort(error, kind="stable")
-    bands = [rows for rows in np.array_split(ranked, _BANDS) if len(rows)]
-    at = np.array([error[rows].mean() for rows in bands])
+def split_by_error(answers: Answers) -> str:
+    """Parts of the predictive variance, as standard deviations, in tenths by absolute error."""
+    bands = _tenths(answers.error)
     parts = (
-        ("total", aleatoric + epistemic, "ink", (0, (4, 3))),
-        ("aleatoric", aleatoric, "pool", "-"),
-        ("epistemic", epistemic, "student", "-"),
+        ("total", answers.total, "ink", (0, (4, 3))),
+        ("aleatoric", answers.aleatoric, "pool", "-"),
+        ("epistemic", answers.epistemic, "student", "-"),
     )
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
+        at = [answers.error[rows].mean() for rows in bands]
         for label, variance, colour, style in parts:
             sds = np.sqrt([variance[rows].mean() for rows in bands])
             axes.plot(
                 at, sds, "o",
                 color=ROLE[colour], linestyle=style, linewidth=1.5, markersize=4, label=label,
             )  # fmt: skip
-        axes.set(xlabel=f"absolute error{unit}", ylabel=f"standard deviation{unit}")
+        axes.set_xlabel(f"absolute error{answers.unit}")
+        axes.set_ylabel(f"standard deviation{answers.unit}")
         axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -122,18 +111,11 @@ def split_by_error(error: Floats, aleatoric: Floats, epistemic: Floats, unit: st
     return draw("split", "Aleatoric and epistemic part against absolute error", SMALL, paint)
 
 
-def errors_by_certainty(error: Floats, sd: Floats, unit: str) -> str:
-    """RMSE against the standard deviation stated, in tenths of the numbers by the latter.
-
-    Args:
-        error: Absolute, shape (answer,).
-        sd: Of the predictive, shape (answer,).
-        unit: Of both.
-    """
-    ranked = np.argsort(sd, kind="stable")
-    bands = [rows for rows in np.array_split(ranked, _BANDS) if len(rows)]
-    stated = np.array([np.sqrt(np.square(sd[rows]).mean()) for rows in bands])
-    observed = np.array([np.sqrt(np.square(error[rows]).mean()) for rows in bands])
+def errors_by_certainty(answers: Answers) -> str:
+    """RMSE against the standard deviation stated, in tenths of the numbers by the latter."""
+    bands = _tenths(answers.total)
+    stated = np.sqrt([answers.total[rows].mean() for rows in bands])
+    observed = np.sqrt([np.square(answers.error[rows]).mean() for rows in bands])
     half = 1.645 * observed / np.sqrt([2 * len(rows) for rows in bands])
     most = 1.1 * max(stated.max(), (observed + half).max(), 1e-12)
 
@@ -145,8 +127,8 @@ def errors_by_certainty(error: Floats, sd: Floats, unit: str) -> str:
             color=ROLE["student"], linewidth=1.4, alpha=0.5,
         )  # fmt: skip
         axes.plot(stated, observed, "o", color=ROLE["student"], markersize=5.5)
-        axes.set(xlabel=f"stated standard deviation{unit}", ylabel=f"RMSE{unit}")
-        axes.set(xlim=(0, most), ylim=(0, most))
+        axes.set_xlabel(f"stated standard deviation{answers.unit}")
+        axes.set(ylabel=f"RMSE{answers.unit}", xlim=(0, most), ylim=(0, most))
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
         quiet(axes)
@@ -154,39 +136,7 @@ def errors_by_certainty(error: Floats, sd: Floats, unit: str) -> str:
     return draw("spread", "Error against stated standard deviation", SMALL, paint)
 
 
-def handing_over(error: Floats, sd: Floats, disagreement: Floats | None, unit: str) -> str:
-    """RMSE of the rest against the share of numbers handed to a person.
-
-    Args:
-        error: Absolute, shape (answer,).
-        sd: Of the predictive, shape (answer,).
-        disagreement: Of the teachers, if there are several, shape (answer,).
-        unit: Of the error.
-    """
-    orders: list[tuple[str, Floats, str, object]] = [
-        ("perfect order", error, "muted", (0, (4, 3))),
-        ("by the student's uncertainty", sd, "student", "-"),
-    ]
-    if disagreement is not None:
-        orders.insert(1, ("by the teachers' disagreement", disagreement, "pool", "-"))
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        for label, order, colour, style in orders:
-            handed, squares = mean_when_handing_over(np.square(error), order)
-            rows = some_of(handed)
-            width = 1.2 if colour == "muted" else 1.8
-            axes.plot(
-                handed[rows], np.sqrt(squares[rows]),
-                color=ROLE[colour], linestyle=style, linewidth=width, label=label,
-            )  # fmt: skip
-        everything = np.sqrt(np.square(error).mean())
-        axes.axhline(everything, color=ROLE["muted"], linewidth=1, linestyle=":")
-        axes.set(xlabel="least certain numbers handed over", ylabel=f"RMSE of the rest{unit}")
-        axes.set_xlim(0, 1)
-        axes.set_ylim(bottom=0)
-        in_percent(axes.xaxis)
-        quiet(axes)
-        figure.legend(loc="outside upper left")
-
-    return draw("handing", "RMSE when uncertain numbers go to a person", SMALL, paint)
+def _tenths(values: Floats) -> list[Ints]:
+    """Rows in bands of equal size by rising value."""
+    ranked = np.argsort(values, kind="stable")
+    return [rows for rows in np.array_split(ranked, _BANDS) if len(rows)]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mtbkd.app.report.data import AnyReportData
-from mtbkd.app.report.words import is_number, percent
-from mtbkd.types import Floats
+from mtbkd.app.report.answers import Answers
+from mtbkd.app.report.data import ReportData
+from mtbkd.app.report.words import is_number, join, percent
+from mtbkd.types import Bools, Floats, Ints
 
 Level = Literal["trust", "care", "doubt"]
 _FEW = 100
@@ -31,13 +33,11 @@ class Finding:
     sentence: str
 
 
-def mean_when_handing_over(
-    values: Floats | NDArray[np.bool_], order: Floats
-) -> tuple[Floats, Floats]:
+def mean_when_handing_over(values: Floats | Bools, order: Floats) -> tuple[Floats, Floats]:
     """Mean over what is left if the answers of largest ``order`` go to a person.
 
     Args:
-        values: Of each answer: whether it is right, say; shape (answer,).
+        values: Whether each answer is right, say; shape (answer,).
         order: An uncertainty, shape (answer,).
 
     Returns:
@@ -48,7 +48,7 @@ def mean_when_handing_over(
     return (1 - kept / len(ranked))[::-1], (np.cumsum(ranked) / kept)[::-1]
 
 
-def size(data: AnyReportData) -> Finding | None:
+def size(data: ReportData[Any]) -> Finding | None:
     """Whether there are too few test examples."""
     n = len(data.labels)
     if n >= _FEW:
@@ -74,19 +74,76 @@ def rivals(
     return found, pick(values) if values else None
 
 
+def compared(
+    said: str,
+    metrics: dict[str, Any],
+    key: str,
+    write: Callable[[float], str],
+    highest: bool = False,
+) -> tuple[str, list[float]]:
+    """A sentence on a score of the student's that goes on with the others', as `rivals` finds them.
+
+    Returns:
+        The sentence, and what the best teacher and the pool reach.
+    """
+    others, baseline = rivals(metrics, key, highest)
+    named = others if baseline is None else others | {"the best baseline": baseline}
+    words = join([f"{name} {write(value)}" for name, value in named.items()])
+    return said + (f"; {words}." if words else "."), list(others.values())
+
+
+def mean_with_error(each: Floats, known: Bools) -> tuple[float, float]:
+    """Mean over the known answers, and its standard error.
+
+    Answers on one example belong together, so the error is that of a ratio of sums over examples.
+
+    Args:
+        each: Shape (example, column).
+        known: Which count, shape (example, column).
+    """
+    mean = float(each[known].mean())
+    strays = np.where(known, each - mean, 0.0).sum(1)
+    return mean, float(np.sqrt(np.square(strays).sum()) / known.sum())
+
+
+def gap_by_chance(shares: Floats, counts: Ints | float) -> Floats:
+    """Mean size of the gap between a true share and the share of so many that chance gives.
+
+    The gap is normal with variance ``p (1 - p) / n``, whose mean size is ``sqrt(2 / pi)`` standard
+    deviations.
+
+    Args:
+        shares: In [0, 1], NaN where there is nothing.
+        counts: How many each is a share of.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.sqrt(2 / math.pi * np.clip(shares * (1 - shares), 0, None) / counts)
+
+
+def calibrated(error: float, chance: float) -> Level:
+    """The level of a calibration error, given what chance alone would make it."""
+    return "trust" if error <= max(0.05, 2 * chance) else "care" if error <= 0.1 else "doubt"
+
+
+def covered(short: float, slack: float) -> Level:
+    """The level of sets or intervals that lack so much of their coverage."""
+    return "trust" if short <= 0 else "care" if short <= slack else "doubt"
+
+
 def losses(
-    own: float, error: float, guess: float, guess_name: str, unit: str, baseline: float | None
+    own: float, error: float, guess: float, guess_name: str, unit: str, metrics: dict[str, Any]
 ) -> Finding:
     """How its NLL compares with the best baseline's and with what needs no model.
 
     Args:
         own: The student's, in nats.
         error: Its standard error.
-        guess: That of a prediction which is the same for all examples.
+        guess: The loss of a prediction which is the same for all examples.
         guess_name: What that is.
         unit: What one loss belongs to.
-        baseline: The best baseline's, if there is one.
+        metrics: Hold the baselines'.
     """
+    _, baseline = rivals(metrics, "nll")
     said = f"Its probabilities cost {own:.3f} nats per {unit} (NLL, lower is better)"
     if own >= guess:
         said += f", no better than {guess_name} alone ({guess:.3f})."
@@ -100,15 +157,15 @@ def losses(
     return Finding(level, "its probabilities", said)
 
 
-def flagged_errors(auroc: Any, hits: NDArray[np.bool_], total: Floats, what: str) -> Finding:
+def flagged_errors(auroc: Any, answers: Answers, what: str) -> Finding:
     """Whether wrong answers are the uncertain ones.
 
     Args:
-        auroc: Of uncertainty as a detector of errors, if known.
-        hits: Which answers are right, shape (answer,).
-        total: Their uncertainty, shape (answer,).
+        auroc: Area under the curve of uncertainty as a detector of errors, if known.
+        answers: Right and wrong ones.
         what: How the most uncertain answers are called.
     """
+    hits, total = answers.hits, answers.total
     handed, kept = mean_when_handing_over(hits, total)
     at = min(int(np.searchsorted(handed, 0.2)), len(handed) - 1)
     gain = (
@@ -123,9 +180,9 @@ def flagged_errors(auroc: Any, hits: NDArray[np.bool_], total: Floats, what: str
     return Finding(level, "how it flags errors", said)
 
 
-def told_apart(data: AnyReportData) -> Finding | None:
+def told_apart(data: ReportData[Any]) -> Finding | None:
     """Whether inputs beside the test set are the uncertain ones; of several sets the least so."""
-    others = data.metrics.get("student", {}).get("others", {})
+    others = data.student.get("others", {})
     scored = {n: m.get("auroc_second", m.get("auroc_total")) for n, m in others.items()}
     known = {n: auroc for n, auroc in scored.items() if is_number(auroc)}
     if not known:
@@ -140,7 +197,7 @@ def told_apart(data: AnyReportData) -> Finding | None:
     return Finding(level, f"how it takes “{name}”", said)
 
 
-def chains(data: AnyReportData) -> Finding:
+def chains(data: ReportData[Any]) -> Finding:
     """Whether the chains agree."""
     rhat = data.metrics.get("diagnostics", {}).get("rhat_95")
     if not is_number(rhat):
@@ -153,7 +210,7 @@ def chains(data: AnyReportData) -> Finding:
     return Finding(level, "its chains", said)
 
 
-def warnings(data: AnyReportData) -> Finding:
+def warnings(data: ReportData[Any]) -> Finding:
     """Whether the run warned."""
     n = len(data.warnings)
     if not n:

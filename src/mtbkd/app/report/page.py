@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mtbkd.app.report import figures, page_classes, page_labels, page_numbers
+from mtbkd.app.report import figures, figures_classes
 from mtbkd.app.report.canvas import CHAINS
-from mtbkd.app.report.data import AnyReportData, LabelReportData, ReportData, check
+from mtbkd.app.report.data import ReportData, check
+from mtbkd.app.report.families import FAMILIES, Column
 from mtbkd.app.report.verdict import verdict
-from mtbkd.app.report.words import count, is_number, number, percent, significant
-
-Column = tuple[str, str, Callable[[Any], str], Callable[[list[float]], float] | None]
-"""Key in metrics, heading, how it is written, and which is the best, if any is."""
+from mtbkd.app.report.words import count, is_number, number, percent, plural, significant
 
 _CHAIN_COLUMNS = (
     ("step_size", "Step size"),
@@ -29,52 +25,50 @@ _CHAIN_COLUMNS = (
 )
 
 
-def render(data: AnyReportData) -> str:
+def render(data: ReportData[Any]) -> str:
     """The report as one HTML file that needs no network and no script.
 
     Equal data gives equal bytes.
 
     Args:
-        data: Everything the report shows: on classes, on labels or on numbers.
+        data: Everything the report shows.
 
     Raises:
         InputError: If arrays do not fit together, with one message for each.
     """
     check(data)
-    if isinstance(data, ReportData):
-        template, parts = "page.html.j2", page_classes.parts(data)
-    elif isinstance(data, LabelReportData):
-        template, parts = "labels.html.j2", page_labels.parts(data)
-    else:
-        template, parts = "numbers.html.j2", page_numbers.parts(data)
     environment = Environment(
-        loader=FunctionLoader(
-            lambda name: files("mtbkd.app.report").joinpath(name).read_text(encoding="utf-8")
-        ),
+        loader=PackageLoader("mtbkd.app.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    diagnostics = data.metrics.get("diagnostics", {})
-    drawn = parts["figures"] | _figures(data, parts["in_each"])
+    environment.filters |= {how.__name__: how for how in (count, number, percent, significant)}
+    family = FAMILIES[data.family]
+    in_each = family.each.format(data.noun)
+    drawn = family.figures(data) | _figures(data, in_each)
     shared = {
         "data": data,
-        "metrics": data.metrics,
+        "template": family.template,
+        "nouns": plural(data.noun),
+        "in_each": in_each,
+        "taught_by": family.taught_by.format(data.noun),
         "verdict": verdict(data),
-        "tiles": [*parts["tiles"], _size(data.metrics)],
-        "columns": [heading for _, heading, *_ in parts["columns"]],
-        "rows": _rows(data.metrics, parts["columns"]),
+        "columns": [heading for _, heading, *_ in family.columns],
+        "rows": _rows(data, family.columns),
         "figures": {name: Markup(svg) for name, svg in drawn.items()},
         "chain_columns": [heading for key, heading in _CHAIN_COLUMNS if key in data.chains],
         "chain_rows": _chain_rows(data),
-        "diagnostics": _diagnostics(diagnostics),
-        "sampler": _sampler(diagnostics),
-        "costs": _costs(data.metrics.get("cost", {})),
-        "count": count,
         "flags": _flags(data.metrics.get("flags", {})),
+        "examples": [
+            {"id": example.id, "drawn": Markup(example.html), "teachers": example.teachers}
+            | family.card(data, example)
+            for example in data.examples
+        ],
     }
-    return environment.get_template(template).render(parts | shared) + "\n"
+    page = environment.get_template("page.html.j2")
+    return page.render(shared | family.more(data)) + "\n"
 
 
 def _flags(flags: dict[str, Any]) -> list[tuple[str, list[str]]]:
@@ -90,22 +84,15 @@ def _flags(flags: dict[str, Any]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _size(metrics: dict[str, Any]) -> tuple[str, str, str]:
-    """The last of the numbers at the top."""
-    cost = metrics.get("cost", {})
-    size = metrics.get("student", {}).get("parameters", cost.get("student_parameters"))
-    return "Size", count(size), "parameters in the student"
-
-
-def _rows(metrics: dict[str, Any], columns: tuple[Column, ...]) -> list[dict[str, Any]]:
+def _rows(data: ReportData[Any], columns: tuple[Column, ...]) -> list[dict[str, Any]]:
     """The table of results: kind, name, and each cell's text and whether it is the best."""
+    metrics = data.metrics
     named = [("teacher", n, m) for n, m in metrics.get("teachers", {}).items()]
     if metrics.get("teacher_pool"):
         named.append(("pool", "pool of teachers", metrics["teacher_pool"]))
     named += [("baseline", n, m) for n, m in metrics.get("baselines", {}).items()]
-    student = dict(metrics.get("student", {}))
-    student.setdefault("parameters", metrics.get("cost", {}).get("student_parameters"))
-    named.append(("student", "Bayesian student", student))
+    size = {"parameters": metrics.get("cost", {}).get("student_parameters")}
+    named.append(("student", "Bayesian student", size | data.student))
     rows = [{"kind": kind, "name": name, "cells": []} for kind, name, _ in named]
     for key, _, how, pick in columns:
         values = [m.get(key) for _, _, m in named]
@@ -117,7 +104,7 @@ def _rows(metrics: dict[str, Any], columns: tuple[Column, ...]) -> list[dict[str
     return rows
 
 
-def _figures(data: AnyReportData, in_each: str) -> dict[str, str]:
+def _figures(data: ReportData[Any], in_each: str) -> dict[str, str]:
     """The figures that every family has."""
     drawn = {}
     if len(data.teachers) > 1:
@@ -125,7 +112,7 @@ def _figures(data: AnyReportData, in_each: str) -> dict[str, str]:
             ("weights", "Prior weight of each teacher", data.weights_by_class),
             ("taught", "Responsibility of each teacher", data.responsibilities_by_class),
         ):
-            drawn[name] = figures.shares(
+            drawn[name] = figures_classes.shares(
                 name, f"{title} {in_each}", values, data.teachers, data.classes
             )
     if data.trace.size:
@@ -133,7 +120,7 @@ def _figures(data: AnyReportData, in_each: str) -> dict[str, str]:
     return drawn
 
 
-def _chain_rows(data: AnyReportData) -> list[tuple[int, list[str]]]:
+def _chain_rows(data: ReportData[Any]) -> list[tuple[int, list[str]]]:
     """Colour and cells of each chain."""
     known = [key for key, _ in _CHAIN_COLUMNS if key in data.chains]
     n = max((len(data.chains[key]) for key in known), default=0)
@@ -147,27 +134,3 @@ def _chain_rows(data: AnyReportData) -> list[tuple[int, list[str]]]:
         return significant(values[chain])
 
     return [(i % len(CHAINS), [cell(key, i) for key in known]) for i in range(n)]
-
-
-def _diagnostics(numbers: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, median and worst of R-hat and of the effective sample size."""
-    return [
-        (name, number(numbers.get(median), digits), number(numbers.get(worst), digits))
-        for name, median, worst, digits in (
-            ("R-hat", "rhat_median", "rhat_95", 3),
-            ("Effective sample size", "ess_median", "ess_5", 0),
-        )
-    ]
-
-
-def _sampler(numbers: dict[str, Any]) -> str:
-    """Which engine drew, and why."""
-    engine, reason = numbers.get("engine"), numbers.get("engine_reason")
-    return f"Drawn by {engine}: {reason}." if engine and reason else ""
-
-
-def _costs(cost: dict[str, Any]) -> list[tuple[str, str]]:
-    seconds = cost.get("seconds")
-    if isinstance(seconds, dict):
-        return [(f"seconds.{k}", significant(v)) for k, v in seconds.items()]
-    return [("seconds", significant(seconds))] if is_number(seconds) else []

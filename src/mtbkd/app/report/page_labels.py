@@ -1,98 +1,72 @@
-"""What the page says about a student that answers yes or no for each of several labels."""
+"""What the page shows of a student that answers yes or no for each of several labels."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from numpy.typing import NDArray
 
-from mtbkd.app.report import figures, figures_labels, page_by_class
-from mtbkd.app.report.data import LabelReportData, Shown
-from mtbkd.app.report.words import count, number, percent, plural, shown, significant
+from mtbkd.app.report import by_class, figures_labels
+from mtbkd.app.report.answers import of_labels
+from mtbkd.app.report.apart import several
+from mtbkd.app.report.data import Example, Labels, ReportData
+from mtbkd.app.report.page_answers import bar, figures_of_answers
+from mtbkd.app.report.page_by_class import Columns, section
+from mtbkd.app.report.words import count, number, percent
 from mtbkd.metrics import average_precision, f1_by_label, label_ece, label_reliability
 
-_COLUMNS = (
-    ("f1_macro", "Macro F1", number, max),
-    ("f1_micro", "Micro F1", number, max),
-    ("jaccard", "Jaccard", number, max),
-    ("accuracy", "All right", percent, max),
-    ("nll", "NLL, nats", number, min),
-    ("ece", "ECE", number, min),
-    ("parameters", "Parameters", count, min),
-    ("ms_per_example", "ms / example", significant, min),
-)
 _ANSWERS_SHOWN = 6
+_FEWEST_SINGLE, _SHARE_SINGLE = 30, 0.2
 
 
-def parts(data: LabelReportData) -> dict[str, Any]:
-    """What the template needs beside what pages of every family share."""
-    return {
-        "what": "label",
-        "in_each": f"for each {data.noun}",
-        "nouns": plural(data.noun),
-        "each": page_by_class.section(data),
-        "tiles": _tiles(data),
-        "columns": _COLUMNS,
-        "figures": _figures(data),
-        "by_label": _by_label(data),
-        "drawn_apart": min(figures_labels.PANELS, len(data.classes)),
-        "examples": [_card(data, example) for example in data.examples],
-    }
-
-
-def _tiles(data: LabelReportData) -> list[tuple[str, str, str]]:
-    """Name, value and meaning of the numbers at the top."""
-    student = data.metrics.get("student", {})
-    return [
-        ("Macro F1", shown(student, "f1_macro", number), "mean over labels, rare ones like others"),
-        ("Micro F1", shown(student, "f1_micro", number), "of all answers together"),
-        (
-            "Jaccard",
-            shown(student, "jaccard", number),
-            "mean overlap of the labels said and the true ones of an example",
-        ),
-        (
-            "ECE",
-            shown(student, "ece", number),
-            "gap between stated probability and share of yes, mean over labels; 0 is best",
-        ),
-    ]
-
-
-def _figures(data: LabelReportData) -> dict[str, str]:
-    known = ~np.isnan(data.labels)
-    hits = ((data.probs >= 0.5) == (data.labels == 1))[known]
-    total, aleatoric, epistemic = (
-        part[known] for part in (data.total, data.aleatoric, data.epistemic)
-    )
-    several = data.disagreement is not None and len(data.teachers) > 1
-    quarrel = data.disagreement[known] if several and data.disagreement is not None else None
-    title, words = "Reliability diagram of the", ("stated probability of yes", "share of yes")
-    bins = label_reliability(data.probs, data.labels)
-    drawn = {
-        "student": figures.calibration("student", f"{title} student", bins, "student", words),
-        "spread": figures.right_and_wrong(hits, total),
-        "split": figures.split(hits, total, aleatoric, epistemic),
-        "handing": figures.handing_over(hits, total, quarrel),
-    }
-    if data.pool_probs is not None:
-        bins = label_reliability(data.pool_probs, data.labels)
-        drawn["pool"] = figures.calibration("pool", f"{title} teachers' pool", bins, "pool", words)
+def figures(data: ReportData[Labels]) -> dict[str, str]:
+    """How calibrated it is, label by label too, and whether wrong answers are uncertain."""
+    words = "stated probability of yes", "share of yes"
+    drawn = figures_of_answers(data, of_labels(data), label_reliability, words)
     if len(data.classes) > 1:
-        drawn["labels"] = figures_labels.each_label(data.probs, data.labels, data.classes)
+        drawn["labels"] = figures_labels.each_label(data)
     return drawn
 
 
-def _by_label(data: LabelReportData) -> list[tuple[str, list[str]]]:
+def more(data: ReportData[Labels]) -> dict[str, Any]:
+    """The table by label and the section on each label."""
+    return {
+        "by_label": _by_label(data),
+        "drawn_apart": min(figures_labels.PANELS, len(data.classes)),
+        "each": section(data, _columns(data), apart=several(data)),
+    }
+
+
+def _columns(data: ReportData[Labels]) -> Columns:
+    """What is taken for what: counted where many examples have one label, else in probability."""
+    probs, counts = data.part.probs, None
+    true = by_class.single(data.labels)
+    if (true >= 0).sum() < max(_FEWEST_SINGLE, _SHARE_SINGLE * len(true)):
+        shares = by_class.spill(data.labels, probs)
+    else:
+        counts = by_class.confusion(true, probs.argmax(1), len(data.classes))
+        shares = by_class.row_shares(counts)
+    n = int((true >= 0).sum())
+    return Columns(
+        of=data.labels == 1,
+        hits=(probs >= 0.5) == (data.labels == 1),
+        shares=shares,
+        counts=counts,
+        counted=f"the {n:,} test examples that have exactly one {data.noun}",
+        answer=f"the most probable {data.noun}",
+    )
+
+
+def _by_label(data: ReportData[Labels]) -> list[tuple[str, list[str]]]:
     """Name of each label, and its cells: yes, share of yes, AP, F1, ECE."""
     known = (~np.isnan(data.labels)).sum(0)
     yes = (data.labels == 1).sum(0)
-    numbers = np.column_stack(
+    scores = np.column_stack(
         [
-            average_precision(data.probs, data.labels),
-            f1_by_label(data.probs, data.labels),
-            label_ece(data.probs, data.labels),
+            average_precision(data.part.probs, data.labels),
+            f1_by_label(data.part.probs, data.labels),
+            label_ece(data.part.probs, data.labels),
         ]
     )
     return [
@@ -101,24 +75,24 @@ def _by_label(data: LabelReportData) -> list[tuple[str, list[str]]]:
             [
                 count(int(yes[i])),
                 percent(yes[i] / known[i]) if known[i] else number(None),
-                *(number(value) for value in numbers[i].tolist()),
+                *(number(score) for score in scores[i].tolist()),
             ],
         )
         for i, name in enumerate(data.classes)
     ]
 
 
-def _card(data: LabelReportData, example: Shown) -> dict[str, Any]:
-    """An example: what is said of it, and the answers a person should look at.
+def card(data: ReportData[Labels], example: Example) -> dict[str, Any]:
+    """What is said of an example, and the answers a person should look at.
 
     These are the labels that are said or true, then the most uncertain ones.
     """
     row = example.row
-    probs, labels, total = data.probs[row], data.labels[row], data.total[row]
+    probs, labels, total = data.part.probs[row], data.labels[row], data.total[row]
     said, true = probs >= 0.5, labels == 1
     wrong = (said != true) & ~np.isnan(labels)
     order = np.lexsort((-total, ~(said | true)))
-    hidden = max(int((said | true).sum()), _ANSWERS_SHOWN)
+    shown = max(int((said | true).sum()), _ANSWERS_SHOWN)
     answers = [
         (
             data.classes[i],
@@ -126,19 +100,25 @@ def _card(data: LabelReportData, example: Shown) -> dict[str, Any]:
             "unknown" if np.isnan(labels[i]) else "yes" if true[i] else "no",
             bool(wrong[i]),
         )
-        for i in order[:hidden].tolist()
+        for i in order[:shown].tolist()
     ]
-    longest = max(float(data.total[e.row].sum()) for e in data.examples) or 1.0
-    sums = [("aleatoric", data.aleatoric[row].sum()), ("epistemic", data.epistemic[row].sum())]
+    longest = max(float(data.total[e.row].sum()) for e in data.examples)
+    sums = {part: float(getattr(data, part)[row].sum()) for part in ("aleatoric", "epistemic")}
     return {
-        "example": example,
-        "drawn": Markup(example.html),
         "said": [n for n, yes in zip(data.classes, said, strict=True) if yes],
         "wrong": int(wrong.sum()),
         "answers": answers,
-        "parts": [
-            (word, number(float(nats), 2), f"{100 * max(0.0, float(nats)) / longest:.1f}")
-            for word, nats in sums
-        ],
+        "parts": bar(sums, longest, lambda nats: number(nats, 2)),
         "total": number(float(total.sum()), 2),
     }
+
+
+def teacher_says(
+    names: tuple[str, ...], values: NDArray[Any], known: NDArray[Any], kept: list[int]
+) -> str:
+    """The labels that a teacher says, likely ones first, as "nucleus (0.87), membrane (0.61)"."""
+    del kept
+    yes = np.exp(values[:, 1])
+    order = np.argsort(-yes, kind="stable").tolist()
+    said = [f"{names[i]} ({float(yes[i]):.2f})" for i in order if known[i] and yes[i] >= 0.5]
+    return ", ".join(said) or ("none" if known.any() else "nothing")

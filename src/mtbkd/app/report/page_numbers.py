@@ -1,4 +1,4 @@
-"""What the page says about a student that predicts numbers."""
+"""What the page shows of a student that predicts numbers."""
 
 from __future__ import annotations
 
@@ -6,148 +6,96 @@ import math
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
+from numpy.typing import NDArray
 
+from mtbkd.app.report import figures as shared
 from mtbkd.app.report import figures_numbers
-from mtbkd.app.report.data import NumberReportData, Shown
-from mtbkd.app.report.figures import MIDDLE, SMALL
-from mtbkd.app.report.verdict_numbers import standardised
-from mtbkd.app.report.words import count, number, percent, shown, significant
+from mtbkd.app.report.answers import of_numbers
+from mtbkd.app.report.data import Example, Numbers, ReportData
+from mtbkd.app.report.page_answers import bar
+from mtbkd.app.report.verdict_numbers import spreads
+from mtbkd.app.report.words import count, number, percent, significant
 from mtbkd.metrics import calibration_error, interval_coverage, interval_width, r2, rmse
 
-_COLUMNS = (
-    ("rmse", "RMSE", significant, min),
-    ("crps", "CRPS", significant, min),
-    ("nll", "NLL, nats", number, min),
-    ("coverage_90", "90\xa0% coverage", percent, lambda values: min(values, key=_from_90)),
-    ("width_90", "90\xa0% width", significant, None),
-    ("calibration", "Calibration", number, min),
-    ("parameters", "Parameters", count, min),
-    ("ms_per_example", "ms / example", significant, min),
-)
 _TARGETS_DRAWN, _ANSWERS_SHOWN = 5, 6
 _IN_PAIRS = (0, 1, 3)  # numbers of targets that fill rows of two figures, with that of quantiles
 
 
-def parts(data: NumberReportData) -> dict[str, Any]:
-    """What the template needs beside what pages of every family share."""
+def more(data: ReportData[Numbers]) -> dict[str, Any]:
+    """The table by target, and which targets are drawn."""
+    drawn = _drawn(data)
     return {
-        "what": "target",
-        "in_each": "for each target",
         "each": None,
-        "tiles": _tiles(data),
-        "columns": _COLUMNS,
-        "figures": _figures(data),
-        "drawn_targets": _drawn(data),
-        "grid": "two" if len(_drawn(data)) in _IN_PAIRS else "three",
-        "level": percent(data.level, 0),
+        "drawn_targets": [(f"truth{i}", data.classes[i]) for i in drawn],
+        "grid": "two" if len(drawn) in _IN_PAIRS else "three",
+        "level": percent(data.part.level, 0),
         "by_target": _by_target(data),
-        "examples": [_card(data, example) for example in data.examples],
     }
 
 
-def _from_90(coverage: float) -> float:
-    return abs(coverage - 0.9)
+def _drawn(data: ReportData[Numbers]) -> list[int]:
+    """The first targets that are known at all."""
+    return np.flatnonzero(~np.isnan(data.labels).all(0))[:_TARGETS_DRAWN].tolist()
 
 
-def _tiles(data: NumberReportData) -> list[tuple[str, str, str]]:
-    """Name, value and meaning of the numbers at the top."""
-    student = data.metrics.get("student", {})
-    return [
-        ("RMSE", shown(student, "rmse", significant), "typical size of an error"),
-        (
-            "CRPS",
-            shown(student, "crps", significant),
-            "distance of the stated distribution from the truth; 0 is best",
-        ),
-        (
-            f"Coverage at {percent(0.9, 0)}",
-            shown(student, "coverage_90", percent),
-            f"of {percent(0.9, 0)} intervals contain the truth; should be {percent(0.9, 0)}",
-        ),
-        ("NLL", shown(student, "nll", number), "surprise at the truth, in nats; lower is better"),
-    ]
-
-
-def _drawn(data: NumberReportData) -> list[tuple[str, str]]:
-    """Figure and name of the first targets that are known at all."""
-    known = np.flatnonzero(~np.isnan(data.labels).all(0))[:_TARGETS_DRAWN]
-    return [(f"truth{i}", data.classes[i]) for i in known.tolist()]
-
-
-def _figures(data: NumberReportData) -> dict[str, str]:
-    known = ~np.isnan(data.labels)
-    several = len(data.classes) > 1
-    error, sd, _ = standardised(data)
-    aleatoric, epistemic = (
-        (part / data.unit**2)[known] for part in (data.aleatoric, data.epistemic)
-    )
-    quarrel = None
-    if data.disagreement is not None and len(data.teachers) > 1:
-        quarrel = (data.disagreement / data.unit**2)[known]
-    words = " (in sd of the target)" if several else ""
-    size = MIDDLE if len(_drawn(data)) in _IN_PAIRS else SMALL
-    drawn = {
-        name: figures_numbers.against_truth(data, int(name.removeprefix("truth")), size)
-        for name, _ in _drawn(data)
-    }
-    return drawn | {
-        "student": figures_numbers.quantiles(data.pit, data.pool_pit, size),
-        "spread": figures_numbers.errors_by_certainty(error, sd, words),
-        "split": figures_numbers.split_by_error(error, aleatoric, epistemic, words),
-        "handing": figures_numbers.handing_over(error, sd, quarrel, words),
+def figures(data: ReportData[Numbers]) -> dict[str, str]:
+    """Predictions against the truth, quantiles, and whether uncertainty tells of errors."""
+    drawn, answers = _drawn(data), of_numbers(data)
+    size = shared.MIDDLE if len(drawn) in _IN_PAIRS else shared.SMALL
+    targets = {f"truth{i}": figures_numbers.against_truth(data, i, size) for i in drawn}
+    return targets | {
+        "student": figures_numbers.quantiles(data, size),
+        "spread": figures_numbers.errors_by_certainty(answers),
+        "split": figures_numbers.split_by_error(answers),
+        "handing": shared.handing_over(answers, numbers=True),
     }
 
 
-def _by_target(data: NumberReportData) -> list[tuple[str, list[str]]]:
+def _by_target(data: ReportData[Numbers]) -> list[tuple[str, list[str]]]:
     """Name of each target, and its cells."""
-    explained = r2(data.mean, data.labels)
+    part, explained, spread = data.part, r2(data.part.mean, data.labels), spreads(data.labels)
     rows = []
     for i, name in enumerate(data.classes):
-        labels, mean = data.labels[:, i], data.mean[:, i]
-        lower, upper, known = data.lower[:, i], data.upper[:, i], ~np.isnan(labels)
+        labels, mean = data.labels[:, i], part.mean[:, i]
+        lower, upper, known = part.lower[:, i], part.upper[:, i], ~np.isnan(labels)
         cells = [
             count(int(known.sum())),
-            significant(float(data.spread[i])) if known.any() else number(None),
+            significant(float(spread[i])) if known.any() else number(None),
             significant(rmse(mean, labels)),
             number(float(explained[i]), 2),
-            shown({"share": interval_coverage(lower, upper, labels)}, "share", percent),
+            percent(interval_coverage(lower, upper, labels)),
             significant(interval_width(lower, upper)),
-            number(calibration_error(data.pit[:, i])),
+            number(calibration_error(part.pit[:, i])),
         ]
         rows.append((name, cells))
     return rows
 
 
-def _card(data: NumberReportData, example: Shown) -> dict[str, Any]:
-    """An example: its numbers beside the truth, the least certain targets first."""
-    row, unit = example.row, data.unit
-    total = (data.aleatoric + data.epistemic) / unit**2
+def card(data: ReportData[Numbers], example: Example) -> dict[str, Any]:
+    """An example's numbers beside the truth, the least certain targets first."""
+    row, square = example.row, data.part.unit**2
+    total = data.total / square
     order = np.argsort(-total[row], kind="stable")[:_ANSWERS_SHOWN]
-    longest = max(float(total[e.row].mean()) for e in data.examples) or 1.0
-    sums = [("aleatoric", data.aleatoric[row]), ("epistemic", data.epistemic[row])]
-    means = [(word, float((part / unit**2).mean())) for word, part in sums]
+    longest = max(float(total[e.row].mean()) for e in data.examples)
+    means = {
+        part: float((getattr(data, part)[row] / square).mean())
+        for part in ("aleatoric", "epistemic")
+    }
     return {
-        "example": example,
-        "drawn": Markup(example.html),
         "answers": [_answer(data, row, target) for target in order.tolist()],
         "hidden": len(data.classes) - len(order),
-        "parts": [
-            (word, significant(math.sqrt(part)), f"{100 * part / longest:.1f}")
-            for word, part in means
-        ],
+        "parts": bar(means, longest, lambda variance: significant(math.sqrt(variance))),
         "total": significant(math.sqrt(float(total[row].mean()))),
     }
 
 
-def _answer(data: NumberReportData, row: int, target: int) -> dict[str, Any]:
+def _answer(data: ReportData[Numbers], row: int, target: int) -> dict[str, Any]:
     """One number: what is said, the truth, and where both lie on a strip, in per cent of it."""
-    true, mean = float(data.labels[row, target]), float(data.mean[row, target])
-    lower, upper = float(data.lower[row, target]), float(data.upper[row, target])
-    labels = data.labels[:, target]
+    part, labels = data.part, data.labels[:, target]
+    true, mean = float(labels[row]), float(part.mean[row, target])
+    lower, upper = float(part.lower[row, target]), float(part.upper[row, target])
     known = labels[~np.isnan(labels)]
-    here = [lower, upper] + ([] if math.isnan(true) else [true])
-    low, high = min([*known, *here]), max([*known, *here])
+    low, high = min([*known, lower]), max([*known, upper])
     room = high - low or 1.0
 
     def place(value: float) -> str:
@@ -162,3 +110,15 @@ def _answer(data: NumberReportData, row: int, target: int) -> dict[str, Any]:
         "strip": (place(lower), f"{100 * (upper - lower) / room:.1f}", place(mean)),
         "at": None if math.isnan(true) else place(true),
     }
+
+
+def teacher_says(
+    names: tuple[str, ...], values: NDArray[Any], known: NDArray[Any], kept: list[int]
+) -> str:
+    """A teacher's numbers, as "7.1 ± 0.4, 3.2"."""
+    del names, kept
+    said = []
+    for (mean, log_variance), is_known in zip(values.tolist(), known.tolist(), strict=True):
+        spread = "" if math.isnan(log_variance) else f" ± {math.exp(log_variance / 2):.3g}"
+        said.append(f"{mean:.3g}{spread}" if is_known else "nothing")
+    return ", ".join(said)

@@ -48,8 +48,8 @@ class ReferenceData:
         halves: Those of the first and second half of its chains, shape (2, example, class).
         running: Total variation of the halves, mean over examples, as draws are added: evenly
             spaced up to all of them, shape (point,).
-        rhat: Of the reference, for each test probability that moves, shape (function,).
-        limit: Of R-hat.
+        rhat: R-hat of the reference, for each test probability that moves, shape (function,).
+        limit: Up to which R-hat is accepted.
     """
 
     verdict: str

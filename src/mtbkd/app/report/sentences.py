@@ -17,7 +17,7 @@ def confusion_sentences(counts: Ints, names: tuple[str, ...], most: int = 3) -> 
 
     Args:
         counts: Shape (true, said).
-        names: Of the classes.
+        names: Names of the classes.
         most: How many of either are named.
     """
     found = [
@@ -41,7 +41,7 @@ def spill_sentences(shares: Floats, names: tuple[str, ...], most: int = 3) -> li
 
     Args:
         shares: As `mtbkd.app.report.by_class.spill` gives them, shape (true, label).
-        names: Of the labels.
+        names: Names of the labels.
         most: How many pairs are named.
     """
     off = np.nan_to_num(shares)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from mtbkd.app.report import findings, verdict_classes, verdict_labels, verdict_numbers
-from mtbkd.app.report.data import AnyReportData, LabelReportData, ReportData
+from mtbkd.app.report import findings
+from mtbkd.app.report.data import ReportData
+from mtbkd.app.report.families import FAMILIES
 from mtbkd.app.report.findings import Finding, Level
 from mtbkd.app.report.words import join
 
@@ -32,10 +34,10 @@ class Verdict:
         return tuple(finding.sentence for finding in self.findings)
 
 
-def verdict(data: AnyReportData) -> Verdict:
+def verdict(data: ReportData[Any]) -> Verdict:
     """Judge the student: it is as good as its worst finding.
 
-    Of every family:
+    Every family:
 
     | Finding | trust | care | doubt |
     |---|---|---|---|
@@ -73,15 +75,9 @@ def verdict(data: AnyReportData) -> Verdict:
     | 90 % intervals | hold 90 %, less 2 standard errors | 5 points less | below |
     | the same, of the most and of the least certain third | hold 90 %, less 2 standard errors | 10 points less | below |
     """  # noqa: E501
-    if isinstance(data, ReportData):
-        found = verdict_classes.findings(data)
-    elif isinstance(data, LabelReportData):
-        found = verdict_labels.findings(data)
-    else:
-        found = verdict_numbers.findings(data)
     lines = (
         findings.size(data),
-        *found,
+        *FAMILIES[data.family].findings(data),
         findings.told_apart(data),
         findings.chains(data),
         findings.warnings(data),

@@ -6,25 +6,33 @@ import math
 
 import numpy as np
 
+from mtbkd.app.report.answers import of_classes
 from mtbkd.app.report.by_class import confusion, largest, lost
-from mtbkd.app.report.data import ReportData
-from mtbkd.app.report.findings import Finding, flagged_errors, losses, rivals
+from mtbkd.app.report.data import Classes, ReportData
+from mtbkd.app.report.findings import (
+    Finding,
+    calibrated,
+    compared,
+    covered,
+    flagged_errors,
+    gap_by_chance,
+    losses,
+    mean_with_error,
+)
 from mtbkd.app.report.sentences import FEWEST
 from mtbkd.app.report.words import is_number, join, percent, plural
-from mtbkd.metrics import reliability
+from mtbkd.metrics import ece, reliability
 from mtbkd.types import Floats
 
 
-def findings(data: ReportData) -> tuple[Finding | None, ...]:
+def findings(data: ReportData[Classes]) -> tuple[Finding | None, ...]:
     """In the order in which a reader asks; the rules stand in `mtbkd.app.report.verdict`."""
-    hits = data.probs.argmax(1) == data.labels
-    auroc = data.metrics.get("student", {}).get("error_auroc")
     return (
         _accuracy(data),
         _nll(data),
         _calibration(data),
         _sets(data),
-        flagged_errors(auroc, hits, data.total, ""),
+        flagged_errors(data.student.get("error_auroc"), of_classes(data), ""),
         _confusion(data),
     )
 
@@ -32,82 +40,74 @@ def findings(data: ReportData) -> tuple[Finding | None, ...]:
 def calibration_by_chance(probs: Floats) -> float:
     """The ECE to be expected of a perfectly calibrated model on as many examples.
 
-    Each bin's gap is normal with variance ``c (1 - c) / n``, whose mean size is
-    ``sqrt(2 / pi)`` standard deviations.
-
     Args:
         probs: Shape (example, class).
     """
     confidence, _, counts = reliability(probs, probs.argmax(1))
-    spread = np.sqrt(2 / math.pi * np.clip(confidence * (1 - confidence), 0, None) * counts)
-    return float(np.nansum(spread) / counts.sum())
+    return float(np.nansum(gap_by_chance(confidence, counts) * counts) / counts.sum())
 
 
-def _accuracy(data: ReportData) -> Finding:
-    n, own = len(data.labels), float((data.probs.argmax(1) == data.labels).mean())
-    others_at, baseline = rivals(data.metrics, "accuracy", highest=True)
-    others = [f"{name} on {percent(value)}" for name, value in others_at.items()]
-    others += [f"the best baseline on {percent(baseline)}"] if baseline is not None else []
-    said = f"The student is right on {percent(own)} of {n:,} test examples"
-    said += f"; {join(others)}." if others else "."
+def _accuracy(data: ReportData[Classes]) -> Finding:
+    n, own = len(data.labels), float((data.part.probs.argmax(1) == data.labels).mean())
+    said, others = compared(
+        f"The student is right on {percent(own)} of {n:,} test examples",
+        data.metrics,
+        "accuracy",
+        lambda share: f"on {percent(share)}",
+        highest=True,
+    )
     common = float(np.bincount(data.labels).max() / n)
     if own < common:
         said += f" Always naming the most common class would be right on {percent(common)}."
         return Finding("doubt", "its accuracy", said)
     slack = max(0.02, 2 * math.sqrt(own * (1 - own) / n))
-    gap = max(others_at.values(), default=own) - own
+    gap = max(others, default=own) - own
     return Finding("trust" if gap <= slack else "care", "its accuracy", said)
 
 
-def _nll(data: ReportData) -> Finding:
-    each = -np.log(np.maximum(data.probs[np.arange(len(data.labels)), data.labels], 1e-12))
-    own, error = float(each.mean()), float(each.std() / math.sqrt(len(each)))
-    _, baseline = rivals(data.metrics, "nll")
+def _nll(data: ReportData[Classes]) -> Finding:
+    probs = np.take_along_axis(data.part.probs, data.labels[:, None], 1)
+    each = -np.log(np.maximum(probs, 1e-12))
+    own, error = mean_with_error(each, np.ones_like(each, dtype=bool))
     shares = np.bincount(data.labels) / len(data.labels)
     guess = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum()) or math.inf
-    return losses(own, error, guess, "the class frequencies", "example", baseline)
+    return losses(own, error, guess, "the class frequencies", "example", data.metrics)
 
 
-def _calibration(data: ReportData) -> Finding:
-    confidence, hit_rate, counts = reliability(data.probs, data.labels)
-    error = float(np.nansum(counts * np.abs(confidence - hit_rate)) / counts.sum())
-    chance = calibration_by_chance(data.probs)
-    lean = float(data.probs.max(1).mean() - (data.probs.argmax(1) == data.labels).mean())
+def _calibration(data: ReportData[Classes]) -> Finding:
+    probs = data.part.probs
+    error, chance = ece(probs, data.labels), calibration_by_chance(probs)
+    lean = float(probs.max(1).mean() - (probs.argmax(1) == data.labels).mean())
     manner = "more sure than it should be" if lean > 0 else "more modest than it need be"
     said = (
         f"Its stated confidence is off by {100 * error:.1f} points on average (ECE; chance alone "
         f"would give about {100 * chance:.1f})"
     )
-    good = error <= max(0.05, 2 * chance)
     said += "." if abs(lean) < 0.02 else f"; overall it is {manner}."
-    return Finding("trust" if good else "care" if error <= 0.1 else "doubt", "calibration", said)
+    return Finding(calibrated(error, chance), "calibration", said)
 
 
-def _sets(data: ReportData) -> Finding | None:
-    student = data.metrics.get("student", {})
-    covered = student.get("coverage_90")
-    if not is_number(covered):
+def _sets(data: ReportData[Classes]) -> Finding | None:
+    share, size = data.student.get("coverage_90"), data.student.get("set_size_90")
+    if not is_number(share):
         return None
-    error = math.sqrt(max(covered * (1 - covered), 0.0) / len(data.labels))
-    size = student.get("set_size_90")
-    said = f"Its {percent(0.9, 0)} sets contain the truth for {percent(covered)} of the examples"
+    error = math.sqrt(max(share * (1 - share), 0.0) / len(data.labels))
+    said = f"Its {percent(0.9, 0)} sets contain the truth for {percent(share)} of the examples"
     said += f" (± {100 * error:.1f} standard error)"
     said += f", with {size:.1f} classes on average" if is_number(size) else ""
-    exact = student.get("coverage_90_exact")
+    exact = data.student.get("coverage_90_exact")
     if is_number(exact):
         said += (
             "; whole classes hold more than asked, and cut to exactly "
             f"{percent(0.9, 0)} of the probability they would for {percent(exact)}"
         )
     said += "."
-    short = 0.9 - 2 * error - covered
-    level = "trust" if short <= 0 else "care" if short <= 0.05 else "doubt"
-    return Finding(level, "its 90 % sets", said)
+    return Finding(covered(0.9 - 2 * error - share, 0.05), "its 90 % sets", said)
 
 
-def _confusion(data: ReportData) -> Finding | None:
+def _confusion(data: ReportData[Classes]) -> Finding | None:
     """What is confused most, and whether classes are lost in others."""
-    counts = confusion(data.labels, data.probs.argmax(1), len(data.classes))
+    counts = confusion(data.labels, data.part.probs.argmax(1), len(data.classes))
     worst = largest(counts, 1)
     if not worst or counts.any(1).sum() < 3:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 MISSING = "–"
@@ -14,14 +14,14 @@ def is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def percent(share: float, digits: int = 1) -> str:
-    r"""A share in per cent, its unit not broken off.
+def percent(share: Any, digits: int = 1) -> str:
+    r"""A share in per cent, its unit not broken off, or an en dash.
 
     Example:
         >>> percent(0.958)
         '95.8\xa0%'
     """
-    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+    return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%" if is_number(share) else MISSING
 
 
 def number(value: Any, digits: int = 3) -> str:
@@ -57,17 +57,6 @@ def count(value: Any) -> str:
         '41,290'
     """
     return f"{int(value):,}" if is_number(value) else MISSING
-
-
-def shown(scores: dict[str, Any], key: str, how: Callable[[Any], str]) -> str:
-    """One of several scores in its own way, or an en dash where it is missing.
-
-    Example:
-        >>> shown({"ece": 0.0213}, "ece", number), shown({}, "ece", percent)
-        ('0.021', '–')
-    """
-    value = scores.get(key)
-    return how(value) if is_number(value) else MISSING
 
 
 def join(words: Sequence[str]) -> str:

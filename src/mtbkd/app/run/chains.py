@@ -7,60 +7,43 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mtbkd.app.recipes.base import Task
+from mtbkd.app.run.scoring import SCORINGS
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.inference.diagnostics import Diagnostics, diagnose
 from mtbkd.inference.engines import METHODS
-from mtbkd.observation import OBSERVATIONS
-from mtbkd.predictive import draw_outputs, mixture
+from mtbkd.predictive import draw_outputs
+from mtbkd.types import Floats
 
 _PROBES = 50  # test examples whose log-probabilities are the functions of R-hat and ESS
 
 
-def chain_values(posterior: Posterior, task: Task) -> dict[str, NDArray[np.float64]]:
+def chain_values(posterior: Posterior, task: Task) -> dict[str, Floats]:
     """Each chain's score, log score by draw, and the functions that diagnostics look at.
 
     ``functions`` are log-probabilities of classes, else the student's outputs, on a few test
     examples; ``chain_accuracy`` is the share of classes or labels that are right, or
     ``chain_rmse`` the error of numbers; ``trace`` the log score on calibration examples in nats.
     """
-    test, family, units = task.test, task.test.family, posterior.units
-    means, functions = [], []
+    test, outcome = task.test, task.test.outcome
+    means, functions, left = [], [], _PROBES
     for outputs in draw_outputs(posterior.student, posterior.samples, test.inputs):
-        answers = torch.softmax(outputs, -1) if family == "classification" else outputs
-        left = max(0, _PROBES - sum(f.shape[2] for f in functions))
-        if left:
-            some = answers[:, :, :left].cpu()
-            functions.append(some.clamp_min(1e-12).log() if family == "classification" else some)
-        if family == "multilabel":
-            answers = torch.sigmoid(answers)
-        elif family == "regression":
-            answers = mixture(answers, units)[0]
-        means.append(answers.mean(1).cpu())
-    mean = torch.cat(means, 1)  # (chain, example, column)
-    if family == "regression":
-        off = (mean - test.labels).square().nanmean((1, 2)).sqrt()
-        chains = {"chain_rmse": off.double().numpy()}
-    else:
-        if family == "multilabel":
-            right = ((mean >= 0.5) == (test.labels == 1)).double()
-            right = torch.where(test.labels.isnan(), torch.nan, right)
-        else:
-            right = (mean.argmax(-1) == test.labels).double()
-        chains = {"chain_accuracy": right.flatten(1).nanmean(1).numpy()}
+        if left > 0:
+            functions.append(outcome.traced(outputs[:, :, :left]).cpu())
+            left -= functions[-1].shape[2]
+        means.append(outcome.point(outputs, posterior.units).mean(1).cpu())
     return {
         "functions": torch.cat(functions, 2).flatten(2).double().numpy(),
         "trace": _trace(posterior, task.calibration),
-        **chains,
+        **SCORINGS[test.family].chains(torch.cat(means, 1), test.labels),
     }
 
 
-def _trace(posterior: Posterior, data: Dataset) -> NDArray[np.float64]:
+def _trace(posterior: Posterior, data: Dataset) -> Floats:
     """Mean log score of each draw on labelled examples, shape (chain, draw)."""
-    observation = OBSERVATIONS[data.family]
+    observation = data.outcome.observe(len(data.classes))
     known, units = data.known, posterior.units
     labels = data.labels[known] if units is None else units.labels(data.labels[known])
     total, start = 0.0, 0
@@ -73,7 +56,7 @@ def _trace(posterior: Posterior, data: Dataset) -> NDArray[np.float64]:
     return (torch.as_tensor(total) / len(labels)).numpy()
 
 
-def diagnose_chains(posterior: Posterior, functions: NDArray[np.float64]) -> Diagnostics:
+def diagnose_chains(posterior: Posterior, functions: Floats) -> Diagnostics:
     """Whether chains agree on these functions of them, (chain, draw, function), and have moved."""
     student = posterior.student
     last = posterior.samples.segments[-1][:, -1].to(student.prior_mean.device)

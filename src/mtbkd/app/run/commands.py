@@ -10,14 +10,26 @@ from time import perf_counter
 from typing import Any
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import close_run, open_run, read_json, read_run
+from mtbkd.app.folder import (
+    JUDGED,
+    SHOWN,
+    amended,
+    check_run,
+    close_run,
+    is_finished,
+    open_run,
+    read_manifest,
+    read_run,
+)
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
-from mtbkd.app.run.evaluate import evaluate
+from mtbkd.app.run.evaluate import Spent, evaluate
 from mtbkd.app.run.report_data import write_report
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
+from mtbkd.files import read_json
+from mtbkd.outputs import store
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer
 from mtbkd.types import InputError, Report, quiet
@@ -28,7 +40,7 @@ Say = Callable[[str], None]
 
 @dataclass
 class _Clock:
-    """Wall-clock seconds of each stage."""
+    """Wall-clock seconds of each stage, when it ran first."""
 
     say: Say
     seconds: dict[str, float] = field(default_factory=dict)
@@ -38,7 +50,7 @@ class _Clock:
         self.say(name)
         start = perf_counter()
         yield
-        self.seconds[name] = round(perf_counter() - start, 3)
+        self.seconds.setdefault(name, round(perf_counter() - start, 3))
 
 
 @dataclass(frozen=True)
@@ -81,12 +93,13 @@ def run(
     Raises:
         InputError: If the configuration, the data or the folder is wrong.
     """
-    recipe, clock = find_recipe(config.recipe), _Clock(say)
+    recipe = find_recipe(config.recipe)
     stages.check_scenario(recipe, config)
     open_run(out, config)
-    if (out / "manifest.json").exists():
+    if check_run(out):
         say("nothing to do: the run is complete")
         return read_json(out / "metrics.json")
+    clock = _Clock(say, read_manifest(out)["seconds"] if is_finished(out) else {})
     with clock.stage("data"):
         task = stages.load(recipe, config, out, report)
     with clock.stage("teachers"):
@@ -98,9 +111,8 @@ def run(
     with clock.stage("baselines"):
         rivals = stages.baselines(config, task, teachers, posterior, out, report)
     with clock.stage("evaluation"):
-        metrics = evaluate(
-            config, task, teachers, costs, posterior, rivals, out, speed, dict(clock.seconds)
-        )
+        spent = Spent(costs, speed, _early(clock.seconds))
+        metrics = evaluate(config, task, teachers, posterior, rivals, spent, out)
     with clock.stage("report"):
         write_report(config, task, teachers, out)
     close_run(out, config, task.test.classes, {"seconds": clock.seconds})
@@ -137,23 +149,40 @@ def distill(
 def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
     """Judge a distilled run again."""
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    check_run(out, but=(*JUDGED, *SHOWN))
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
     teachers, costs = stages.teach(recipe, config, task, out)
     posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
     speed = stages.milliseconds(posterior, task.test.inputs)
     task, posterior = stages.on_features(task, posterior, out)
-    rivals = stages.baselines(config, task, teachers, posterior, out, report)
-    return evaluate(config, task, teachers, costs, posterior, rivals, out, speed, {})
+    with amended(out, *JUDGED):
+        rivals = stages.baselines(config, task, teachers, posterior, out, report)
+        spent = Spent(costs, speed, _seconds(out))
+        return evaluate(config, task, teachers, posterior, rivals, spent, out)
+
+
+def _seconds(out: Path) -> dict[str, float]:
+    """What the stages before evaluation took, if the run has it."""
+    if is_finished(out):
+        return _early(read_manifest(out)["seconds"])
+    path = out / "metrics.json"
+    return read_json(path)["cost"]["seconds"] if path.exists() else {}
+
+
+def _early(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: s for name, s in seconds.items() if name not in ("evaluation", "report")}
 
 
 def report_run(out: Path) -> Path:
     """Draw the report of an evaluated run again; returns where it is."""
-    config = read_run(out, "metrics.json", "evaluation.safetensors", "predictions.parquet")
+    config = read_run(out, *JUDGED)
+    check_run(out, but=SHOWN)
     recipe = find_recipe(config.recipe)
-    task = stages.load(recipe, config, out)
-    teachers, _ = stages.teach(recipe, config, task, out)
-    write_report(config, task, teachers, out)
+    with amended(out, "report.html"):
+        task = stages.load(recipe, config, out)
+        teachers, _ = stages.teach(recipe, config, task, out)
+        write_report(config, task, teachers, out)
     return out / "report.html"
 
 
@@ -161,16 +190,18 @@ def predict_run(out: Path, source: Path, report: Report = quiet) -> Predicted:
     """Predict new inputs with a distilled run, and say why answers are uncertain.
 
     Raises:
-        InputError: If the run is not distilled, or the inputs are not what its recipe reads.
+        InputError: If the run is not distilled, a file of it was changed, or the inputs are not
+            what its recipe reads.
     """
     config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
+    check_run(out, (stages.BACKGROUND, "examples.json"))
     if not (out / stages.BACKGROUND).exists():
         raise InputError(
             f"Expected {stages.BACKGROUND} in {out}, with which answers are compared, but it is "
             f"missing. Make it with `mtbkd evaluate {out}`."
         )
     recipe = find_recipe(config.recipe)
-    classes = tuple(read_json(out / "teachers" / "manifest.json")["classes"])
+    classes = tuple(store.read_manifest(out / "teachers")["classes"])
     if recipe.read is not None:
         ids, inputs = recipe.read(source)
     elif recipe.read_as is not None:

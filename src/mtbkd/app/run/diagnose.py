@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import read_json, read_run
+from mtbkd.app.folder import JUDGED, SHOWN, amended, check_run, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.report import ReferenceData, draw_reference
 from mtbkd.app.run import stages
 from mtbkd.distillation.distill import Posterior
-from mtbkd.files import save_json
+from mtbkd.files import read_json, save_json, write_bytes
 from mtbkd.inference.diagnostics import convergence
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.modes import progress_of, starting_modes
@@ -95,11 +95,12 @@ def diagnose_run(
             be made.
     """
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    check_run(out, but=(*JUDGED, *SHOWN))
     seed = config.seed + _SEED_SHIFT if seed is None else seed
     _check(engine, factor, seed, config.seed)
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
-    if task.test.family != "classification":
+    if not task.test.outcome.exclusive:
         raise InputError(
             f"Expected a run of classification to diagnose, but {out} is one of "
             f"{task.test.family}. Look at R-hat and the effective sample size in its report."
@@ -126,15 +127,14 @@ def diagnose_run(
         "n_functions": len(seen.rhat),
         **{name: value.tolist() for name, value in sorted(chains.statistics.items())},
     }
-    save_json(out / "diagnose.json", found)
     drawing = draw_reference(
         ReferenceData(
             found["verdict"], own, seen.probs, seen.halves, seen.running, seen.rhat, RHAT_LIMIT
         )
     )
-    partial = out / ".diagnose.svg.partial"
-    partial.write_text(drawing, encoding="utf-8")
-    partial.rename(out / "diagnose.svg")
+    with amended(out, "diagnose.json", "diagnose.svg"):
+        save_json(out / "diagnose.json", found)
+        write_bytes(out / "diagnose.svg", drawing.encode())
     return found
 
 

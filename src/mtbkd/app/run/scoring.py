@@ -2,70 +2,79 @@
 
 from __future__ import annotations
 
-import numpy as np
-import torch
+from typing import Any, Protocol
+
 from torch import Tensor
 
-from mtbkd.explain.influence import disagreement, spread_of_means
-from mtbkd.inference.samples import PosteriorSamples
-from mtbkd.metrics import label_scores, number_scores, scores
+from mtbkd.app.run.scoring_classes import ClassScoring
+from mtbkd.app.run.scoring_labels import LabelScoring
+from mtbkd.app.run.scoring_numbers import NumberScoring
+from mtbkd.app.run.scoring_shared import Pool, Scores
+from mtbkd.app.run.stages import Rival
+from mtbkd.data import Dataset
+from mtbkd.distillation.distill import Posterior
+from mtbkd.explain.causes import Causes
+from mtbkd.observation import Said
+from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.predictive import draw_outputs, mixture
-from mtbkd.student.student import Student
-from mtbkd.training import observation_of
 from mtbkd.types import Family, Floats
-from mtbkd.weights.rules import Weighting, pool_log_probs
-from mtbkd.weights.units import Units
-
-Scores = dict[str, float | None]
+from mtbkd.weights.rules import Weighting
 
 
-def unit_of(units: Units | None) -> Floats | None:
-    """What errors are counted in: each target's own unit if there is one, else its spread."""
-    if units is None or len(units.scale) == 1:
-        return None
-    return units.scale.double().numpy()
+class Scoring(Protocol):
+    """How answers of a family are judged."""
+
+    def draws(self, rival: Rival, test: Dataset, units: Units | None) -> dict[str, float]:
+        """Scores of the mean prediction of all draws, or of their mixture for numbers."""
+        ...
+
+    def teacher(self, said: Tensor, mask: Tensor, labels: Tensor, units: Units | None) -> Scores:
+        """Scores of what one teacher says by itself, in full, where it says something."""
+        ...
+
+    def pool(self, said: Said, complete: Tensor, heard: Tensor, units: Units | None) -> Pool:
+        """The teachers' weighted pool, and how much they disagree; see `pool_of`."""
+        ...
+
+    def pooled(
+        self, pool: Pool, heard: Tensor, labels: Tensor, units: Units | None
+    ) -> dict[str, float]:
+        """Scores of the pool, where any teacher says something."""
+        ...
+
+    def chains(self, means: Tensor, labels: Tensor) -> dict[str, Floats]:
+        """How good each chain is, from its mean answers, (chain, example, column)."""
+        ...
+
+    def student(self, posterior: Posterior, answer: Any, causes: Causes, test: Dataset) -> Scores:
+        """Scores of the student's answers, and of its sets."""
+        ...
+
+    def right(self, answer: Any, causes: Causes, labels: Any) -> Any:
+        """Which answers are right as a whole, NaN where that has no meaning, (example,)."""
+        ...
+
+    def shown(
+        self, posterior: Posterior, answer: Any, test: Dataset, pool: Pool
+    ) -> dict[str, Tensor]:
+        """What the report draws beside the table of predictions."""
+        ...
+
+    def columns(self, test: Dataset, quarrel: Tensor, shares: dict[str, Tensor]) -> dict[str, Any]:
+        """Labels, the teachers' disagreement and responsibilities by teacher, as columns."""
+        ...
+
+    def by_column(self, shares: Tensor, means: Tensor) -> Tensor:
+        """Mean shares in each class as the student sees it, or of each label or target."""
+        ...
 
 
-def draws_of_numbers(
-    student: Student, samples: PosteriorSamples, inputs: Tensor, units: Units | None
-) -> tuple[Floats, Floats]:
-    """Means and standard deviations under each draw, each (draw, example, target)."""
-    parts = [
-        torch.stack(mixture(outputs.flatten(0, 1), units)).cpu()
-        for outputs in draw_outputs(student, samples, inputs)
-    ]
-    means, spreads = torch.cat(parts, 2).numpy()
-    return means, spreads
-
-
-def draw_scores(
-    student: Student,
-    samples: PosteriorSamples,
-    inputs: Tensor,
-    labels: Tensor,
-    family: Family,
-    units: Units | None = None,
-) -> dict[str, float]:
-    """Scores of the mean prediction of all draws, or of their mixture for numbers."""
-    known = labels.numpy()
-    if family == "regression":
-        means, spreads = draws_of_numbers(student, samples, inputs, units)
-        return number_scores(means, spreads, known, unit=unit_of(units))
-    mean = mean_probs(student, samples, inputs, family)
-    return label_scores(mean, known) if family == "multilabel" else scores(mean, known)
-
-
-def mean_probs(
-    student: Student, samples: PosteriorSamples, inputs: Tensor, family: Family
-) -> Floats:
-    """Probabilities of classes, or of yes for each label, averaged over all draws."""
-    parts = []
-    for outputs in draw_outputs(student, samples, inputs):
-        draws = outputs.flatten(0, 1)
-        probs = torch.sigmoid(draws) if family == "multilabel" else torch.softmax(draws, -1)
-        parts.append(probs.double().mean(0).cpu())
-    return torch.cat(parts).numpy()
+SCORINGS: dict[Family, Scoring] = {
+    "classification": ClassScoring(),
+    "multilabel": LabelScoring(),
+    "regression": NumberScoring(),
+}
+"""By family."""
 
 
 def teacher_scores(
@@ -75,86 +84,39 @@ def teacher_scores(
 
     A teacher's classes that it does not tell apart, or does not know, are equally probable to it.
     """
-    observation, _ = observation_of(outputs)
-    values = _in_units(outputs, units)
-    said = Weighting("uniform").apply(values, outputs.mask, outputs.kept, observation)
-    complete, found = observation.complete(said, None), {}
-    for k, name in enumerate(outputs.names):
-        mask, own = outputs.mask[k], labels
-        if not mask.any():
-            continue
-        if outputs.family == "classification":
-            found[name] = scores(_probs(complete[k][mask]), own[mask].numpy())
-            continue
-        own = torch.where(mask, labels, torch.nan).numpy()
-        if outputs.family == "multilabel":
-            found[name] = label_scores(_probs(complete[k][..., 1]), own)
-        else:
-            means, spreads = mixture(torch.cat(complete[k].unbind(-1), -1), units)
-            found[name] = number_scores(
-                means.numpy()[None], spreads.numpy()[None], own, unit=unit_of(units)
-            )
-    return found
+    _, complete = _weighed(outputs, Weighting("uniform"), units)
+    return {
+        name: SCORINGS[outputs.family].teacher(complete[k], outputs.mask[k], labels, units)
+        for k, name in enumerate(outputs.names)
+        if outputs.mask[k].any()
+    }
 
 
-def pool_of(
-    outputs: TeacherOutputs, weighting: Weighting, units: Units | None
-) -> tuple[dict[str, Tensor], Tensor]:
+def pool_of(outputs: TeacherOutputs, weighting: Weighting, units: Units | None) -> Pool:
     """The teachers' weighted pool, and how much the teachers disagree.
 
     Returns:
         ``probs`` (example, class or label), flat where no teacher says anything, or ``means``,
-        ``sds`` and ``weights`` (teacher, example, target); and the weighted Jensen-Shannon
-        divergence in nats, (example,) or (example, label), or the weighted variance of means,
-        (example, target).
+        ``sds`` and ``weights`` (teacher, example, target); and ``disagreement``, the weighted
+        Jensen-Shannon divergence in nats, (example,) or (example, label), or the weighted variance
+        of means, (example, target).
     """
-    observation, _ = observation_of(outputs)
-    values = _in_units(outputs, units)
-    said = weighting.apply(values, outputs.mask, outputs.kept, observation)
-    complete = observation.complete(said, weighting.temperature)
-    if outputs.family == "regression":
-        means, spreads = mixture(torch.cat(complete.unbind(-1), -1), units)
-        apart = spread_of_means(said.log_weights, complete)
-        apart = apart if units is None else apart * units.scale
-        silent = torch.isneginf(said.log_weights).all(0)
-        even = torch.full_like(said.log_weights, 1 / len(outputs.names))
-        weights = torch.where(silent, even, said.log_weights.exp()).double()
-        return {"means": means, "sds": spreads, "weights": weights}, apart.double().square()
-    heard = outputs.mask.any(0)
-    pool = pool_log_probs(said.log_weights, complete, said.nobody).exp().double()
-    pool = torch.where(heard.unsqueeze(-1), pool, 1 / pool.shape[-1])
-    trusted = torch.log_softmax(said.log_weights.masked_fill(~heard, 0.0), 0)
-    quarrel = torch.where(heard, disagreement(trusted, complete), 0.0).double()
-    return {"probs": pool[..., 1] if outputs.family == "multilabel" else pool}, quarrel
+    said, complete = _weighed(outputs, weighting, units)
+    return SCORINGS[outputs.family].pool(said, complete, outputs.mask.any(0), units)
 
 
 def pool_scores(
-    pool: dict[str, Tensor], mask: Tensor, labels: Tensor, units: Units | None
+    outputs: TeacherOutputs, pool: Pool, labels: Tensor, units: Units | None
 ) -> dict[str, float]:
-    """Scores of `pool_of`, where any teacher says something.
-
-    Args:
-        pool: As `pool_of` gives it.
-        mask: Of the teachers' outputs.
-        labels: Of the examples.
-        units: Of regression.
-    """
-    heard = mask.any(0)
-    if "means" in pool:
-        means, spreads, weights = (pool[name].numpy() for name in ("means", "sds", "weights"))
-        known = torch.where(heard, labels, torch.nan).numpy()
-        return number_scores(means, spreads, known, weights, unit=unit_of(units))
-    probs = pool["probs"]
-    if labels.is_floating_point():
-        known = torch.where(heard, labels, torch.nan)
-        return label_scores(torch.where(heard, probs, 0.5).numpy(), known.numpy())
-    return scores(probs[heard].numpy(), labels[heard].numpy())
+    """Scores of `pool_of`, where any teacher says something."""
+    return SCORINGS[outputs.family].pooled(pool, outputs.mask.any(0), labels, units)
 
 
-def _in_units(outputs: TeacherOutputs, units: Units | None) -> Tensor:
+def _weighed(
+    outputs: TeacherOutputs, weighting: Weighting, units: Units | None
+) -> tuple[Said, Tensor]:
+    """What the teachers say in units of 1, and what each says by itself, in full."""
     values = outputs.values.float()
-    return values if units is None else units.values(values)
-
-
-def _probs(log_probs: Tensor) -> Floats:
-    return np.exp(log_probs.double().numpy())
+    values = values if units is None else units.values(values)
+    said = weighting.apply(values, outputs.mask, outputs.kept, outputs.observation)
+    return said, outputs.observation.complete(said, weighting.temperature)

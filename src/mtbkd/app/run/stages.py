@@ -11,15 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.data import Dataset, check_splits
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
-from mtbkd.files import save_json
+from mtbkd.files import read_json, save_json
 from mtbkd.inference.modes import mode_score, starting_modes
-from mtbkd.inference.samples import PosteriorSamples
-from mtbkd.observation import OBSERVATIONS
+from mtbkd.inference.samples import PosteriorSamples, read_manifest
+from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
 from mtbkd.prior.mixture import Strength
@@ -27,7 +26,7 @@ from mtbkd.prior.settings import Prior
 from mtbkd.student.student import Student, widened
 from mtbkd.training import TrainingSet, cached_features, training_set
 from mtbkd.types import Family, InputError, Report, quiet
-from mtbkd.weights.rules import Weighting, pool_log_probs
+from mtbkd.weights.rules import Weighting
 
 BACKGROUND = "background.safetensors"
 _WIDENINGS = (1.0, 4.0)
@@ -115,14 +114,14 @@ def network(
     recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], family: Family
 ) -> nn.Module:
     """The recipe's student, with as many outputs as the family needs."""
-    return recipe.network(config, example, OBSERVATIONS[family].n_outputs(len(classes)))
+    return recipe.network(config, example, OUTCOMES[family].n_outputs * len(classes))
 
 
 def recall(
     recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], out: Path
 ) -> Posterior:
     """The posterior of a finished run."""
-    family = read_json(out / "samples" / "manifest.json").get("family", "classification")
+    family = read_manifest(out / "samples")["family"]
     return load_posterior(
         network(recipe, config, example, classes, family),
         out,
@@ -241,26 +240,19 @@ def modes_as_samples(student: Student, modes: Tensor) -> PosteriorSamples:
 
 def pooled(data: TrainingSet) -> TrainingSet:
     """The same examples with one teacher: the weighted mean of all, which knows every class."""
-    values, weights = [], []
+    outcome, values, weights = OUTCOMES[data.observation.family], [], []
     for start in range(0, len(data), _ROWS):
         said = data.said(slice(start, start + _ROWS))
         log_weights = said.log_weights
         silent = torch.isneginf(log_weights).all(0)
         complete = data.observation.complete(said, data.temperature)
-        if data.observation.family == "regression":
-            own = log_weights.exp().unsqueeze(-1)
-            mean = (own[..., 0] * complete[..., 0]).sum(0)
-            around = complete[..., 1].exp() + (complete[..., 0] - mean).square()
-            spread = (own[..., 0] * around).sum(0).clamp_min(1e-12).log()
-            pool = torch.stack([mean, torch.where(silent, 0.0, spread)], -1)
-        else:
-            pool = pool_log_probs(log_weights, complete).nan_to_num(neginf=-16.0)
+        pool = outcome.pooled(log_weights, complete)
         values.append(pool[None])
         weights.append(torch.zeros_like(log_weights[:1]).masked_fill(silent, -torch.inf))
     return TrainingSet(
-        data.features,
-        data.labels,
-        torch.cat(values, 1),
-        torch.cat(weights, 1),
-        observation=OBSERVATIONS[data.observation.family],
+        features=data.features,
+        labels=data.labels,
+        values=torch.cat(values, 1),
+        log_weights=torch.cat(weights, 1),
+        observation=outcome.observe(values[0].shape[2]),
     )

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from mtbkd.app.recipes.base import Task
-from mtbkd.app.run.scoring import mean_probs, pool_of
+from mtbkd.app.run.scoring import pool_of
+from mtbkd.app.run.scoring_shared import mean_probs
 from mtbkd.app.run.stages import Rival
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
@@ -80,12 +81,12 @@ def _everyone(
         ("teachers", name): torch.where(outputs.mask[k], values[k], torch.nan).numpy()
         for k, name in enumerate(outputs.names)
     }
-    pool = pool_of(outputs, posterior.weighting, None)[0]["probs"]
+    pool = pool_of(outputs, posterior.weighting, None)["probs"]
     found["teacher_pool",] = torch.where(outputs.mask.any(0), pool, torch.nan).numpy()
     for name, rival in rivals.items():
-        found["baselines", name] = mean_probs(*rival, data.inputs, "multilabel")
+        found["baselines", name] = mean_probs(rival, data.inputs, BINARY)
     if own is None:
-        own = mean_probs(posterior.student, posterior.samples, data.inputs, "multilabel")
+        own = mean_probs(Rival(posterior.student, posterior.samples), data.inputs, BINARY)
     found["student",] = own
     return found
 

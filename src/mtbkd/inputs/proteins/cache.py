@@ -7,7 +7,6 @@ not fit its name. Writers need no lock, as no two of them write the same name wi
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import time
@@ -15,7 +14,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -23,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from mtbkd.types import InputError
+from mtbkd.files import write_bytes
 
 _ABANDONED = 86400.0  # seconds after which what a killed process left is removed
 
@@ -85,31 +83,16 @@ def keep(folder: Path, keys: Sequence[bytes], features: Tensor) -> None:
     """
     names = torch.from_numpy(np.frombuffer(b"".join(keys), np.uint8).reshape(len(keys), 32).copy())
     data = save({"keys": names, "features": features.float().contiguous()})
-    write_atomically(folder / f"{hashlib.sha256(data).hexdigest()}.safetensors", data)
+    share(folder / f"{hashlib.sha256(data).hexdigest()}.safetensors", data)
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a name of its own, then rename it; nothing is left behind on failure.
+def share(path: Path, data: bytes) -> None:
+    """Write a file of the cache, which other processes may be writing too.
 
     Raises:
         InputError: If it cannot be written.
     """
-    partial = path.with_name(f".{uuid4().hex}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write(partial, data)
-        partial.replace(path)
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        told = "there is no space left on the disk" if full else f"got: {error.strerror or error}"
-        raise InputError(
-            f"Expected to keep features in {path.parent}, but {told}. "
-            f"{'Free some space' if full else 'Make it writable'}, or set MTBKD_CACHE to another "
-            "folder."
-        ) from None
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+    write_bytes(path, data, elsewhere="set MTBKD_CACHE to another folder", shared=True)
 
 
 def tidy(folder: Path) -> None:
@@ -118,13 +101,6 @@ def tidy(folder: Path) -> None:
         with suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED:
                 path.unlink()
-
-
-def _write(path: Path, data: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _read(path: Path, width: int) -> tuple[list[bytes], Tensor] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,17 +68,6 @@ def clean(ids: Sequence[str], sequences: Sequence[str], source: str) -> Cleaned:
     )
     notes = tuple(f"{n} of {len(found)} sequences had {what}." for n, what in told if n)
     return Cleaned(tuple(found), notes, tuple(faults))
-
-
-def repeated(ids: Sequence[str], source: str) -> list[str]:
-    """One message if ids occur more than once, naming the first few."""
-    twice = [name for name, n in Counter(ids).items() if n > 1]
-    if not twice:
-        return []
-    return [
-        f"Expected each id once in {source}, but got {shown(twice)} more than once. Rename or "
-        "remove them."
-    ]
 
 
 def shown(names: Sequence[str], most: int = 5) -> str:

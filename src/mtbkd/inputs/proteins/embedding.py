@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtbkd.inputs.proteins.alphabet import Alphabet
 from mtbkd.inputs.proteins.backbone import Backbone
-from mtbkd.inputs.proteins.cache import keep, key_of, recall, tidy, write_atomically
+from mtbkd.inputs.proteins.cache import keep, key_of, recall, share, tidy
 from mtbkd.types import InputError, Report, quiet
 
 _LETTERS = re.compile("[A-Z]+")
@@ -200,7 +200,7 @@ def _describe(backbone: Backbone, folder: Path) -> None:
         "width": backbone.width,
     }
     if not (folder / "about.json").exists():
-        write_atomically(folder / "about.json", (json.dumps(about, indent=1) + "\n").encode())
+        share(folder / "about.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
 def _check(sequences: Sequence[str], max_tokens: int) -> None:

@@ -1,4 +1,4 @@
-"""Proteins from files: FASTA, CSV and Parquet."""
+"""Proteins from files: FASTA, or tables with a column of sequences."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from mtbkd.inputs.proteins.cleaning import clean, first_faults, repeated
-from mtbkd.inputs.proteins.opening import FASTA, kind_of, text_of, unreadable
+from mtbkd.inputs.columns import Table, few
+from mtbkd.inputs.opening import suffix_of, text_of
+from mtbkd.inputs.proteins.cleaning import clean, first_faults
+from mtbkd.inputs.tables import TABLES, read_table
 from mtbkd.types import InputError
 
 ID_COLUMNS = ("id", "acc", "accession", "entry", "protein_id", "name")
 """Names of the column of ids, whatever their case; the first that is there is taken."""
 SEQUENCE_COLUMNS = ("sequence", "seq", "protein_sequence")
 
-_LARGEST_BLOCK = 1 << 30
+_FASTA = (".fasta", ".fa", ".faa", ".fas")
 _COMMENT = re.compile(r"^;.*\n?", re.MULTILINE)
 
 
@@ -31,13 +31,13 @@ class Proteins:
     Attributes:
         ids: The first word of each FASTA header as it is, or the column of ids.
         sequences: In upper case, letters only.
-        table: All other columns of a CSV or Parquet file, in the same order; None for FASTA.
+        table: All other columns of a table, in the same order; None for FASTA.
         notes: What was changed in the sequences, one sentence for each kind.
     """
 
     ids: tuple[str, ...]
     sequences: tuple[str, ...]
-    table: pa.Table | None = None
+    table: Table | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -50,13 +50,13 @@ def read_proteins(
 ) -> Proteins:
     """Read and clean the proteins of a file; its suffix says the format.
 
-    FASTA is .fasta, .fa, .faa or .fas, a table .csv, .tsv or .parquet; all but the last may be
-    gzipped (.fasta.gz).
+    FASTA is .fasta, .fa, .faa or .fas, also gzipped (.fasta.gz); tables are as `read_table` reads
+    them.
 
     Args:
         path: The file.
         id_column: Name of the column of ids; one of `ID_COLUMNS` if not given.
-        sequence_column: Of the sequences; one of `SEQUENCE_COLUMNS` if not given.
+        sequence_column: Name of the column of sequences; one of `SEQUENCE_COLUMNS` if not given.
         needed: Other columns that a table must have, such as labels.
 
     Raises:
@@ -64,33 +64,35 @@ def read_proteins(
             an id is missing or there twice, a sequence is no protein.
     """
     path = Path(path)
-    kind = kind_of(path)
-    table = None
-    if kind in FASTA:
-        if needed:
-            raise InputError(
-                f"Expected a table with the columns {', '.join(needed)}, but {path} is FASTA. Give "
-                "a .csv, .tsv or .parquet file."
-            )
-        ids, written = _fasta(path)
-    else:
-        asked = (id_column, sequence_column)
-        read = _parquet(path) if kind == ".parquet" else _csv(path, kind, asked)
-        ids, written, table = _columns(read, path, *asked, needed)
-    if not ids:
-        raise InputError(f"Expected proteins in {path}, but it holds none. Name another file.")
-    cleaned = clean([name or f"row {n}" for n, name in enumerate(ids, 1)], written, str(path))
-    faults = [
-        *_nameless(ids, path, "row" if table is not None else "header"),
-        *repeated([name for name in ids if name], str(path)),
-        *cleaned.faults,
-    ]
+    fasta = suffix_of(path, (*_FASTA, *TABLES), "proteins") in _FASTA
+    if fasta and needed:
+        raise InputError(
+            f"Expected a table with the columns {', '.join(needed)}, but {path} is FASTA. Give a "
+            ".csv, .tsv or .parquet file."
+        )
+    table = _fasta(path) if fasta else read_table(path, "proteins")
+    asked = (None, None) if fasta else (id_column, sequence_column)
+    ids, sequences = _columns(table, asked, needed)
+    faults: list[str] = []
+    try:
+        names = table.with_ids(ids, "Name it.").ids
+    except InputError as error:
+        faults += error.faults
+        names = tuple(name or f"row {n}" for n, name in enumerate(table.words(ids), 1))
+    cleaned = clean(names, table.words(sequences), str(path))
+    faults += cleaned.faults
     if faults:
         raise InputError(*first_faults(faults, str(path)))
-    return Proteins(tuple(ids), cleaned.sequences, table, cleaned.notes)
+    others = table.cells.drop_columns([ids, sequences])
+    return Proteins(
+        ids=names,
+        sequences=cleaned.sequences,
+        table=None if fasta else Table(path, others, names),
+        notes=cleaned.notes,
+    )
 
 
-def _fasta(path: Path) -> tuple[list[str], list[str]]:
+def _fasta(path: Path) -> Table:
     """Ids and sequences as written; an id is empty where the header is.
 
     Raises:
@@ -103,7 +105,7 @@ def _fasta(path: Path) -> tuple[list[str], list[str]]:
             "Expected Biopython, which reads FASTA, but it is not installed. Run: pip install "
             "'mtbkd[proteins]'."
         ) from None
-    text = _COMMENT.sub("", text_of(path)).lstrip()
+    text = _COMMENT.sub("", "".join(text_of(path, "proteins"))).lstrip()
     if not text.startswith(">"):
         raise InputError(
             f"Expected FASTA in {path}, with a line starting with '>' before each sequence, but "
@@ -111,58 +113,22 @@ def _fasta(path: Path) -> tuple[list[str], list[str]]:
         )
     entries = list(SimpleFastaParser(io.StringIO(text)))
     ids = [next(iter(title.split(maxsplit=1)), "") for title, _ in entries]
-    return ids, [sequence for _, sequence in entries]
-
-
-def _csv(path: Path, kind: str, asked: tuple[str | None, ...]) -> pa.Table:
-    """A table with separators; columns that may be ids or sequences stay text.
-
-    Raises:
-        InputError: If it is not one.
-    """
-    text = text_of(path).lstrip("\n")
-    header, _, _ = text.partition("\n")
-    delimiter = "\t" if kind == ".tsv" else ","
-    if kind == ".csv" and "," not in header and ";" in header:
-        delimiter = ";"
-    data = text.encode()
-    try:
-        parse = pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        read = pa_csv.ReadOptions(block_size=min(len(data) + 1, _LARGEST_BLOCK))
-        names = pa_csv.open_csv(io.BytesIO(data), read, parse).schema.names
-        usual = (*ID_COLUMNS, *SEQUENCE_COLUMNS)
-        kept = [n for n in names if n in asked or _plain(n) in usual]
-        convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(kept, pa.string()))
-        return pa_csv.read_csv(io.BytesIO(data), read, parse, convert)
-    except pa.ArrowException as error:
-        raise unreadable(path, error) from None
-
-
-def _parquet(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(pa.BufferReader(path.read_bytes()))
-    except (OSError, pa.ArrowException) as error:
-        raise unreadable(path, error) from None
+    return Table(path, pa.table({"id": ids, "sequence": [letters for _, letters in entries]}))
 
 
 def _columns(
-    table: pa.Table,
-    path: Path,
-    id_column: str | None,
-    sequence_column: str | None,
-    needed: Sequence[str],
-) -> tuple[list[str], list[str], pa.Table]:
-    """Ids and sequences as written, and the other columns."""
-    names = table.column_names
-    there_are = f"the columns are {', '.join(names[:20])}{' …' if len(names) > 20 else ''}"
+    table: Table, asked: tuple[str | None, str | None], needed: Sequence[str]
+) -> tuple[str, str]:
+    """The names of the columns of ids and of sequences."""
+    names, path = table.names, table.path
+    there_are = f"the columns are {few(names)}"
     faults: list[str] = []
-    places = []
-    for what, asked, usual in (
-        ("ids", id_column, ID_COLUMNS),
-        ("sequences", sequence_column, SEQUENCE_COLUMNS),
+    found: list[str] = []
+    for what, named, usual in zip(
+        ("ids", "sequences"), asked, (ID_COLUMNS, SEQUENCE_COLUMNS), strict=True
     ):
-        candidates = [asked] if asked is not None else list(usual)
-        keys = names if asked is not None else [_plain(n) for n in names]
+        candidates = [named] if named is not None else list(usual)
+        keys = names if named is not None else [_plain(n) for n in names]
         key = next((c for c in candidates if c in keys), None)
         there = [n for n, k in enumerate(keys) if k == key]
         if key is None:
@@ -175,8 +141,8 @@ def _columns(
                 f"Expected one column of {what} in {path}, but got {len(there)} named {key!r}. "
                 "Remove or rename all but one."
             )
-        places.append(there[0] if there else -1)
-    missing = [name for name in needed if name not in names]
+        found.append(names[there[0]] if there else "")
+    missing = table.lacking(needed)
     if missing:
         faults.append(
             f"Expected the columns {', '.join(needed)} in {path}, but {', '.join(missing)} is "
@@ -184,30 +150,13 @@ def _columns(
         )
     if faults:
         raise InputError(*faults)
-    values = []
-    for place in places:
-        try:
-            column = table.column(place).cast(pa.string()).to_pylist()
-        except (pa.ArrowException, NotImplementedError):
+    for name in found:
+        if pa.types.is_nested(kind := table.cells.schema.field(name).type):
             raise InputError(
-                f"Expected text in the column {names[place]!r} of {path}, but got "
-                f"{table.schema.field(place).type}. Convert it, or name another column."
-            ) from None
-        values.append([(value or "").strip() for value in column])
-    others = [n for n in range(len(names)) if n not in places]
-    return values[0], values[1], table.select(others)
-
-
-def _nameless(ids: Sequence[str], path: Path, what: str) -> list[str]:
-    """One message if ids are missing."""
-    rows = [str(n) for n, name in enumerate(ids, 1) if not name]
-    if not rows:
-        return []
-    rest = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
-    return [
-        f"Expected an id for each protein in {path}, but {what} {', '.join(rows[:5])}{rest} has "
-        "none. Give each a name of its own."
-    ]
+                f"Expected text in the column {name!r} of {path}, but got {kind}. Convert it, or "
+                "name another column."
+            )
+    return found[0], found[1]
 
 
 def _plain(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from mtbkd.inputs.proteins.cache import cache_root, write_atomically
+from mtbkd.inputs.proteins.cache import cache_root, share
 from mtbkd.types import InputError
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
@@ -88,12 +88,13 @@ def find_model(source: str | Path) -> ModelFiles:
     return _check(name, folder)
 
 
-def count_parameters(files: ModelFiles) -> int:
-    """Numbers in the files of weights, without reading them."""
+def count_parameters(files: ModelFiles, without: tuple[str, ...] = ()) -> int:
+    """Numbers in the files of weights, without reading them; some parts of the model left out."""
     total = 0
     for path in files.weights:
         with safe_open(str(path), "pt") as tensors:
-            total += sum(prod(tensors.get_slice(k).get_shape()) for k in tensors.keys())  # noqa: SIM118
+            keys = [k for k in tensors.keys() if not k.removeprefix("esm.").startswith(without)]  # noqa: SIM118
+            total += sum(prod(tensors.get_slice(key).get_shape()) for key in keys)
     return total
 
 
@@ -214,7 +215,7 @@ def _fetch(source: str) -> Path:
         if not revision and not any(folder.glob("*.safetensors")):
             if found := _converted(hub, name):
                 folder = snapshot(found)
-                write_atomically(note, found.encode())
+                share(note, found.encode())
     except InputError:
         raise
     except Exception as error:  # the client raises nearly everything for what it cannot reach
@@ -251,5 +252,5 @@ def _digest(path: Path, memory: Path | None) -> str:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if note is not None and time.time() - stat.st_ctime > _SETTLED:
         value = json.dumps({"file": str(place), "seen": seen, "sha256": found})
-        write_atomically(note, value.encode())
+        share(note, value.encode())
     return found

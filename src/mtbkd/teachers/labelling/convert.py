@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import LOG_FLOOR, TeacherTable, make_table
 from mtbkd.teachers.base import Numbers, Teacher
 from mtbkd.types import InputError
@@ -23,11 +23,11 @@ def as_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherT
     values, _ = numbers
     if _is_plain(teacher) and float(values.min()) < 0:
         table = TeacherTable(
-            teacher.name,
-            _log_softmax(values),
-            tuple(ids),
-            teacher.classes,
-            teacher.held_out,
+            name=teacher.name,
+            values=_log_softmax(values),
+            ids=tuple(ids),
+            classes=teacher.classes,
+            held_out=teacher.held_out,
             partial=teacher.partial,
         )
         return table if teacher.top is None else cut(table, teacher.top)
@@ -62,7 +62,8 @@ def _checked(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherT
 
 
 def _is_plain(teacher: Teacher) -> bool:
-    return teacher.family == "classification" and teacher.kind == "logits" and not teacher.class_map
+    exclusive = OUTCOMES[teacher.family].exclusive
+    return exclusive and teacher.kind == "logits" and not teacher.class_map
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
@@ -78,10 +79,7 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 def neutral(teacher: Teacher, rows: int) -> Numbers:
     """Numbers that any teacher with this declaration might give, for examples without any."""
-    value = {"probs": 0.5, "logits": -1.0, "mean": 0.0}.get(teacher.kind, 0.0)
-    if teacher.family == "classification":
-        even = 1 / max(len(teacher.classes), 1)
-        value = {"probs": even, "log_probs": float(np.log(even))}.get(teacher.kind, 0.0)
+    value = OUTCOMES[teacher.family].neutral(teacher.kind, len(teacher.classes))
     values = torch.full((rows, len(teacher.classes)), value, dtype=torch.float64)
     return values, torch.ones_like(values) if teacher.variance else None
 
@@ -92,7 +90,7 @@ def cut(table: TeacherTable, top: int) -> TeacherTable:
     Raises:
         InputError: If the table is not of classes, or the number is below 1.
     """
-    if table.family != "classification" or table.partial or table.covers:
+    if not table.outcome.exclusive or table.partial or table.covers:
         raise InputError(
             f"Expected a classification teacher that knows every class, to keep its {top} most "
             f"probable, but teacher {table.name!r} is none. Leave out top."

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mtbkd.files import write_bytes
 from mtbkd.outputs.aligned import TeacherTable
@@ -35,16 +36,38 @@ _ENOUGH = 100
 """Rows before the share of failures is judged."""
 
 
+@dataclass(frozen=True)
+class LabelSettings:
+    """How examples are labelled.
+
+    Attributes:
+        shard_rows: Rows of a file.
+        batch_size: Rows of one call of the teacher.
+        dtype: What values are stored as.
+        most_failures: Largest share of the rows labelled so far that may fail.
+    """
+
+    shard_rows: int = 4096
+    batch_size: int = 256
+    dtype: Dtype = "float32"
+    most_failures: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        check_positive(shard_rows=self.shard_rows, batch_size=self.batch_size)
+        if self.dtype not in get_args(Dtype):
+            raise InputError(
+                f"Expected dtype float32, float16 or bfloat16, but got {self.dtype!r}. Choose one."
+            )
+
+
 def label(
     teacher: Teacher,
     source: Examples,
     folder: Path,
     *,
-    shard_rows: int = 4096,
-    batch_size: int = 256,
-    dtype: Dtype = "float32",
-    most_failures: float = 0.01,
     report: Report | None = None,
+    **settings: Any,
 ) -> TeacherTable:
     """Ask a teacher about every example and keep what it says.
 
@@ -56,11 +79,9 @@ def label(
         teacher: Whom to ask.
         source: The examples.
         folder: Holds the shards, the journal and the failures. One teacher, one folder.
-        shard_rows: Rows of a file.
-        batch_size: Rows of one call of the teacher.
-        dtype: Of the values stored.
-        most_failures: Stop when a larger share of the rows labelled so far has failed.
         report: Told after each shard.
+        **settings: ``shard_rows``, ``batch_size``, ``dtype`` and ``most_failures``, as
+            `LabelSettings` describes them.
 
     Returns:
         The table, mapped from disk, without the rows that failed.
@@ -70,9 +91,9 @@ def label(
             that was changed; if the numbers are not what the teacher declares, or their width
             changes; if too many rows fail. Finished shards stay.
     """
-    check_positive(batch_size=batch_size)
-    share = most_failures
-    journal = open_journal(teacher, source, folder, shard_rows=shard_rows, dtype=dtype)
+    how = LabelSettings(**settings)
+    share = how.most_failures
+    journal = open_journal(teacher, source, folder, how)
     rows, failed = tally(journal)
     if report:
         report(teacher.name, rows, len(source.ids))
@@ -86,7 +107,7 @@ def label(
                 judge(teacher.name, folder, failed + len(errors), rows + done, share, reason)
 
         record, failures = label_shard(
-            teacher, source, folder, journal, shard, batch_size=batch_size, stop=stop
+            teacher, source, folder, journal, shard, batch_size=how.batch_size, stop=stop
         )
         enter(folder, journal, record, failures)
         rows, failed = rows + record["rows"], failed + record["failed"]
@@ -102,19 +123,12 @@ def _reason(source: Examples, errors: dict[int, str]) -> str:
     return f"{errors[first]} for id {source.ids[first]!r}"
 
 
-def open_journal(
-    teacher: Teacher, source: Examples, folder: Path, *, shard_rows: int, dtype: str
-) -> Journal:
+def open_journal(teacher: Teacher, source: Examples, folder: Path, how: LabelSettings) -> Journal:
     """Begin a folder of labels, or find out how far it got.
 
     Raises:
         InputError: If it holds other labels, or a finished shard was changed.
     """
-    check_positive(shard_rows=shard_rows)
-    if dtype not in ("float32", "float16", "bfloat16"):
-        raise InputError(
-            f"Expected dtype float32, float16 or bfloat16, but got {dtype!r}. Choose one."
-        )
     data = source.stored_ids
     sample = sample_table(teacher, "0")
     header = {
@@ -127,10 +141,9 @@ def open_journal(
         },
         "rows": len(source.ids),
         "ids": hashlib.sha256(data).hexdigest(),
-        "shard_rows": shard_rows,
-        "dtype": dtype,
+        "shard_rows": how.shard_rows,
+        "dtype": how.dtype,
     }
-    folder.mkdir(parents=True, exist_ok=True)
     journal = read_journal(folder)
     if journal is not None:
         _same(folder, journal.header, header)

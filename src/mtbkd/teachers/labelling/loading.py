@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 
@@ -13,16 +12,9 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from mtbkd.files import Layout, Pieces, bytes_of, fill, load_tensors, replacing
 from mtbkd.outputs.aligned import TeacherTable
-from mtbkd.teachers.labelling.shards import (
-    IDS,
-    Journal,
-    bytes_of,
-    check_shards,
-    header_of,
-    read_journal,
-    shard_path,
-)
+from mtbkd.teachers.labelling.shards import IDS, Journal, check_shards, read_journal, shard_path
 from mtbkd.types import InputError
 
 WHOLE = "values.safetensors"
@@ -73,15 +65,15 @@ def table_of(folder: Path, journal: Journal, ids: Sequence[str]) -> TeacherTable
         kept = file.get_tensor("kept") if header["columns"]["kept"] else None
     columns = header["columns"]
     return TeacherTable(
-        header["teacher"]["name"],
-        values,
-        ids,
-        tuple(columns["classes"]),
-        header["teacher"]["held_out"],
-        header["teacher"]["family"],
-        kept,
-        columns["partial"],
-        {key: tuple(meant) for key, meant in columns["covers"].items()},
+        name=header["teacher"]["name"],
+        values=values,
+        ids=ids,
+        classes=tuple(columns["classes"]),
+        held_out=header["teacher"]["held_out"],
+        family=header["teacher"]["family"],
+        kept=kept,
+        partial=columns["partial"],
+        covers={key: tuple(meant) for key, meant in columns["covers"].items()},
     )
 
 
@@ -93,36 +85,34 @@ def _tensor(folder: Path, shard: int, key: str) -> Tensor:
 def _whole(folder: Path, journal: Journal, rows: int) -> Path:
     """One file of all known rows, made of the shards unless it is there already."""
     path = folder / WHOLE
-    if path.exists():
-        with path.open("rb") as file:
-            same = all(file.read(len(p)) == p for p in _pieces(folder, journal, rows))
-            if same and not file.read(1):
-                return path
-    partial = path.with_name(f".{WHOLE}.partial")
-    with partial.open("wb") as file:
-        file.writelines(_pieces(folder, journal, rows))
-    partial.rename(path)
+    keys = ["values"] + ["kept"] * bool(journal.header["columns"]["kept"])
+    first = {key: _tensor(folder, 0, key) for key in keys}
+    layout = {key: (t.dtype, (rows, *t.shape[1:])) for key, t in first.items()}
+    if not (path.exists() and _holds(path, layout, _pieces(folder, journal, keys))):
+        with replacing(path) as partial:
+            fill(partial, WHOLE, layout, _pieces(folder, journal, keys))
     return path
 
 
-def _pieces(folder: Path, journal: Journal, rows: int) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file of all known rows, a shard at a time."""
-    keys = ["values"] + ["kept"] * bool(journal.header["columns"]["kept"])
-    first = {key: _tensor(folder, 0, key) for key in keys}
-    yield header_of({key: (t.dtype, [rows, *t.shape[1:]]) for key, t in first.items()})
+def _holds(path: Path, layout: Layout, pieces: Pieces) -> bool:
+    """Whether a file is one of these tensors."""
+    try:
+        found = load_tensors(path)
+    except InputError:
+        return False
+    return {key: (t.dtype, tuple(t.shape)) for key, t in found.items()} == layout and all(
+        bytes_of(found[key].reshape(-1)[start : start + part.numel()]) == bytes_of(part)
+        for key, start, part in pieces
+    )
+
+
+def _pieces(folder: Path, journal: Journal, keys: Sequence[str]) -> Pieces:
+    """The known rows, a shard at a time."""
     for key in keys:
+        start = 0
         for shard in range(journal.count):
+            part = _tensor(folder, shard, key)
             if journal.shards[shard]["failed"]:
-                known = _tensor(folder, shard, "known")
-                yield bytes_of(_tensor(folder, shard, key)[known])
-            else:
-                yield _raw(shard_path(folder, shard), key)
-
-
-def _raw(path: Path, key: str) -> bytes:
-    """The bytes of one tensor of a shard."""
-    with path.open("rb", buffering=0) as file:
-        size = int.from_bytes(file.read(8), "little")
-        begin, end = json.loads(file.read(size))[key]["data_offsets"]
-        file.seek(8 + size + begin)
-        return file.read(end - begin)
+                part = part[_tensor(folder, shard, "known")]
+            yield key, start, part
+            start += part.numel()

@@ -10,7 +10,7 @@ from typing import Any
 from mtbkd.outputs.aligned import TeacherTable
 from mtbkd.teachers.base import Teacher, need
 from mtbkd.teachers.labelling.asking import Examples, label_shard
-from mtbkd.teachers.labelling.label import Dtype, Report, close, enter, open_journal, tally
+from mtbkd.teachers.labelling.label import LabelSettings, Report, close, enter, open_journal, tally
 from mtbkd.teachers.labelling.shards import Journal
 from mtbkd.types import InputError, check_positive
 
@@ -21,12 +21,9 @@ def label_on_ray(
     folder: Path,
     *,
     workers: int = 2,
-    shard_rows: int = 4096,
-    batch_size: int = 256,
-    dtype: Dtype = "float32",
-    most_failures: float = 0.01,
     report: Report | None = None,
     resources: dict[str, float] | None = None,
+    **settings: Any,
 ) -> TeacherTable:
     """As `label`, each shard by one of several workers; needs ``pip install 'mtbkd[ray]'``.
 
@@ -40,20 +37,18 @@ def label_on_ray(
         source: The examples; sent to each worker, so ``read`` should open files, not hold them.
         folder: As of `label`.
         workers: How many, each with a teacher of its own.
-        shard_rows: As of `label`.
-        batch_size: As of `label`.
-        dtype: As of `label`.
-        most_failures: As of `label`; judged at the end.
-        report: As of `label`.
+        report: Told after each shard.
         resources: What each worker needs, as Ray names it: ``num_cpus``, ``num_gpus``.
+        **settings: As for `label`; failures are judged at the end.
 
     Raises:
         InputError: As `label` does.
     """
-    check_positive(workers=workers, batch_size=batch_size)
+    check_positive(workers=workers)
+    how = LabelSettings(**settings)
     data = need("ray.data", "ray")
     teacher = make_teacher()
-    journal = open_journal(teacher, source, folder, shard_rows=shard_rows, dtype=dtype)
+    journal = open_journal(teacher, source, folder, how)
     pending = [k for k in range(journal.count) if k not in journal.shards]
     rows, _ = tally(journal)
     if report:
@@ -61,7 +56,14 @@ def label_on_ray(
     if pending:
         shards = data.range(len(pending), override_num_blocks=len(pending)).map(
             _Worker,
-            fn_constructor_args=(make_teacher, source, folder, journal.header, pending, batch_size),
+            fn_constructor_args=(
+                make_teacher,
+                source,
+                folder,
+                journal.header,
+                pending,
+                how.batch_size,
+            ),
             concurrency=min(workers, len(pending)),
             **(resources or {}),
         )
@@ -73,7 +75,7 @@ def label_on_ray(
             rows += answer["record"]["rows"]
             if report:
                 report(teacher.name, rows, len(source.ids))
-    return close(teacher.name, folder, journal, source, most_failures)
+    return close(teacher.name, folder, journal, source, how.most_failures)
 
 
 class _Worker:

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from mtbkd.files import sha256_of, write_bytes
+from mtbkd.files import append_bytes, save_tensors, sha256_of, write_bytes
 from mtbkd.types import InputError
 
 JOURNAL, FAILURES, IDS = "journal.jsonl", "failures.jsonl", "ids.arrow"
-
-_DTYPES = {
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int32: "I32",
-    torch.bool: "BOOL",
-}
 
 
 @dataclass(frozen=True)
@@ -56,34 +46,9 @@ def shard_path(folder: Path, shard: int) -> Path:
 
 
 def write_shard(path: Path, tensors: dict[str, Tensor]) -> str:
-    """Write a shard under a temporary name, then rename it; gives the SHA-256 of its bytes."""
-    header = header_of({k: (t.dtype, list(t.shape)) for k, t in tensors.items()})
-    digest, partial = hashlib.sha256(header), path.with_name(f".{path.name}.partial")
-    with partial.open("wb", buffering=0) as file:
-        file.write(header)
-        for tensor in tensors.values():
-            data = bytes_of(tensor)
-            digest.update(data)
-            file.write(data)
-    partial.rename(path)
-    return digest.hexdigest()
-
-
-def header_of(layout: dict[str, tuple[torch.dtype, list[int]]]) -> bytes:
-    """What stands before the tensors in a safetensors file."""
-    header: dict[str, Any] = {}
-    end = 0
-    for key, (dtype, shape) in layout.items():
-        begin, end = end, end + dtype.itemsize * math.prod(shape)
-        header[key] = {"dtype": _DTYPES[dtype], "shape": shape, "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
-
-
-def bytes_of(tensor: Tensor) -> memoryview:
-    """The memory of a tensor on the CPU; a copy only where it has gaps."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+    """Write a shard; gives the SHA-256 of its bytes."""
+    save_tensors(path, tensors)
+    return sha256_of(path)
 
 
 def to_line(record: dict[str, Any]) -> bytes:
@@ -136,8 +101,7 @@ def write_journal(folder: Path, journal: Journal) -> None:
 
 def append(path: Path, records: Sequence[dict[str, Any]]) -> None:
     """Add records to a file of JSON lines."""
-    with path.open("ab") as file:
-        file.write(b"".join(map(to_line, records)))
+    append_bytes(path, b"".join(map(to_line, records)))
 
 
 def settle_failures(folder: Path, journal: Journal) -> None:

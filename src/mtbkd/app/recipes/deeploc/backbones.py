@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import BackbonesConfig, RunConfig
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.app.recipes.deeploc.paper import VALIDATION, data_folder, read_paper
 from mtbkd.app.recipes.deeploc.shared import LOCATIONS, Standardise, draw, read_new
 from mtbkd.data import make_dataset
-from mtbkd.files import save_json
+from mtbkd.files import read_sealed, save_sealed
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
 from mtbkd.inputs.proteins.cache import cache_root
 from mtbkd.inputs.proteins.embedding import embed
@@ -114,8 +113,8 @@ def _student(config: RunConfig, folder: Path) -> Backbone:
     backbone = load_backbone(section.student, device=config.device, precision=section.precision)
     mine = {"digest": digest_of(backbone.files, cache_root() / "digests"), "limit": backbone.limit}
     if not path.exists():
-        save_json(path, mine)
-    elif read_json(path) != mine:
+        save_sealed(path, mine)
+    elif read_sealed(path) != mine:
         raise InputError(
             f"Expected at {section.student!r} the language model that this run began with, but got "
             "another, of which the student knows nothing. Bring the first back, or begin a new run."

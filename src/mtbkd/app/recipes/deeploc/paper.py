@@ -25,10 +25,10 @@ from mtbkd.app.recipes.deeploc.shared import (
     draw,
     network,
     read,
-    read_with,
 )
 from mtbkd.data import Dataset, make_dataset
 from mtbkd.inputs.proteins.reading import read_proteins
+from mtbkd.inputs.tables import read_table
 from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
 from mtbkd.types import Floats, InputError, Ints, Report, quiet
 
@@ -131,13 +131,13 @@ def read_paper(source: Path) -> Paper:
     Raises:
         InputError: If one is not what it should be.
     """
-    read = [read_with(source / name, "Label", "Partition") for name in _FILES]
+    read = [read_table(source / name, "proteins") for name in _FILES]
     return Paper(
-        ids=tuple(i for proteins, _ in read for i in proteins.ids),
-        sequences=tuple(s for proteins, _ in read for s in proteins.sequences),
-        labels=[label for _, (labels, _) in read for label in labels],
-        partitions=np.concatenate([partitions for _, (_, partitions) in read]).astype(np.int64),
-        n_train=len(read[0][0].ids),
+        ids=tuple(i for table in read for i in table.words("ACC")),
+        sequences=tuple(s for table in read for s in table.words("Sequence")),
+        labels=[int(label) for table in read for label in table.numbers("Label")],
+        partitions=np.concatenate([table.numbers("Partition") for table in read]).astype(np.int64),
+        n_train=read[0].cells.num_rows,
     )
 
 

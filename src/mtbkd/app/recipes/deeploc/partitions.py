@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.deeploc.shared import LOCATIONS, data_files, read_with
+from mtbkd.app.recipes.deeploc.shared import LOCATIONS, data_files
+from mtbkd.inputs.tables import read_table
 from mtbkd.types import Floats32, InputError, Ints
 
 TEACH, CALIBRATION, TEST = (0, 1, 2), 3, 4
@@ -38,9 +39,10 @@ def read_partitions(config: RunConfig) -> PartitionProteins:
     """
     names = [f"partition{part}.csv.gz" for part in (*TEACH, CALIBRATION, TEST)]
     root = data_files(config, "deeploc2_full", names, "the DeepLoc 2.0 proteins", "deeploc2")
-    read = [read_with(root / name, "label") for name in names]
-    ids = tuple(i for proteins, _ in read for i in proteins.ids)
-    places = [set(written.split("|")) for _, (column,) in read for written in column]
+    read = [read_table(root / name, "proteins") for name in names]
+    ids = tuple(i for table in read for i in table.words("accession"))
+    sequences = tuple(s for table in read for s in table.words("sequence"))
+    places = [set(written.split("|")) for table in read for written in table.words("label")]
     for i, named in zip(ids, places, strict=True):
         if unknown := sorted(named - set(LOCATIONS)):
             raise InputError(
@@ -49,9 +51,9 @@ def read_partitions(config: RunConfig) -> PartitionProteins:
             )
     return PartitionProteins(
         ids=ids,
-        sequences=tuple(s for proteins, _ in read for s in proteins.sequences),
+        sequences=sequences,
         labels=np.array([[place in named for place in LOCATIONS] for named in places], np.float32),
-        partitions=np.repeat(np.arange(len(read)), [len(proteins.ids) for proteins, _ in read]),
+        partitions=np.repeat(np.arange(len(read)), [table.cells.num_rows for table in read]),
     )
 
 

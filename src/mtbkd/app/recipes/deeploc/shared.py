@@ -7,11 +7,9 @@ import html
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from numpy.typing import ArrayLike
-from safetensors.numpy import load_file
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
@@ -19,9 +17,9 @@ from mtbkd.app.data import data_root
 from mtbkd.app.data.deeploc2 import LOCATIONS
 from mtbkd.app.recipes.base import mlp
 from mtbkd.data import make_dataset
-from mtbkd.files import save_tensors
+from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inputs.proteins.features import feature_names, sequence_features, standardisation
-from mtbkd.inputs.proteins.reading import Proteins, read_proteins
+from mtbkd.inputs.proteins.reading import read_proteins
 from mtbkd.types import InputError
 
 _CLIP = 5.0
@@ -80,7 +78,7 @@ def cached_features(sequences: Sequence[str], folder: Path) -> Tensor:
     path = folder / f"sequences-{digest}.safetensors"
     if not path.exists():
         save_tensors(path, {"features": torch.from_numpy(sequence_features(sequences))})
-    return torch.from_numpy(load_file(path)["features"])
+    return load_tensors(path)["features"]
 
 
 def read_new(
@@ -102,17 +100,6 @@ def read_new(
 def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
     """New proteins from FASTA, CSV or Parquet, as hand-made features."""
     return read_new(path, sequence_features)
-
-
-def read_with(path: Path, *columns: str) -> tuple[Proteins, list[list[Any]]]:
-    """Proteins of a table, and what stands beside them in the columns named.
-
-    Raises:
-        InputError: If the file holds no proteins, or not these columns.
-    """
-    proteins = read_proteins(path, needed=columns)
-    table: Any = proteins.table  # never None where columns are needed
-    return proteins, [table[column].to_pylist() for column in columns]
 
 
 def data_files(

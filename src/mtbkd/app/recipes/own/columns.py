@@ -2,59 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mtbkd.app.config.own import OwnConfig
-from mtbkd.app.recipes.own.examples import OwnExamples, numeric_columns, read_examples
+from mtbkd.inputs.columns import Table, few
+from mtbkd.inputs.tables import read_table
 from mtbkd.types import InputError
 
 
-def read_own(own: OwnConfig) -> OwnExamples:
-    """The file of examples; labels, splits, groups and what is read as text stay text.
+def read_own(own: OwnConfig) -> Table:
+    """The file of examples, with its ids.
 
     Raises:
         InputError: If it cannot be read, or its ids are not what they should be.
     """
-    text = [*text_columns(own), *(c for c in (own.split, own.group) if c is not None)]
-    text += own.targets if own.family == "classification" else []
-    return read_examples(Path(own.folder) / own.examples, own.id, text)
+    path = Path(own.folder) / own.examples
+    return read_table(path, "examples").with_ids(own.id, "Name it with own.id.")
 
 
 def text_columns(own: OwnConfig) -> list[str]:
     """The sequences first, then what teachers read as text."""
-    reads = [t.reads for t in own.teachers.values() if isinstance(t.reads, str)]
-    return list(dict.fromkeys([*([own.sequence] if own.sequence else []), *reads]))
+    reads = [getattr(teacher, "reads", None) for teacher in own.teachers.values()]
+    texts = [own.sequence, *(column for column in reads if isinstance(column, str))]
+    return list(dict.fromkeys(column for column in texts if column))
 
 
-def columns_of(examples: OwnExamples, own: OwnConfig, text: Sequence[str]) -> list[str]:
-    """The numeric columns that the student reads.
+def columns_of(examples: Table, own: OwnConfig) -> tuple[list[str], tuple[str, ...]]:
+    """The numeric columns that the student reads, and a note on those that it nearly could.
 
     Raises:
         InputError: If there are none.
     """
-    taken = {own.id, own.split, own.group, *own.targets, *text}
-    found = own.features or [c for c in numeric_columns(examples.table) if c not in taken]
+    if own.features:
+        return own.features, ()
+    taken = {own.id, own.split, own.group, *own.targets, *text_columns(own)}
+    found, partly = examples.numeric(name for name in examples.names if name not in taken)
     if not found:
         raise InputError(
-            f"Expected numeric columns for the student in {examples.path}, but got none. Add them, "
-            "for instance the features of an encoder; of proteins, name the column of sequences "
-            "with own.sequence."
+            f"Expected numeric columns for the student in {examples.path}, but got "
+            f"{few(partly) or 'none'}. Add them, for instance the features of an encoder; of "
+            "proteins, name the column of sequences with own.sequence."
         )
-    return found
+    if not partly:
+        return found, ()
+    note = (
+        f"The student does not read these columns of {examples.path}, in which not every cell is a "
+        f"number: {few(partly)}. Correct them, or choose columns with own.features."
+    )
+    return found, (note,)
 
 
-def labels_of(examples: OwnExamples, own: OwnConfig) -> Any:
+def labels_of(examples: Table, own: OwnConfig) -> Any:
     """Names of classes, or numbers of shape (example, label); "" or NaN where missing.
 
     Raises:
         InputError: With one message for each column that is not there or holds something else.
     """
     if own.family == "classification":
-        return examples.words(own.targets[0])
+        return _class_names(examples, own)
     faults: list[str] = []
     columns = [collect(faults, lambda c=c: examples.numbers(c, missing=True)) for c in own.targets]
     if faults:
@@ -68,9 +77,9 @@ def classes_of(own: OwnConfig, labels: Any) -> tuple[str, ...]:
         return tuple(own.targets)
     if own.classes is not None:
         return tuple(own.classes)
-    found = {label for label in labels if label}
+    found = sorted({label for label in labels if label})
     whole = all(label.isdecimal() for label in found)
-    return tuple(sorted(found, key=int if whole else str))
+    return tuple(sorted(found, key=int) if whole else found)
 
 
 def collect(faults: list[str], make: Callable[[], Any]) -> Any:
@@ -80,3 +89,16 @@ def collect(faults: list[str], make: Callable[[], Any]) -> Any:
     except InputError as error:
         faults += error.faults
         return None
+
+
+def _class_names(examples: Table, own: OwnConfig) -> list[str]:
+    words = examples.words(own.targets[0])
+    rows = [row for row, word in enumerate(words) if word.casefold() == "nan"]
+    if rows and own.classes is None:
+        raise InputError(
+            f"Expected the name of a class in column {own.targets[0]!r} of {examples.path}, or "
+            f"nothing where it is missing, but got {words[rows[0]]!r} for id "
+            f"{examples.ids[rows[0]]!r} ({len(rows)} such). Empty the cells, or name it in "
+            "own.classes."
+        )
+    return words

@@ -11,19 +11,18 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from mtbkd.app.config.own import OwnConfig, TeacherConfig, slug
-from mtbkd.app.folder import read_json
+from mtbkd.app.config.own import OwnConfig, slug
+from mtbkd.app.config.own_teachers import BackboneTeacher
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.recipes.own.inputs import model_of
 from mtbkd.data import Dataset
-from mtbkd.files import save_json, save_tensors
+from mtbkd.files import AGAIN, load_tensors, read_json, save_json, save_tensors
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
 from mtbkd.inputs.proteins.cache import cache_root
 from mtbkd.inputs.proteins.embedding import embed
+from mtbkd.inputs.proteins.source import count_parameters
 from mtbkd.outputs.aligned import TeacherTable, make_table
 from mtbkd.teachers.folds import group_folds
 from mtbkd.teachers.head_training import Training
@@ -40,12 +39,12 @@ class LabelledProteins:
     """What heads are trained on, and asked about.
 
     Attributes:
-        ids: Of all examples of the task, those for training first.
+        ids: Ids of all examples of the task, those for training first.
         sequences: Cleaned, one for each id.
         train: The examples for training.
-        groups: Of each example.
+        groups: The group of each example, shape (example,).
         together: Whether groups are a column of the user's; else they are equal sequences alone.
-        seed: Of folds and heads.
+        seed: Seed of folds and heads.
     """
 
     ids: tuple[str, ...]
@@ -61,20 +60,25 @@ class LabelledProteins:
         return np.flatnonzero(self.train.known.numpy())
 
 
+def backbone_teachers(own: OwnConfig) -> dict[str, BackboneTeacher]:
+    """The teachers that are trained here, by name."""
+    return {n: each for n, each in own.teachers.items() if isinstance(each, BackboneTeacher)}
+
+
 def find_backbones(own: OwnConfig, folder: Path) -> dict[str, Backbone]:
     """The models of all teachers that have not answered yet; none is read into memory.
 
     Args:
         own: Names them.
-        folder: Of the teachers' outputs.
+        folder: Where the teachers' outputs are.
 
     Raises:
         InputError: With one message for each fault.
     """
     found: dict[str, Backbone] = {}
     faults: list[str] = []
-    for name, config in own.teachers.items():
-        if config.backbone is None or answers_path(folder, name).exists():
+    for name, config in backbone_teachers(own).items():
+        if answers_path(folder, name).exists():
             continue
         try:
             found[name] = load_backbone(
@@ -97,14 +101,14 @@ def fold_faults(own: OwnConfig, proteins: LabelledProteins) -> list[str]:
     return [
         f"Expected labelled training examples of {config.folds} {what} or more for the folds of "
         f"teacher {name!r}, but got {n}. Label more, or lower its folds."
-        for name, config in own.teachers.items()
-        if config.backbone is not None and n < config.folds
+        for name, config in backbone_teachers(own).items()
+        if n < config.folds
     ]
 
 
 def answer(
     name: str,
-    config: TeacherConfig,
+    config: BackboneTeacher,
     backbone: Backbone | None,
     proteins: LabelledProteins,
     folder: Path,
@@ -116,11 +120,11 @@ def answer(
     others by the mean of all heads.
 
     Args:
-        name: Of the teacher.
-        config: How.
+        name: What the teacher is called.
+        config: How it is trained.
         backbone: Its model; None takes what was kept.
         proteins: The examples.
-        folder: Of the teachers' outputs.
+        folder: Where the teachers' outputs are.
         labelling: Whom to tell.
 
     Raises:
@@ -137,7 +141,9 @@ def answer(
         logits = _out_of_fold(features, config.folds, proteins)
         width, (_, n) = features.shape[1], shape
         head = (width + 1) * Training.hidden + (Training.hidden + 1) * n
-        cost["parameters"] = float(_parameters(backbone) + config.folds * head)
+        cost["parameters"] = float(
+            count_parameters(backbone.files, without=_UNUSED) + config.folds * head
+        )
         save_json(spent, cost)
         save_tensors(path, {"logits": logits})
         told = f"{config.folds} heads trained on {len(proteins.taught)} examples"
@@ -160,7 +166,7 @@ def answers_path(folder: Path, name: str) -> Path:
 
 def _features(
     name: str,
-    config: TeacherConfig,
+    config: BackboneTeacher,
     backbone: Backbone,
     sequences: Sequence[str],
     labelling: Labelling,
@@ -209,26 +215,9 @@ def _out_of_fold(features: Tensor, n_folds: int, proteins: LabelledProteins) -> 
 
 
 def _kept(path: Path, shape: tuple[int, int]) -> Tensor:
-    try:
-        logits = load_file(str(path))["logits"]
-    except (OSError, KeyError, SafetensorError) as error:
-        logits, told = torch.empty(0), str(error).splitlines()[0]
-    else:
-        told = f"shape {tuple(logits.shape)}"
+    logits = load_tensors(path)["logits"]
     if tuple(logits.shape) != shape:
         raise InputError(
-            f"Expected answers of shape {shape} in {path}, but got {told}. Delete it and run the "
-            "command again."
+            f"Expected answers of shape {shape} in {path}, but got {tuple(logits.shape)}. {AGAIN}"
         )
     return logits
-
-
-def _parameters(backbone: Backbone) -> int:
-    """Numbers of the model's files that features need."""
-    total = 0
-    for path in backbone.files.weights:
-        with safe_open(str(path), "pt") as tensors:
-            for key in tensors.keys():  # noqa: SIM118
-                if not key.removeprefix("esm.").startswith(_UNUSED):
-                    total += int(np.prod(tensors.get_slice(key).get_shape()))
-    return total

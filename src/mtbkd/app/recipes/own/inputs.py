@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from mtbkd.app.config.own import OwnConfig
-from mtbkd.app.recipes.own.examples import OwnExamples
+from mtbkd.files import load_tensors
+from mtbkd.inputs.columns import Table
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
 from mtbkd.inputs.proteins.cache import cache_root
 from mtbkd.inputs.proteins.cleaning import clean, first_faults
@@ -25,6 +24,7 @@ from mtbkd.types import InputError, Report, quiet
 
 CLIP = 5.0
 """Standard deviations within which numbers of sequences are kept."""
+_COLUMNS = 64  # in double precision at once
 
 
 class Encoded(NamedTuple):
@@ -41,7 +41,7 @@ class Encoded(NamedTuple):
     path: Path
 
 
-def cleaned(examples: OwnExamples, column: str) -> tuple[OwnExamples, tuple[str, ...]]:
+def cleaned(examples: Table, column: str) -> tuple[Table, tuple[str, ...]]:
     """The same examples with clean sequences, and what was changed.
 
     Raises:
@@ -50,9 +50,9 @@ def cleaned(examples: OwnExamples, column: str) -> tuple[OwnExamples, tuple[str,
     found = clean(examples.ids, examples.words(column), str(examples.path))
     if found.faults:
         raise InputError(*first_faults(found.faults, str(examples.path)))
-    names = examples.table.column_names
-    table = examples.table.set_column(names.index(column), column, [pa.array(found.sequences)])
-    return replace(examples, table=table), found.notes
+    place = examples.names.index(column)
+    cells = examples.cells.set_column(place, column, [pa.array(found.sequences)])
+    return replace(examples, cells=cells), found.notes
 
 
 def model_of(own: OwnConfig, name: str) -> str:
@@ -115,8 +115,8 @@ def encode(
     path = folder / f"sequences-{digest.hexdigest()[:16]}.safetensors"
     if recorded is not None and path.exists():
         try:
-            return Encoded(load_file(str(path))["features"], recorded, path)
-        except (OSError, KeyError, SafetensorError):
+            return Encoded(load_tensors(path)["features"], recorded, path)
+        except InputError:  # made again
             path.unlink()
     backbone = find_encoder(own, device, recorded)
     return Encoded(numbers(sequences, backbone, report), recorded or _about(backbone), path)
@@ -140,13 +140,16 @@ def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
     if clipped and len(inputs):
         mean, scale = standardisation(inputs.numpy())
         return {"mean": mean.tolist(), "scale": scale.tolist(), "clip": CLIP}
-    mean, sd = torch.zeros(inputs.shape[1]), torch.ones(inputs.shape[1])
-    for i in range(inputs.shape[1] if len(inputs) else 0):
-        column = inputs[:, i].double()
-        mean[i] = column.mean()
-        spread = column.std(correction=0)
-        sd[i] = spread if spread > 1e-7 * column.abs().max() else 1.0
-    return {"mean": mean.tolist(), "sd": sd.tolist()}
+    if not len(inputs):
+        return {"mean": [0.0] * inputs.shape[1], "sd": [1.0] * inputs.shape[1]}
+    mean, sd = [], []
+    for part in inputs.split(_COLUMNS, 1):
+        columns = part.double()
+        spread = columns.std(0, correction=0)
+        least = (1e-7 * columns.abs().amax(0)).clamp_min(torch.finfo(inputs.dtype).tiny)
+        sd += torch.where(spread > least, spread, 1.0).float().tolist()  # no less can be divided by
+        mean += columns.mean(0).float().tolist()
+    return {"mean": mean, "sd": sd}
 
 
 def standardise(inputs: Tensor, record: dict[str, Any]) -> Tensor:

@@ -3,87 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtbkd.app.config.own import OwnConfig, TeacherConfig
-from mtbkd.app.recipes.own.examples import OwnExamples
+from mtbkd.app.config.own import OwnConfig
+from mtbkd.app.config.own_teachers import HuggingFaceTeacher, ModelTeacher, OnnxTeacher
+from mtbkd.app.recipes.own.heads import LabelledProteins
+from mtbkd.inputs.columns import Table
 from mtbkd.teachers.base import need
-from mtbkd.types import InputError
+from mtbkd.types import Floats32, InputError
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Reads cells of the examples, in the order of the task.
+class Questions:
+    """What all teachers are asked about.
 
     Attributes:
-        values: Shape (row of the file, column), or one text for each row of the file.
-        rows: Of the file, one for each example of the task.
+        examples: The file.
+        features: Columns that teachers read who name none, or one column of text.
+        rows: The row of the file for each example of the task.
+        classes: Classes, labels or targets of the data.
+        proteins: What teachers with a backbone are trained on and asked about.
+        matrices: Numbers of columns that were read before, shape (row of the file, column).
     """
 
-    values: Any
+    examples: Table
+    features: Sequence[str] | str
     rows: NDArray[np.int64]
+    classes: tuple[str, ...]
+    proteins: LabelledProteins | None = None
+    matrices: dict[tuple[str, ...], Floats32] = field(default_factory=dict)
 
-    def __call__(self, start: int, stop: int) -> Any:
-        """Inputs of some examples."""
-        wanted = self.rows[start:stop]
-        if isinstance(self.values, np.ndarray):
-            return self.values[wanted]
-        return [self.values[row] for row in wanted]
-
-
-@dataclass(frozen=True)
-class Images:
-    """Opens the images whose paths are read."""
-
-    paths: Rows
-    folder: Path
-
-    def __call__(self, start: int, stop: int) -> list[Any]:
-        """Images of some examples, in RGB."""
-        image = need("PIL.Image", "hf")
-        found = []
-        for name in self.paths(start, stop):
-            with image.open(self.folder / name) as file:
-                found.append(file.convert("RGB"))
-        return found
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Ids of the examples, in the order of the task."""
+        return tuple(self.examples.ids[row] for row in self.rows)
 
 
 def reader_of(
-    config: TeacherConfig,
-    own: OwnConfig,
-    examples: OwnExamples,
-    features: Sequence[str] | str,
-    rows: NDArray[np.int64],
-    matrices: dict[tuple[str, ...], Any],
+    config: ModelTeacher, own: OwnConfig, questions: Questions
 ) -> Callable[[int, int], Any]:
-    """Reads what a teacher is asked with.
-
-    Args:
-        config: Of the teacher.
-        own: Names the folder of images.
-        examples: The file.
-        features: Columns for teachers that name none, or one column of text.
-        rows: Of the file, one for each example of the task.
-        matrices: Of columns that were read before; added to.
+    """What a teacher is asked with: first example, and the one after the last, to its inputs.
 
     Raises:
         InputError: If a column is not there or holds something else.
     """
-    reads = config.reads or features
-    if config.onnx is not None and config.reads is None and isinstance(reads, str):
-        raise InputError(
-            f"Expected columns that the ONNX file {config.onnx} reads, as the student reads "
-            "sequences, but got none. Name them with reads."
-        )
+    rows, reads = questions.rows, config.reads or questions.features
     if isinstance(reads, str):
-        words = Rows(examples.words(reads), rows)
-        return Images(words, Path(own.folder)) if config.task == "image" else words
+        if isinstance(config, OnnxTeacher) and config.reads is None:
+            raise InputError(
+                f"Expected columns that the ONNX file {config.onnx} reads, as the student reads "
+                "sequences, but got none. Name them with reads."
+            )
+        cells = questions.examples.words(reads)
+        words = [cells[row] for row in rows]
+        if isinstance(config, HuggingFaceTeacher) and config.task == "image":
+            return lambda start, stop: _images(Path(own.folder), words[start:stop])
+        return lambda start, stop: words[start:stop]
     columns = tuple(reads)
-    if columns not in matrices:
-        matrices[columns] = examples.matrix(columns)
-    return Rows(matrices[columns], rows)
+    if columns not in questions.matrices:
+        questions.matrices[columns] = questions.examples.matrix(columns)
+    values = questions.matrices[columns]
+    return lambda start, stop: values[rows[start:stop]]
+
+
+def _images(folder: Path, names: Sequence[str]) -> list[Any]:
+    """The images of these files, in RGB."""
+    image = need("PIL.Image", "hf")
+    found = []
+    for name in names:
+        with image.open(folder / name) as file:
+            found.append(file.convert("RGB"))
+    return found

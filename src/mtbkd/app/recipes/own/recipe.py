@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import html
 import warnings
 from dataclasses import replace
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.base import Labelling, Recipe, Task, mlp
 from mtbkd.app.recipes.deeploc.shared import draw
 from mtbkd.app.recipes.own.columns import (
@@ -27,7 +25,6 @@ from mtbkd.app.recipes.own.columns import (
     read_own,
     text_columns,
 )
-from mtbkd.app.recipes.own.examples import OwnExamples, read_examples
 from mtbkd.app.recipes.own.heads import LabelledProteins, find_backbones
 from mtbkd.app.recipes.own.inputs import (
     Encoded,
@@ -38,12 +35,15 @@ from mtbkd.app.recipes.own.inputs import (
     numbers,
     standardise,
 )
+from mtbkd.app.recipes.own.readers import Questions
 from mtbkd.app.recipes.own.split import groups_of, split_rows
 from mtbkd.app.recipes.own.teachers import label_all
 from mtbkd.app.recipes.own.template import TEMPLATE
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.files import save_json, save_tensors
+from mtbkd.files import read_sealed, save_sealed, save_tensors, sha256_of
+from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins
+from mtbkd.inputs.tables import read_table
 from mtbkd.types import InputError, Report, quiet
 
 RECORD = "examples.json"
@@ -56,12 +56,12 @@ class Own(NamedTuple):
     Attributes:
         examples: With clean sequences, if they are proteins.
         record: As it is written to the run directory.
-        rows: Of the file, in the order of the task's ids.
-        groups: Of each row, or None.
+        rows: Rows of the file, in the order of the task's ids.
+        groups: The group of each row, or None.
         encoded: Proteins as the student reads them, if it does.
     """
 
-    examples: OwnExamples
+    examples: Table
     record: dict[str, Any]
     rows: NDArray[np.int64]
     groups: NDArray[np.int64] | None
@@ -77,7 +77,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """
     own = _section(config)
     path = Path(own.folder) / own.examples
-    examples, notes = read_own(own), ()
+    examples, notes, unread = read_own(own), (), ()
     recorded = _recorded(folder.parent, path)
     faults: list[str] = []
     if own.sequence is not None:
@@ -86,7 +86,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     features: list[str] = []
     inputs: Any = np.empty((len(examples.ids), 0), np.float32)
     if own.student_encoder is None:
-        features = columns_of(examples, own, text_columns(own))
+        features, unread = columns_of(examples, own)
         inputs = collect(faults, lambda: examples.matrix(features))
     labels = collect(faults, lambda: labels_of(examples, own))
     groups = collect(faults, lambda: groups_of(examples, own))
@@ -106,7 +106,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     )
     split = split_rows(examples, own, everyone.known.numpy(), groups, config.seed)
     if recorded is None:
-        for note in (*notes, *split.notes):
+        for note in (*notes, *unread, *split.notes):
             warnings.warn(note, stacklevel=2)
     encoded = None
     if own.student_encoder is not None:
@@ -118,7 +118,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     everyone = replace(everyone, inputs=standardise(everyone.inputs, stretch))
     train, calibration, test = (everyone.subset(rows) for rows in split.parts)
     record = {
-        "sha256": _digest(path),
+        "sha256": sha256_of(path),
         "family": own.family,
         "classes": list(classes),
         "features": features,
@@ -127,12 +127,18 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     }
     shown = [examples.words(c) for c in text_columns(own)[:1]]
     return Task(
-        Path(path.name.removesuffix(".gz")).stem,
-        train,
-        calibration,
-        test,
-        Own(examples, record, np.concatenate(split.parts), groups, encoded),
-        lambda row: _draw(test, features, row, [t[split.parts[2][row]] for t in shown], own),
+        name=Path(path.name.removesuffix(".gz")).stem,
+        train=train,
+        calibration=calibration,
+        test=test,
+        teacher_data=Own(
+            examples=examples,
+            record=record,
+            rows=np.concatenate(split.parts),
+            groups=groups,
+            encoded=encoded,
+        ),
+        drawn=lambda row: _draw(test, features, row, [t[split.parts[2][row]] for t in shown], own),
     )
 
 
@@ -145,30 +151,33 @@ def label(
         InputError: If teachers or their outputs hold faults, all faults at once; or if code would
             have to be run that only a run directory names.
     """
-    own, data = _section(config), task.teacher_data
-    assert isinstance(data, Own)
+    own = _section(config)
+    data: Own = task.teacher_data
 
     def begin() -> None:
         if data.encoded is not None:
             save_tensors(data.encoded.path, {"features": data.encoded.inputs})
-        save_json(folder.parent / RECORD, data.record)
+        save_sealed(folder.parent / RECORD, data.record)
 
     proteins = None
     if own.sequence is not None and data.groups is not None:
         sequences = data.examples.words(own.sequence)
         proteins = LabelledProteins(
-            task.ids,
-            tuple(sequences[row] for row in data.rows),
-            task.train,
-            data.groups[data.rows],
-            own.group is not None,
-            config.seed,
+            ids=task.ids,
+            sequences=tuple(sequences[row] for row in data.rows),
+            train=task.train,
+            groups=data.groups[data.rows],
+            together=own.group is not None,
+            seed=config.seed,
         )
-    reads = data.record["features"] or str(own.sequence)
-    classes = task.train.classes
-    return label_all(
-        own, data.examples, reads, data.rows, classes, folder, labelling, begin, proteins
+    questions = Questions(
+        examples=data.examples,
+        features=data.record["features"] or str(own.sequence),
+        rows=data.rows,
+        classes=task.train.classes,
+        proteins=proteins,
     )
+    return label_all(own, questions, folder, labelling, begin)
 
 
 def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
@@ -181,13 +190,13 @@ def read_as(
 ) -> tuple[tuple[str, ...], Tensor]:
     """Read new inputs by the names of their columns, and standardise them as the run does.
 
-    Proteins may be FASTA, CSV or Parquet, as `read_proteins` reads them.
+    Proteins may be FASTA or a table, as `read_proteins` reads them.
 
     Raises:
         InputError: If the file lacks a column, holds something else than numbers or proteins, or
             the encoder is not there.
     """
-    record, own = read_json(folder.parent / RECORD), _section(config)
+    record, own = read_sealed(folder.parent / RECORD), _section(config)
     if "encoder" in record:
         proteins = read_proteins(
             source,
@@ -201,16 +210,16 @@ def read_as(
         encoder = find_encoder(own, config.device, record["encoder"])
         inputs = numbers(proteins.sequences, encoder, report)
         return proteins.ids, standardise(inputs, record)
-    examples = read_examples(source, own.id)
-    lacking = [name for name in record["features"] if name not in examples.table.column_names]
+    examples = read_table(source, "examples").with_ids(own.id, "Add it.")
+    features = record["features"]
+    lacking = examples.lacking(features)
     if lacking:
         raise InputError(
-            f"Expected the columns {', '.join(record['features'][:8])}"
-            f"{' …' if len(record['features']) > 8 else ''} in {source}, but "
-            f"{', '.join(lacking[:8])} {'is' if len(lacking) == 1 else 'are'} missing. Add "
+            f"Expected the columns {few(features)} in {source}, but {few(lacking)} "
+            f"{'is' if len(lacking) == 1 else 'are'} missing. Add "
             f"{'it' if len(lacking) == 1 else 'them'}."
         )
-    return examples.ids, standardise(torch.from_numpy(examples.matrix(record["features"])), record)
+    return examples.ids, standardise(torch.from_numpy(examples.matrix(features)), record)
 
 
 def _section(config: RunConfig) -> OwnConfig:
@@ -229,18 +238,13 @@ def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
     """
     if not (run / RECORD).exists():
         return None
-    record = read_json(run / RECORD)
-    if record["sha256"] != _digest(path):
+    record = read_sealed(run / RECORD)
+    if record["sha256"] != sha256_of(path):
         raise InputError(
             f"Expected {path} as it was when {run} began, but it was changed. Choose another "
             "--out, or delete it."
         )
     return record
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _draw(test: Dataset, features: list[str], row: int, shown: list[str], own: OwnConfig) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtbkd.app.config.own import OwnConfig
-from mtbkd.app.recipes.own.examples import OwnExamples
+from mtbkd.inputs.columns import Table
 from mtbkd.teachers.folds import group_folds
 from mtbkd.types import InputError
 
@@ -23,7 +23,7 @@ class Split(NamedTuple):
     """Rows of the file.
 
     Attributes:
-        parts: Of training, calibration and test, in the order of the file.
+        parts: Rows of training, calibration and test, in the order of the file.
         notes: What the user should know, in sentences.
     """
 
@@ -31,7 +31,7 @@ class Split(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def groups_of(examples: OwnExamples, own: OwnConfig) -> RowIndices | None:
+def groups_of(examples: Table, own: OwnConfig) -> RowIndices | None:
     """A number for each example, the same for those that stay together.
 
     These are the examples of one cell of the column of groups, and proteins of the same sequence
@@ -54,7 +54,7 @@ def groups_of(examples: OwnExamples, own: OwnConfig) -> RowIndices | None:
 
 
 def split_rows(
-    examples: OwnExamples,
+    examples: Table,
     own: OwnConfig,
     known: NDArray[np.bool_],
     groups: RowIndices | None,
@@ -71,8 +71,8 @@ def split_rows(
         examples: The examples.
         own: Names the column.
         known: Which examples have a label.
-        groups: Of each example, or None.
-        seed: Of the shuffle.
+        groups: The group of each example, or None.
+        seed: Seed of the shuffle.
 
     Raises:
         InputError: If a cell says something else, a label of calibration or test is missing, or
@@ -90,7 +90,7 @@ def split_rows(
 
 
 def _by_groups(
-    examples: OwnExamples, own: OwnConfig, known: NDArray[np.bool_], groups: RowIndices, seed: int
+    examples: Table, own: OwnConfig, known: NDArray[np.bool_], groups: RowIndices, seed: int
 ) -> Split:
     n = len(np.unique(groups[known]))
     if n < 5:
@@ -118,7 +118,7 @@ def _by_groups(
 
 
 def _given(
-    examples: OwnExamples,
+    examples: Table,
     own: OwnConfig,
     column: str,
     known: NDArray[np.bool_],

@@ -1,41 +1,39 @@
-"""Your own teachers, made as the configuration says, asked, and aligned."""
+"""Your own teachers: read or asked as the configuration says, and aligned."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
-from mtbkd.app.config.own import OwnConfig, TeacherConfig, slug
-from mtbkd.app.folder import read_json
+from mtbkd.app.config.own import OwnConfig, slug
+from mtbkd.app.config.own_teachers import FactoryTeacher, ModelTeacher, TableTeacher
 from mtbkd.app.recipes.base import Costs, Labelling
-from mtbkd.app.recipes.own.examples import OwnExamples
-from mtbkd.app.recipes.own.heads import LabelledProteins, answer, find_backbones, fold_faults
-from mtbkd.app.recipes.own.inputs import model_of
-from mtbkd.app.recipes.own.readers import reader_of
-from mtbkd.files import save_json
+from mtbkd.app.recipes.own.columns import collect
+from mtbkd.app.recipes.own.heads import (
+    answer,
+    backbone_teachers,
+    find_backbones,
+    fold_faults,
+)
+from mtbkd.app.recipes.own.making import make_teacher
+from mtbkd.app.recipes.own.readers import Questions, reader_of
+from mtbkd.files import read_json, save_json
 from mtbkd.outputs.aligned import TeacherTable, plan_alignment
 from mtbkd.outputs.store import align_to
 from mtbkd.teachers.base import Teacher
-from mtbkd.teachers.factory import from_factory
 from mtbkd.teachers.files import from_table
-from mtbkd.teachers.hugging_face import from_hugging_face
-from mtbkd.teachers.labelling.asking import Examples as Asked
+from mtbkd.teachers.labelling.asking import Examples
 from mtbkd.teachers.labelling.convert import sample_table
 from mtbkd.teachers.labelling.label import label, load_table, tally
 from mtbkd.teachers.labelling.on_ray import label_on_ray
-from mtbkd.teachers.labelling.shards import Journal, read_journal
-from mtbkd.teachers.onnx_model import from_onnx
+from mtbkd.teachers.labelling.shards import read_journal
 from mtbkd.types import InputError
 
 _SHARD_ROWS = 4096
-_OVERRIDES = ("held_out", "partial", "class_map", "merge", "top")
 
 
 class _Made(NamedTuple):
@@ -43,19 +41,15 @@ class _Made(NamedTuple):
 
     teacher: Teacher | None
     make: Callable[[], Teacher]
-    source: Asked
+    source: Examples
 
 
 def label_all(
     own: OwnConfig,
-    examples: OwnExamples,
-    features: Sequence[str] | str,
-    rows: NDArray[np.int64],
-    classes: tuple[str, ...],
+    questions: Questions,
     folder: Path,
     labelling: Labelling,
     begin: Callable[[], None],
-    proteins: LabelledProteins | None = None,
 ) -> Costs:
     """Make all teachers, ask each about all examples, and write their aligned outputs.
 
@@ -64,14 +58,10 @@ def label_all(
 
     Args:
         own: The configuration.
-        examples: The file.
-        features: Columns that teachers read who name none, or one column of text.
-        rows: Of the file, one for each example of the task.
-        classes: Of the data.
-        folder: Of the outputs; labels go to ``labels/NAME`` in it.
+        questions: What they are asked about.
+        folder: Where the outputs are written; labels go to ``labels/NAME`` in it.
         labelling: How to ask.
         begin: Called when all faults were looked for, before anything is written.
-        proteins: What teachers with a backbone are trained on and asked about.
 
     Returns:
         For each teacher its parameters and milliseconds per example, where known.
@@ -79,40 +69,23 @@ def label_all(
     Raises:
         InputError: With one message for each fault.
     """
-    ids = tuple(examples.ids[row] for row in rows)
+    ids, classes, proteins = questions.ids, questions.classes, questions.proteins
+    faults: list[str] = [] if proteins is None else fold_faults(own, proteins)
+    backbones = {} if proteins is None else collect(faults, lambda: find_backbones(own, folder))
     tables: dict[str, TeacherTable] = {}
     made: dict[str, _Made] = {}
-    faults: list[str] = []
-    matrices: dict[tuple[str, ...], Any] = {}
-    backbones: dict[str, Any] = {}
-    if proteins is not None:
-        faults += fold_faults(own, proteins)
-        try:
-            backbones = find_backbones(own, folder)
-        except InputError as error:
-            faults += error.faults
     for name, config in own.teachers.items():
-        if config.source == "backbone":
-            continue
         try:
-            if config.source == "table":
+            if isinstance(config, TableTeacher):
                 tables[name] = _table(name, config, own)
-                continue
-            _allowed(name, config, folder, ids, labelling)
-            source = Asked(ids, reader_of(config, own, examples, features, rows, matrices))
-            make = partial(make_teacher, name, config, own)
-            run_it = config.source != "factory" or labelling.may_run_code
-            made[name] = _Made(make() if run_it else None, make, source)
+            elif isinstance(config, ModelTeacher):
+                made[name] = _made(name, config, own, questions, folder, labelling)
         except InputError as error:
             faults += error.faults
-    samples = []
-    for each in made.values():
-        if each.teacher is not None:
-            try:
-                samples.append(sample_table(each.teacher, ids[0]))
-            except InputError as error:
-                faults += error.faults
-    faults += _alignment_faults(tables.values(), samples, ids, classes, own.missing)
+    asked = [each.teacher for each in made.values() if each.teacher is not None]
+    samples = [collect(faults, lambda t=teacher: sample_table(t, ids[0])) for teacher in asked]
+    known = [sample for sample in samples if sample is not None]
+    faults += _alignment_faults(list(tables.values()), known, ids, classes, own.missing)
     if faults:
         raise InputError(*faults)
     begin()
@@ -124,13 +97,13 @@ def label_all(
         journal = read_journal(place)
         halves |= journal is not None and journal.header["dtype"] == "float16"
     for name, config in own.teachers.items():
-        if config.source == "backbone" and proteins is not None:
+        if isinstance(config, TableTeacher):
+            n, path = len(tables[name].ids), Path(own.folder) / config.table
+            labelling.say(f"{name}: {n} rows read from {path}")
+    if proteins is not None:
+        for name, config in backbone_teachers(own).items():
             tables[name], costs[name] = answer(
                 name, config, backbones.pop(name, None), proteins, folder, labelling
-            )
-        if config.source == "table":
-            labelling.say(
-                f"{name}: {len(tables[name].ids)} rows read from {_path(own, config.table)}"
             )
     align_to(
         folder,
@@ -143,114 +116,54 @@ def label_all(
     return costs
 
 
-def make_teacher(name: str, config: TeacherConfig, own: OwnConfig) -> Teacher:
-    """The teacher that a configuration describes; a factory's code is run.
+def _table(name: str, config: TableTeacher, own: OwnConfig) -> TeacherTable:
+    how = config.model_dump(exclude={"table", "id"})
+    path = Path(own.folder) / config.table
+    return from_table(name, path, family=own.family, id_column=config.id, **how)
+
+
+def _made(
+    name: str,
+    config: ModelTeacher,
+    own: OwnConfig,
+    questions: Questions,
+    folder: Path,
+    labelling: Labelling,
+) -> _Made:
+    """A teacher, made unless that would run code that only a run directory names.
 
     Raises:
-        InputError: If it cannot be made, or predicts something else than the data holds.
+        InputError: If it cannot be made, or may not be and its labels are not finished.
     """
-    declared = {k: getattr(config, k) for k in _OVERRIDES if k in config.given}
-    if config.factory is not None:
-        extra: dict[str, Any] = {"family": own.family}
-        for key in ("kind", "classes", "variance"):
-            if key in config.given:
-                extra[key] = getattr(config, key)
-        made = from_factory(
-            config.factory,
-            Path(own.folder),
-            name=name,
-            options=config.options,
-            **extra,
-            **declared,
-        )
-        teacher = replace(made, name=name, **declared)
-    elif config.onnx is not None:
-        teacher = from_onnx(
-            name,
-            _path(own, config.onnx),
-            classes=config.classes or (),
-            kind=config.kind or "logits",
-            output=config.output,
-            family=own.family,
-            **declared,
-        )
-    else:
-        teacher = from_hugging_face(
-            name,
-            model_of(own, str(config.hugging_face)),
-            task=config.task,
-            batch_size=config.batch_size,
-            device=config.device,
-            precision="float32" if config.precision == "auto" else config.precision,
-            **declared,
-        )
-    if teacher.family != own.family:
-        raise InputError(
-            f"Expected teacher {name!r} to be of the family {own.family}, as the data is, but got "
-            f"{teacher.family}. Leave it out, or correct own.family."
-        )
-    return teacher
-
-
-def _path(own: OwnConfig, name: str | None) -> Path:
-    return Path(own.folder) / str(name)
-
-
-def _table(name: str, config: TeacherConfig, own: OwnConfig) -> TeacherTable:
-    return from_table(
-        name,
-        _path(own, config.table),
-        kind=config.kind or "probs",
-        family=own.family,
-        id_column=config.id,
-        held_out=config.held_out,
-        partial=config.partial,
-        class_map=config.class_map,
-        merge=config.merge,
-        variance=config.variance,
-    )
-
-
-def _allowed(
-    name: str, config: TeacherConfig, folder: Path, ids: tuple[str, ...], labelling: Labelling
-) -> None:
-    """Refuse to run code that only a run directory names.
-
-    Raises:
-        InputError: If it would have to be run because labels are not finished.
-    """
-    if config.factory is None or labelling.may_run_code:
-        return
-    journal = read_journal(folder / "labels" / slug(name))
-    if journal is None or len(journal.shards) < journal.count:
-        raise InputError(
-            f"Expected the teachers' labels to be complete in {folder.parent}, but those of "
-            f"{name!r} are not, and code named by a run directory ({config.factory!r}) is never "
-            f"run. Run `mtbkd teach my.yaml --out {folder.parent}` with your own configuration."
-        )
+    may_run = labelling.may_run_code or not isinstance(config, FactoryTeacher)
+    if isinstance(config, FactoryTeacher) and not may_run:
+        journal = read_journal(folder / "labels" / slug(name))
+        if journal is None or len(journal.shards) < journal.count:
+            raise InputError(
+                f"Expected the teachers' labels to be complete in {folder.parent}, but those of "
+                f"{name!r} are not, and code named by a run directory ({config.factory!r}) is "
+                f"never run. Run `mtbkd teach my.yaml --out {folder.parent}` with your own "
+                "configuration."
+            )
+    make = partial(make_teacher, name, config, own)
+    source = Examples(questions.ids, reader_of(config, own, questions))
+    return _Made(make() if may_run else None, make, source)
 
 
 def _alignment_faults(
-    tables: Iterable[TeacherTable],
+    tables: Sequence[TeacherTable],
     samples: Sequence[TeacherTable],
     ids: tuple[str, ...],
     classes: tuple[str, ...],
-    missing: str,
+    missing: Literal["error", "mask"],
 ) -> list[str]:
     """What is wrong with tables and with what models will say, each once."""
-    found: dict[str, None] = {}
-    tables = list(tables)
-    pairs: list[tuple[list[TeacherTable], Any]] = [
-        ([*tables, *samples], "mask"),
-        (tables, missing),
-    ]
-    for several, how in pairs:
-        if several:
-            try:
-                plan_alignment(several, ids, classes, missing=how)
-            except InputError as error:
-                found |= dict.fromkeys(error.faults)
-    return list(found)
+    faults: list[str] = []
+    if tables or samples:  # models say more than their sample
+        collect(faults, lambda: plan_alignment([*tables, *samples], ids, classes, missing="mask"))
+    if tables:
+        collect(faults, lambda: plan_alignment(tables, ids, classes, missing=missing))
+    return list(dict.fromkeys(faults))
 
 
 def _ask(
@@ -258,7 +171,7 @@ def _ask(
 ) -> tuple[TeacherTable, dict[str, float]]:
     """Label, or take finished labels."""
     spent = place.parent / f"{place.name}.json"
-    before = _journal(place)
+    before = read_journal(place)
     start = perf_counter()
     if made.teacher is None:
         table = load_table(place)
@@ -281,7 +194,7 @@ def _ask(
         else:
             table = label(made.teacher, made.source, place, **how)
     seconds = perf_counter() - start
-    after = _journal(place)
+    after = read_journal(place)
     rows, failed = tally(after) if after else (0, 0)
     asked = rows - (tally(before)[0] if before else 0)
     cost = _cost(made.teacher, asked, seconds, spent)
@@ -291,12 +204,8 @@ def _ask(
     return replace(table, name=name), cost
 
 
-def _journal(place: Path) -> Journal | None:
-    return read_journal(place) if place.exists() else None
-
-
 def _cost(teacher: Teacher | None, asked: int, seconds: float, spent: Path) -> dict[str, float]:
-    """Of the rows asked now, or as it was told before."""
+    """What it took to ask the rows of now, or what was told before."""
     if not asked and spent.exists():
         return read_json(spent)
     cost: dict[str, float] = {}

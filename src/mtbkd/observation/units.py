@@ -10,6 +10,7 @@ from torch import Tensor
 from mtbkd.types import InputError
 
 _FEWEST = 10
+_LOG_MOST = 40.0  # of a variance in units of the targets, so that it has a reciprocal
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Units:
         mean, log_variance = values.unbind(-1)
         spread = self.spread.view(len(self.spread), *[1] * (mean.dim() - 2), -1)
         own = log_variance - 2 * self.scale.log()
-        own = torch.where(log_variance.isnan(), spread, own)
+        own = torch.where(log_variance.isnan(), spread, own).clamp(-_LOG_MOST, _LOG_MOST)
         return torch.stack([(mean - self.shift) / self.scale, own], -1)
 
     def to(self, device: torch.device) -> Units:
@@ -90,9 +91,38 @@ def find_units(
     return Units(mean, scale, spread.float())
 
 
+def mixture(outputs: Tensor, units: Units | None) -> tuple[Tensor, Tensor]:
+    """Means and standard deviations of draws for numbers, in the targets' own units.
+
+    Args:
+        outputs: Of the student, shape (..., example, mean and log variance).
+        units: Of the targets.
+
+    Returns:
+        Two tensors of shape (..., example, target), float64.
+    """
+    mean, log_variance = outputs.double().chunk(2, -1)
+    spread = (0.5 * log_variance).exp()
+    if units is None:
+        return mean, spread
+    scale = units.scale.to(mean)
+    return units.shift.to(mean) + scale * mean, scale * spread
+
+
 def _moments(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation over (teacher, example), each of shape (target,)."""
+    """Mean and standard deviation over (teacher, example), each of shape (target,).
+
+    They are worked out in units of a power of two near the largest value, so that squares neither
+    overflow nor vanish. A deviation that is none beside the values, or too small to divide by, is
+    0.
+    """
     count = mask.sum((0, 1))
-    mean = torch.where(mask, values, 0.0).sum((0, 1)) / count.clamp_min(1)
-    gap = torch.where(mask, values - mean, 0.0)
-    return mean, (gap.square().sum((0, 1)) / (count - 1).clamp_min(1)).sqrt()
+    known = torch.where(mask, values, 0.0)
+    largest = known.abs().amax((0, 1))
+    unit = torch.where(largest > 0, largest.log2().floor().exp2(), 1.0)
+    known = known / unit
+    mean = known.sum((0, 1)) / count.clamp_min(1)
+    gap = torch.where(mask, known - mean, 0.0)
+    scale = unit * (gap.square().sum((0, 1)) / (count - 1).clamp_min(1)).sqrt()
+    tiny = torch.finfo(scale.dtype).tiny
+    return unit * mean, torch.where(scale > tiny, scale, 0.0)

@@ -1,0 +1,233 @@
+"""Columns of a table that was handed in: as numbers, as words, and what is wrong with a cell."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mtbkd.types import Floats, Floats32, InputError
+
+_SHOWN = 8
+_LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns of cells, one row for each example.
+
+    Attributes:
+        path: The file, for messages.
+        cells: As they are in the file; those of CSV and TSV are all text.
+        ids: What messages call the rows; they are counted from 1 if there are no ids.
+    """
+
+    path: Path = field(compare=False)
+    cells: pa.Table
+    ids: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return self.cells.column_names
+
+    def with_ids(self, column: str, hint: str) -> Table:
+        """The same with the ids of a column.
+
+        Args:
+            column: Its name.
+            hint: What to do if there is no such column, for messages.
+
+        Raises:
+            InputError: If it is not there, or an id is missing or there twice.
+        """
+        if column not in self.names:
+            raise InputError(
+                f"Expected a column {column!r} of ids in {self.path}, but got {few(self.names)}. "
+                f"{hint}"
+            )
+        ids = tuple(word.strip() for word in self.words(column))
+        key, count = Counter(ids).most_common(1)[0]
+        if "" in ids:
+            raise InputError(
+                f"Expected an id in every row of {self.path}, but row {ids.index('') + 1} has "
+                "none. Add it."
+            )
+        if count > 1:
+            raise InputError(
+                f"Expected every id once in {self.path}, but got {key!r} more than once ({count} "
+                "times). Make them unique."
+            )
+        return replace(self, ids=ids)
+
+    def numbers(self, name: str, *, missing: bool = False, infinite: bool = False) -> Floats:
+        """A column as numbers, shape (row,); true is 1, an empty cell NaN.
+
+        Args:
+            name: Of the column.
+            missing: Whether cells may be empty or NaN.
+            infinite: Whether numbers may be infinite.
+
+        Raises:
+            InputError: If a cell holds something else.
+        """
+        column = self._column(name)
+        cells = _numbers(column)
+        if cells is None:
+            row = _first_word(column)
+            raise InputError(
+                f"Expected numbers in column {name!r} of {self.path}, but got "
+                f"{_short(column[row].as_py())} {self._place(row)}. Correct it."
+            )
+        bad = np.zeros(len(cells), bool)
+        if not missing:
+            bad |= np.isnan(cells)
+        if not infinite:
+            bad |= np.isinf(cells)
+        if bad.any():
+            row = int(bad.argmax())
+            what = "infinity" if np.isinf(cells[row]) else "NaN or an empty cell"
+            raise InputError(
+                f"Expected a finite number in column {name!r} of {self.path}, but got {what} "
+                f"{self._place(row)} ({bad.sum()} such). Fill it in, or leave the column or the "
+                "row out."
+            )
+        return cells
+
+    def matrix(self, names: Sequence[str]) -> Floats32:
+        """Several columns as finite numbers, shape (row, column).
+
+        Raises:
+            InputError: With one message for each column that holds something else.
+        """
+        found = np.empty((self.cells.num_rows, len(names)), np.float32)
+        faults: list[str] = []
+        for i, name in enumerate(names):
+            try:
+                cells = self.numbers(name)
+            except InputError as error:
+                faults += error.faults
+                continue
+            large = np.abs(cells) > _LARGEST
+            if large.any():
+                row = int(large.argmax())
+                faults.append(
+                    f"Expected numbers that single precision holds in column {name!r} of "
+                    f"{self.path}, but got {cells[row]:g} {self._place(row)} ({large.sum()} "
+                    "such). Change the column's unit."
+                )
+                continue
+            found[:, i] = cells
+        if faults:
+            raise InputError(*faults)
+        return found
+
+    def words(self, name: str) -> list[str]:
+        """A column as text, "" where a cell is empty; whole numbers without a point."""
+        return [_word(value) for value in self._column(name).to_pylist()]
+
+    def numeric(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Those of some columns that hold numbers, and those that do so in part only.
+
+        Of the latter the first cell is named that is no number; true and false are none here.
+        """
+        found, partly = [], []
+        for name in names:
+            column = self._column(name)
+            cells = _floats(column)
+            if cells is not None:
+                found += [] if np.isnan(cells).all() else [name]
+            elif _numbers(column) is not None or any(map(_is_number, column.to_pylist())):
+                row = _first_word(column, _floats)
+                partly.append(f"{name!r} ({_short(column[row].as_py())} {self._place(row)})")
+        return found, partly
+
+    def lacking(self, names: Iterable[str]) -> list[str]:
+        """Those of some columns that are not there."""
+        there = set(self.names)
+        return [name for name in names if name not in there]
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        place = self.cells.schema.get_field_index(name)
+        if place < 0:
+            raise InputError(
+                f"Expected a column {name!r} in {self.path}, but got {few(self.names)}. Correct "
+                "its name, or add it."
+            )
+        return self.cells.column(place)
+
+    def _place(self, row: int) -> str:
+        return f"for id {self.ids[row]!r}" if self.ids else f"in row {row + 1}"
+
+
+def few(names: Sequence[str]) -> str:
+    """The first few names, and how many more."""
+    rest = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + rest
+
+
+def _floats(column: pa.ChunkedArray) -> Floats | None:
+    """The cells as numbers, NaN where empty; None if one of them is something else."""
+    if pa.types.is_boolean(column.type):
+        return None
+    try:
+        return column.cast(pa.float64(), safe=False).to_numpy()
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            return None
+    cells = [(cell or "").strip() or None for cell in column.to_pylist()]
+    try:
+        return pa.chunked_array([pa.array(cells, pa.string()).cast(pa.float64())]).to_numpy()
+    except pa.ArrowInvalid:
+        return None
+
+
+def _numbers(column: pa.ChunkedArray) -> Floats | None:
+    """As `_floats`, also of true and false."""
+    cells = _floats(column)
+    if cells is not None:
+        return cells
+    try:
+        return _floats(column.cast(pa.bool_()).cast(pa.int8()))
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return None
+
+
+def _first_word(
+    column: pa.ChunkedArray, read: Callable[[pa.ChunkedArray], Floats | None] = _numbers
+) -> int:
+    """The row of the first cell that is no number, where there is one; found by halving."""
+    start, n = 0, len(column)
+    while n > 1:
+        half = n // 2
+        if read(column.slice(start, half)) is None:
+            n = half
+        else:
+            start, n = start + half, n - half
+    return start
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return abs(float(value)) >= 0  # not so of NaN
+    except (TypeError, ValueError):
+        return False
+
+
+def _word(value: object) -> str:
+    if value is None or value != value:
+        return ""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _short(value: object) -> str:
+    """A cell as messages show it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -1,0 +1,392 @@
+"""Every file of a finished run: harmed in any way, readers name it or answer as before."""
+
+import errno
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import mtbkd
+from mtbkd import files as files_of_ours
+from mtbkd.app.config.run import build_config
+from mtbkd.app.folder import read_run
+from mtbkd.app.recipes import find_recipe
+from mtbkd.app.run import commands, diagnose, stages
+from mtbkd.distillation.distill import load_posterior
+from mtbkd.files import read_sealed, save_sealed
+
+SETTINGS = [
+    "map.epochs=3",
+    "sampler.engine=sghmc",
+    "sampler.burn_in=20",
+    "sampler.draws=20",
+    "sampler.thinning=1",
+    "chains=2",
+    "prior.evidence=null",
+]
+COLUMNS = {"synthetic": 4, "diabetes": 10}
+
+
+def predict(out):
+    found = commands.predict_run(out, out.parent / "new.csv")
+    said = found.predictive.probs if hasattr(found.predictive, "probs") else found.predictive.mean
+    return [found.ids, found.classes, said, found.causes.outside, found.causes.flags]
+
+
+def evaluate(out):
+    return {name: value for name, value in commands.evaluate_run(out).items() if name != "cost"}
+
+
+def report(out):
+    return commands.report_run(out).read_bytes()
+
+
+def load(out):
+    config = read_run(out)
+    recipe = find_recipe(config.recipe)
+    example = torch.zeros(2, COLUMNS[config.recipe])
+    family = "regression" if config.recipe == "diabetes" else "classification"
+    classes = tuple("abc") if family == "classification" else ("progression",)
+    network = stages.network(recipe, config, example, classes, family)
+    again = load_posterior(network, out, example, classes, weight_scale=config.student.weight_scale)
+    draws = torch.cat(again.samples.segments, 1)
+    return [draws, again.weighting, again.prior, again.modes, again.units]
+
+
+READERS = {"predict": predict, "evaluate": evaluate, "report": report, "load": load}
+
+
+@pytest.fixture(scope="module", params=COLUMNS)
+def run(request, tmp_path_factory):
+    """A finished run, its answers, and the files that change no answer of a reader."""
+    folder = tmp_path_factory.mktemp(request.param)
+    config = build_config(find_recipe(request.param).defaults, SETTINGS)
+    commands.run(config, folder / "run")
+    width = COLUMNS[request.param]
+    names = ",".join(f"x{i}" for i in range(width))
+    rows = "\n".join(
+        ",".join(map(str, row)) for row in np.linspace(-1, 1, 6 * width).reshape(6, -1)
+    )
+    (folder / "new.csv").write_text(f"{names}\n{rows}\n")
+    for reader in ("evaluate", "report"):  # what it writes differs in milliseconds at most
+        READERS[reader](folder / "run")
+    return folder / "run"
+
+
+def plain(value):
+    """Answers as something that can be compared."""
+    if isinstance(value, bytes):
+        return value
+    if hasattr(value, "__dict__") and not isinstance(value, torch.Tensor):
+        value = vars(value)
+    if isinstance(value, dict):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def files(out):
+    return sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+
+
+def a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def the_last_byte(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def emptied(path):
+    path.write_bytes(b"")
+
+
+def gone(path):
+    path.unlink()
+
+
+def its_like(path):
+    """Another file of this kind, the next one in the run."""
+    out = path.parent if (path.parent / "config.yaml").exists() else path.parent.parent
+    alike = [p for p in sorted(out.rglob(f"*{path.suffix}")) if p.read_bytes() != path.read_bytes()]
+    after = [p for p in alike if p > path] or alike
+    path.write_bytes(after[0].read_bytes() if after else b"other")
+
+
+HARMS = [a_byte, the_last_byte, cut, emptied, gone, its_like]
+
+
+def leaves(value, path=()):
+    """Every value inside, with the keys that lead to it."""
+    if isinstance(value, dict | list) and value:
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from leaves(inner, (*path, key))
+    else:
+        yield path, value
+
+
+def other(value):
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        return value * 2 + 1
+    return f"{value}0" if isinstance(value, str) else 0
+
+
+def with_others(value):
+    """The same with one value changed, and with one list reversed, each in turn."""
+    for path, leaf in leaves(value):
+        changed = json.loads(json.dumps(value))
+        inner = changed
+        for key in path[:-1]:
+            inner = inner[key]
+        if path:
+            inner[path[-1]] = other(leaf)
+            yield changed
+    for key in value if isinstance(value, dict) else ():
+        if isinstance(value[key], list) and value[key] != value[key][::-1]:
+            yield value | {key: value[key][::-1]}
+
+
+def name_in(error, name):
+    for fault in error.faults:
+        assert fault.startswith("Expected ")
+        assert fault.endswith(".")
+    assert name in str(error)
+    return True
+
+
+def refused_or_as_before(reader, out, name, before):
+    """Whether a reader names the file; else its answers have to be what they were."""
+    try:
+        found = plain(READERS[reader](out))
+    except mtbkd.InputError as error:
+        return name_in(error, name)
+    assert repr(found) == repr(before), f"{reader} answers otherwise"
+    return False
+
+
+def harm_each(run, tmp_path, ask, harms):
+    """Harm each file in each way; the names of those that were refused at least once."""
+    out, refused = tmp_path / "run", set()
+    shutil.copy(run.parent / "new.csv", tmp_path)
+    shutil.copytree(run, out)
+    for name in files(run):
+        for harm in harms:
+            harm(out / name)
+            if ask(out, name):
+                refused.add(name)
+            else:  # it may have been made again, and others with it
+                shutil.rmtree(out)
+                shutil.copytree(run, out)
+            shutil.copy(run / name, out / name)
+    return refused
+
+
+SAMPLED = {"modes.safetensors", "student.safetensors", "weights.json", "samples/manifest.json"}
+SAMPLED |= {f"samples/draws-000{i}.safetensors" for i in range(2)}
+JUDGED = {"metrics.json", "predictions.parquet", "evaluation.safetensors"}
+READ = {
+    "load": SAMPLED,
+    "predict": SAMPLED | {"background.safetensors", "teachers/manifest.json"},
+    "evaluate": SAMPLED | {"background.safetensors", "teachers/outputs.safetensors"},
+    "report": SAMPLED | JUDGED | {"teachers/outputs.safetensors"},
+}
+
+
+def check_reader(reader, run, tmp_path, harms):
+    before = plain(READERS[reader](run))
+    refused = harm_each(
+        run, tmp_path, lambda out, name: refused_or_as_before(reader, out, name, before), harms
+    )
+    assert READ[reader] | {"config.yaml", "manifest.json"} <= refused
+    if "units.safetensors" in files(run):
+        assert "units.safetensors" in refused
+
+
+@pytest.mark.parametrize("reader", ["predict", "load"])
+def test_a_harmed_file_is_named_or_changes_no_answer(reader, run, tmp_path):
+    check_reader(reader, run, tmp_path, HARMS)
+
+
+@pytest.mark.parametrize("reader", ["evaluate", "report"])
+def test_a_changed_file_is_named_or_changes_no_answer(reader, run, tmp_path):
+    check_reader(reader, run, tmp_path, [its_like])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["evaluate", "report"])
+def test_a_file_harmed_in_any_way_is_named_or_changes_no_answer(reader, run, tmp_path):
+    check_reader(reader, run, tmp_path, HARMS)
+
+
+@pytest.mark.parametrize("name", ["samples/draws-0001.safetensors", "teachers/costs.json"])
+def test_nothing_is_diagnosed_of_a_changed_file(name, run, tmp_path):
+    out = shutil.copytree(run, tmp_path / "run")
+    a_byte(out / name)
+    with pytest.raises(mtbkd.InputError, match=f"{name} as it was written, but"):
+        diagnose.diagnose_run(out)
+
+
+def test_a_distilled_run_is_verified_before_it_is_finished(run, tmp_path):
+    before = plain(predict(run))
+    begun = shutil.copytree(run, tmp_path / "begun" / "run")
+    shutil.copy(run.parent / "new.csv", begun.parent)
+    for name in ("manifest.json", "report.html", *JUDGED):
+        (begun / name).unlink()
+    refused = harm_each(
+        begun,
+        tmp_path,
+        lambda out, name: (
+            name == "config.yaml" or refused_or_as_before("predict", out, name, before)
+        ),
+        HARMS,
+    )
+    assert READ["predict"] <= refused
+
+
+def test_names_in_another_order_are_found_even_with_a_hash_that_fits(run, tmp_path):
+    out = shutil.copytree(run, tmp_path / "run")
+    shutil.copy(run.parent / "new.csv", tmp_path)
+    path = out / "teachers" / "manifest.json"
+    record = read_sealed(path)
+    save_sealed(path, record | {"classes": [*record["classes"][::-1], "more"]})
+    with pytest.raises(mtbkd.InputError, match="teachers/manifest.json as it was written"):
+        predict(out)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_value_of_a_file_counts_or_changes_no_answer(reader, run, tmp_path):
+    before = plain(READERS[reader](run))
+    out = tmp_path / "run"
+    shutil.copy(run.parent / "new.csv", tmp_path)
+    shutil.copytree(run, out)
+    tried = 0
+    for name in (n for n in files(run) if n.endswith((".json", ".yaml"))):
+        read, dump = (json.loads, lambda v: json.dumps(v, indent=1) + "\n")
+        if name.endswith(".yaml"):
+            read, dump = yaml.safe_load, lambda v: yaml.safe_dump(v, sort_keys=False)
+        for changed in with_others(read((run / name).read_text())):
+            tried += 1
+            (out / name).write_text(dump(changed))
+            if not refused_or_as_before(reader, out, name, before):
+                break  # it is not read
+        if (out / name).read_bytes() != (run / name).read_bytes():
+            shutil.rmtree(out)
+            shutil.copytree(run, out)
+    assert tried > 60
+
+
+def asked(run):
+    recipe = find_recipe(run.parent.name.rstrip("0123456789"))
+    return build_config(recipe.defaults, SETTINGS)
+
+
+def without_costs(metrics):
+    return {name: value for name, value in metrics.items() if name != "cost"}
+
+
+def test_metrics_that_are_gone_are_made_again(run, tmp_path):
+    before = json.loads((run / "metrics.json").read_text())
+    out = shutil.copytree(run, tmp_path / "run")
+    (out / "metrics.json").unlink()
+    with pytest.raises(mtbkd.InputError, match=r"metrics.json is missing. Finish it with `mtbkd"):
+        commands.report_run(out)
+    again = commands.run(asked(run), out)
+    assert without_costs(again) == without_costs(before)
+    assert again["cost"]["seconds"] == before["cost"]["seconds"] != {}
+    (out / "metrics.json").unlink()
+    again = commands.evaluate_run(out)
+    assert without_costs(again) == without_costs(before)
+    assert again["cost"]["seconds"] == before["cost"]["seconds"]
+    said = []
+    assert commands.run(asked(run), out, say=said.append) == again
+    assert said == ["nothing to do: the run is complete"]
+    a_byte(out / "metrics.json")
+    with pytest.raises(mtbkd.InputError, match="metrics.json as .* again with `mtbkd evaluate"):
+        commands.run(asked(run), out)
+    assert without_costs(commands.evaluate_run(out)) == without_costs(before)
+
+
+def test_evaluation_does_not_bless_what_else_was_changed(run, tmp_path):
+    out = shutil.copytree(run, tmp_path / "run")
+    (out / "report.html").write_text("another")
+    commands.evaluate_run(out)
+    with pytest.raises(mtbkd.InputError, match="report.html as it was written"):
+        commands.run(asked(run), out)
+
+
+def test_draws_that_are_gone_are_drawn_again(run, tmp_path):
+    out = shutil.copytree(run, tmp_path / "run")
+    (out / "samples" / "draws-0000.safetensors").unlink()
+    commands.run(asked(run), out)
+    for name in ("samples/draws-0000.safetensors", "samples/draws-0001.safetensors"):
+        assert (out / name).read_bytes() == (run / name).read_bytes()
+
+
+def resumed(run, tmp_path, harms):
+    """An unfinished run with a harmed file: refused by name, or finished with the same metrics."""
+    config, before = asked(run), without_costs(json.loads((run / "metrics.json").read_text()))
+    begun = shutil.copytree(run, tmp_path / "begun" / "run")
+    shutil.copy(run.parent / "new.csv", begun.parent)
+    for name in ("manifest.json", "samples/manifest.json", "report.html", *JUDGED):
+        (begun / name).unlink()
+
+    def ask(out, name):
+        try:
+            found = without_costs(commands.run(config, out))
+        except mtbkd.InputError as error:
+            return name_in(error, name)
+        assert found == before, name
+        return False
+
+    return harm_each(begun, tmp_path, ask, harms)
+
+
+def test_an_empty_file_of_an_unfinished_run_is_named(run, tmp_path):
+    refused = resumed(run, tmp_path, [emptied])
+    assert {"samples/checkpoint.safetensors", "modes.safetensors", "weights.json"} <= refused
+    assert {"request.json", "teachers/costs.json", "background.safetensors"} <= refused
+    assert any(name.startswith("baselines/") for name in refused)
+
+
+@pytest.mark.slow
+def test_a_harmed_file_of_an_unfinished_run_is_named_or_made_again(run, tmp_path):
+    resumed(run, tmp_path, [a_byte, cut, gone])
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_a_disk_that_fails_is_one_message_and_nothing_is_half_written(
+    code, run, tmp_path, monkeypatch
+):
+    config, after = asked(run), iter([*[True] * 9, False])
+
+    def fail(path, real=files_of_ours._sync):
+        if not next(after, False):
+            raise OSError(code, os.strerror(code))
+        real(path)
+
+    monkeypatch.setattr(files_of_ours, "_sync", fail)
+    told = "no space left on the disk. Free some" if code == errno.ENOSPC else os.strerror(code)
+    with pytest.raises(mtbkd.InputError, match=rf"Expected to write .*run/.*{told}") as caught:
+        commands.run(config, tmp_path / "run")
+    assert len(caught.value.faults) == 1
+    assert not [name for name in files(tmp_path) if name.endswith(".partial")]
+    assert all((tmp_path / name).stat().st_size for name in files(tmp_path))
+    monkeypatch.undo()
+    before = json.loads((run / "metrics.json").read_text())
+    assert without_costs(commands.run(config, tmp_path / "run")) == without_costs(before)
