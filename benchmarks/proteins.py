@@ -44,7 +44,8 @@ from mtbkd.distillation.distill import Posterior
 from mtbkd.inputs.proteins.features import feature_names, sequence_features
 from mtbkd.metrics import accuracy, coverage, ece, exact_coverage, scores, wrong_auroc
 from mtbkd.outputs.store import load_outputs
-from mtbkd.predictive import Floats, credible_set, draw_probs
+from mtbkd.predictive import credible_set, draw_probs
+from mtbkd.types import Floats
 
 SEVERAL = "data_MuLabel_sub.csv"
 SETTINGS = {"deeploc": [], "paper": ["prior=paper"], "apart": []}

@@ -154,7 +154,7 @@ def test_recipes_are_listed_and_copied(tmp_path, monkeypatch, capsys):
         (["run", "digits", "--set", "prior.concentration=-1"], ["concentration above 0, but got"]),
         (["run", "digits", "--set", "sampler.draws=0"], ["draws above 0, but got 0"]),
         (["run", "digits", "--set", "sampler.engine=hmcc"], ["`sampler.engine` to be"]),
-        (["run", "digits", "--set", "student.hidden=[0]"], ["hidden widths must be 1 or more"]),
+        (["run", "digits", "--set", "student.hidden=[0]"], ["`student.hidden.0` to be greater"]),
         (["run", "digits", "--set", "seed"], ["Expected --set key=value, but got 'seed'"]),
         (["run", "missing.yaml"], ["Expected a configuration file at missing.yaml"]),
         (["predict", "nowhere", "x.csv", "--out", "y.csv"], ["a run directory at nowhere"]),

@@ -377,8 +377,8 @@ def test_another_factor_or_seed_is_another_reference(fresh, tmp_path):
         (["--factor", "0"], "Expected factor above 0, but got 0.0"),
         (["--factor", "-2"], "Expected factor above 0, but got -2.0"),
         (["--factor", "nan"], "Expected factor above 0, but got nan"),
-        (["--factor", "inf"], "Expected a finite factor, but got inf"),
-        (["--seed", "-1"], "Expected seed at least 0, but got -1"),
+        (["--factor", "inf"], "Expected factor of at most 10,000, but got inf"),
+        (["--seed", "-1"], "Expected seed from 0 to 2147483647, but got -1"),
         (["--seed", "0"], "Expected another seed than the run's, but got 0"),
     ],
 )

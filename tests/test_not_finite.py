@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from mtbkd.weights.units import find_units
 from torch import nn
 
 from mtbkd import MapSettings, PriorSettings, SamplerSettings, distill, make_dataset
 from mtbkd.app.recipes.own.inputs import moments, standardise
 from mtbkd.estimators import DistilledClassifier, DistilledRegressor
 from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.observation.units import find_units
 from mtbkd.predictive import predict
 from mtbkd.student import make_student
 from mtbkd.types import InputError, check_positive

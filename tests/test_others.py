@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from mtbkd.app.config.run import build_config
-from mtbkd.app.recipes import RECIPES
+from mtbkd.app.recipes import digits
 from mtbkd.app.recipes.base import Recipe, Task
 from mtbkd.app.run import commands as run
 from mtbkd.app.run import report_data as show
@@ -81,7 +81,7 @@ def done(tmp_path_factory):
     out = tmp_path_factory.mktemp("toy") / "run"
     recipe = Recipe("digits", "toy", "nothing", DEFAULTS, load, network, teach)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(RECIPES, "digits", recipe)
+        patch.setattr(digits, "RECIPE", recipe)
         metrics = run.run(build_config(DEFAULTS), out)
         config = build_config(DEFAULTS)
         task = load(config, out)

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtbkd.errors import InputError as InputError
+
 Family = Literal["classification", "multilabel", "regression"]
 """What is predicted: one class of several, any of several labels, or real numbers."""
 
@@ -31,18 +33,6 @@ Progress = Callable[[int, int], None]
 
 def quiet(stage: str, done: int, total: int) -> None:
     """Report nothing."""
-
-
-class InputError(ValueError):
-    """What the user gave is wrong; ``faults`` holds one message for each fault.
-
-    Each message reads "Expected *what*, but got *value*. *What to do.*" and names the id, class,
-    key or file. The command line prints them without a traceback and exits with code 2.
-    """
-
-    def __init__(self, *faults: str) -> None:
-        super().__init__("\n".join(faults))
-        self.faults = faults
 
 
 def check_positive(**values: object) -> None:

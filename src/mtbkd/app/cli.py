@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import sys
 import traceback
 import warnings
+from os.path import lexists
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mtbkd.types import InputError
+from mtbkd.app.asked import Asked, check_labelling, makes_a_run, meant
+from mtbkd.errors import InputError
 
 app = typer.Typer(
     add_completion=False,
@@ -25,26 +29,16 @@ data_app = typer.Typer(no_args_is_help=False, help="List and fetch public data."
 app.add_typer(data_app, name="data")
 
 _NO_VERDICT = 3
+_LONGEST, _END = 2000, 200
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
-Target = Annotated[str, typer.Argument(help="A recipe's name, a config file, or a run directory.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
-Out = Annotated[Path | None, typer.Option(help="The run directory; runs/NAME-SEED by default.")]
-Sets = Annotated[
-    list[str] | None, typer.Option("--set", help="Override: prior.concentration=5, prior=paper.")
-]
-Seed = Annotated[int | None, typer.Option(help="Of everything random.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
-def run(
-    target: Target,
-    out: Out = None,
-    overrides: Sets = None,
-    seed: Seed = None,
-    as_json: Json = False,
-) -> None:
+@makes_a_run
+def run(asked: Asked, as_json: Json = False) -> None:
     """Everything, end to end: teachers, student, baselines, evaluation, report.
 
     The same command again goes on where a killed run stopped.
@@ -53,7 +47,8 @@ def run(
     from mtbkd.app.recipes.base import Labelling
     from mtbkd.app.run import commands as recipe_run
 
-    config, folder, may_run_code = _asked(target, out, overrides, seed)
+    _one_thread()
+    config, folder, may_run_code = meant(asked)
     with Progress() as progress:
         metrics = recipe_run.run(
             config,
@@ -70,11 +65,9 @@ def run(
 
 
 @app.command()
+@makes_a_run
 def teach(
-    target: Target,
-    out: Out = None,
-    overrides: Sets = None,
-    seed: Seed = None,
+    asked: Asked,
     shard_rows: Annotated[int | None, typer.Option(help="Rows of a file of labels.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Rows of one call of a teacher.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32 or float16, of labels.")] = None,
@@ -93,38 +86,33 @@ def teach(
     from mtbkd.app.recipes.base import Labelling
     from mtbkd.app.run import commands as recipe_run
 
-    config, folder, may_run_code = _asked(target, out, overrides, seed)
-    given = {
-        "--shard-rows": shard_rows,
-        "--batch-size": batch_size,
-        "--dtype": dtype,
-        "--most-failures": most_failures,
-        "--ray": ray or None,
+    _one_thread()
+    config, folder, may_run_code = meant(asked)
+    given: dict[str, Any] = {
+        "shard_rows": shard_rows,
+        "batch_size": batch_size,
+        "dtype": dtype,
+        "most_failures": most_failures,
+        "ray": ray or None,
     }
-    _check_labelling(given, find_recipe(config.recipe).label is not None, config.recipe)
+    given = {name: value for name, value in given.items() if value is not None}
+    check_labelling(given, find_recipe(config.recipe).label is not None, config.recipe)
     with Progress() as progress:
-        labelling = Labelling(
-            may_run_code,
-            shard_rows,
-            batch_size or 256,
-            dtype,  # type: ignore[arg-type]
-            0.01 if most_failures is None else most_failures,
-            ray,
-            progress.report,
-            progress.line,
-        )
+        labelling = Labelling(may_run_code, **given, report=progress.report, say=progress.line)
         outputs = recipe_run.teach(config, folder, labelling)
     print(f"{len(outputs.names)} teachers on {len(outputs.ids)} examples: {folder / 'teachers'}")
 
 
 @app.command()
-def distill(target: Target, out: Out = None, overrides: Sets = None, seed: Seed = None) -> None:
+@makes_a_run
+def distill(asked: Asked) -> None:
     """Teach if need be, then sample the student's posterior."""
     from mtbkd.app.console import Progress
     from mtbkd.app.recipes.base import Labelling
     from mtbkd.app.run import commands as recipe_run
 
-    config, folder, may_run_code = _asked(target, out, overrides, seed)
+    _one_thread()
+    config, folder, may_run_code = meant(asked)
     with Progress() as progress:
         labelling = Labelling(may_run_code, report=progress.report)
         posterior = recipe_run.distill(config, folder, progress.report, labelling)
@@ -215,9 +203,9 @@ def report(run_dir: RunDir) -> None:
 def recipes(context: typer.Context) -> None:
     """List the built-in recipes with what each needs."""
     if context.invoked_subcommand is None:
-        from mtbkd.app.recipes import RECIPES
+        from mtbkd.app.recipes import RECIPES, find_recipe
 
-        for recipe in RECIPES.values():
+        for recipe in map(find_recipe, RECIPES):
             print(f"{recipe.name:18} {recipe.summary}\n{'':18} needs {recipe.needs}")
 
 
@@ -234,7 +222,7 @@ def copy(
     path = to or Path(f"{name}.yaml")
     recipe = find_recipe(name)
     text = recipe.template or build_config(recipe.defaults).to_yaml()
-    if path.exists():
+    if lexists(path):
         raise InputError(f"Expected a new file, but {path} exists. Choose another name.")
     write_bytes(path, f"# mtbkd run {path}\n{text}".encode())
     print(path)
@@ -267,7 +255,7 @@ def data_get(
 ) -> None:
     """Fetch and check a data set, after printing its terms.
 
-    The same command again goes on where it stopped, and fetches nothing that is there.
+    The same command again fetches nothing that is there.
     """
     from mtbkd.app.console import Progress
     from mtbkd.app.data import get, terms
@@ -281,11 +269,18 @@ def data_get(
 def main() -> None:
     """Entry point: a user's mistake ends with one message per fault and exit code 2."""
     warnings.showwarning = _show_warning
+    atexit.register(gc.freeze)  # else leaving walks all that torch has made, for 0.4 s
     try:
         app()
     except InputError as error:
         for fault in error.faults:
-            print(f"mtbkd: {fault}", file=sys.stderr)
+            print(f"mtbkd: {_cut(fault)}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        told = f"{error.strerror or error}. Check the path and the space on its disk."
+        print(
+            f"mtbkd: Expected to use {error.filename or 'a file'}, but got: {told}", file=sys.stderr
+        )
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
@@ -298,66 +293,16 @@ def main() -> None:
         sys.exit(1)
 
 
-def _asked(
-    target: str, out: Path | None, overrides: list[str] | None, seed: int | None
-) -> tuple[Any, Path, bool]:
-    """The configuration and folder that a command means, and whether code it names may be run."""
-    from mtbkd.app.config.run import build_config, load_config
-    from mtbkd.app.folder import read_run
-    from mtbkd.app.recipes import find_recipe
-
-    _one_thread()
-    changes = [*(overrides or []), *([] if seed is None else [f"seed={seed}"])]
-    path = Path(target)
-    if path.is_dir() and (path / "config.yaml").exists():
-        if changes or out is not None:
-            raise InputError(
-                "Expected a run directory alone, to go on with it, but got changes "
-                "too. Start a new run from the recipe or a config file."
-            )
-        return read_run(path), path, False
-    if path.suffix in (".yaml", ".yml"):
-        config = load_config(path, changes)
-        find_recipe(config.recipe)
-    else:
-        config = build_config(find_recipe(target).defaults, changes)
-    folder = out or Path("runs") / f"{path.stem if config.own else config.recipe}-{config.seed}"
-    return config, folder, not _is_stored(path)
-
-
-def _is_stored(path: Path) -> bool:
-    """Whether this file is the configuration that a run directory holds."""
-    beside = ("teachers", "samples", "manifest.json", "examples.json")
-    return path.name == "config.yaml" and any((path.parent / name).exists() for name in beside)
-
-
-def _check_labelling(given: dict[str, Any], labels: bool, recipe: str) -> None:
-    from mtbkd.types import check_positive
-
-    named = [key for key, value in given.items() if value is not None]
-    if named and not labels:
-        raise InputError(
-            f"Expected {', '.join(named)} with the recipe own only, but got it with {recipe}, "
-            "whose teachers are built in. Leave it out."
-        )
-    counts = {key: given[key] for key in ("--shard-rows", "--batch-size") if key in named}
-    check_positive(**counts)
-    if given["--dtype"] not in (None, "float32", "float16"):
-        raise InputError(
-            f"Expected --dtype float32 or float16, but got {given['--dtype']!r}. Choose one."
-        )
-    share = given["--most-failures"]
-    if share is not None and not 0 <= share <= 1:
-        raise InputError(
-            f"Expected --most-failures from 0 to 1, but got {share}. Give a share of the rows."
-        )
-
-
 def _one_thread() -> None:
     """Small matrices gain nothing from threads, and sums differ with their number."""
     import torch
 
     torch.set_num_threads(1)
+
+
+def _cut(message: str) -> str:
+    """A message that quotes something very long, without its middle."""
+    return message if len(message) <= _LONGEST else f"{message[:_LONGEST]} … {message[-_END:]}"
 
 
 def _show_warning(message: Warning | str, *details: Any) -> None:

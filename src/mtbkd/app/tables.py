@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mtbkd.explain.causes import Causes
 from mtbkd.files import replacing
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
-from mtbkd.types import InputError
+from mtbkd.types import Floats, InputError
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 
@@ -63,7 +63,9 @@ def prediction_table(
     columns = _COLUMNS[type(predictive)](classes, predictive, causes)
     if causes is not None:
         columns |= _causes(classes, causes)
-    return pa.table({"id": pa.array(ids)} | columns | (extra or {}))
+    columns = {"id": _texts(ids)} | columns
+    columns = {k: _floats(v) if isinstance(v, np.ndarray) else v for k, v in columns.items()}
+    return pa.table(columns | {k: pa.array(v) for k, v in (extra or {}).items()})
 
 
 def _classes(names: tuple[str, ...], predictive: Predictive, _: Causes | None) -> Columns:
@@ -72,13 +74,13 @@ def _classes(names: tuple[str, ...], predictive: Predictive, _: Causes | None) -
     sets = predictive.credible_set(predictive.level)
     ranked = np.argsort(-predictive.probs, axis=1, kind="stable")
     columns: Columns = {
-        "prediction": pa.array(known[top].tolist()),
+        "prediction": _texts(known[top].tolist()),
         "probability": predictive.probs.max(1),
         "total": predictive.total,
         "aleatoric": predictive.aleatoric,
         "epistemic": predictive.epistemic,
         "second": predictive.second,
-        "credible_set": pa.array(
+        "credible_set": _lists(
             [known[row[inside[row]]].tolist() for row, inside in zip(ranked, sets, strict=True)]
         ),
     }
@@ -91,7 +93,7 @@ def _labels(names: tuple[str, ...], predictive: LabelPredictive, causes: Causes 
         yes = causes.labels
     said = [[n for n, one in zip(names, row, strict=True) if one] for row in yes]
     columns: Columns = {
-        "labels": pa.array(said, pa.list_(pa.string())),
+        "labels": _lists(said),
         "total": predictive.total.sum(1),
         "aleatoric": predictive.aleatoric.sum(1),
         "epistemic": predictive.epistemic.sum(1),
@@ -123,14 +125,14 @@ _COLUMNS: dict[type, Callable[[tuple[str, ...], Any, Causes | None], Columns]] =
 
 
 def _causes(names: tuple[str, ...], causes: Causes) -> Columns:
-    columns: Columns = {"flag": pa.array(causes.flags), "outside": causes.outside}
+    columns: Columns = {"flag": _texts(causes.flags), "outside": causes.outside}
     if causes.sets is not None:
         possible = [[n for n, yes in zip(names, row, strict=True) if yes] for row in causes.sets]
         columns |= {
             "reliable": causes.reliable,
-            "possible": pa.array(possible, pa.list_(pa.string())),
-            "dissent": pa.array(causes.dissent, from_pandas=True),
-            "pool": pa.array(causes.pool, from_pandas=True),
+            "possible": _lists(possible),
+            "dissent": _floats(causes.dissent, known=~np.isnan(causes.dissent)),
+            "pool": _floats(causes.pool, known=~np.isnan(causes.pool)),
         }
     return columns
 
@@ -142,6 +144,33 @@ def _probabilities(names: tuple[str, ...], predictive: Predictive | LabelPredict
         for part, values in parts.items()
         for i, name in enumerate(names)
     }
+
+
+def _floats(values: Floats, known: NDArray[np.bool_] | None = None) -> pa.Array:
+    """Numbers as Arrow, null where not known.
+
+    From buffers: `pyarrow.array` imports pandas where that is installed, for longer than a
+    prediction takes.
+    """
+    validity = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
+    numbers = pa.py_buffer(np.ascontiguousarray(values, np.float64))
+    return pa.Array.from_buffers(pa.float64(), len(values), [validity, numbers])
+
+
+def _texts(texts: Sequence[str]) -> pa.Array:
+    parts = [text.encode() for text in texts]
+    buffers = [None, _ends(parts), pa.py_buffer(b"".join(parts))]
+    return pa.Array.from_buffers(pa.string(), len(texts), buffers)
+
+
+def _lists(rows: Sequence[Sequence[str]]) -> pa.Array:
+    ends = pa.Array.from_buffers(pa.int32(), len(rows) + 1, [None, _ends(rows)])
+    return pa.ListArray.from_arrays(ends, _texts([text for row in rows for text in row]))
+
+
+def _ends(parts: Sequence[Sequence[Any]]) -> pa.Buffer:
+    """Where each of them starts and the last one ends, if they follow each other."""
+    return pa.py_buffer(np.cumsum([0, *map(len, parts)], dtype=np.int32))
 
 
 def check_suffix(path: Path) -> None:
@@ -179,5 +208,5 @@ def _joined(table: pa.Table) -> pa.Table:
     for index, field in enumerate(table.schema):
         if pa.types.is_list(field.type):
             joined = ["; ".join(row) for row in table.column(index).to_pylist()]
-            table = table.set_column(index, field.name, pa.array(joined))
+            table = table.set_column(index, field.name, _texts(joined))
     return table

@@ -10,7 +10,6 @@ prior counts for as many observations as there were. docs/synthetic.md shows wha
 from __future__ import annotations
 
 import torch
-from scipy.stats import t as student_t
 from torch import Tensor
 
 from mtbkd.observation import OUTCOMES
@@ -62,6 +61,8 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
     Raises:
         InputError: If there is one teacher, or they say the same, or the last layer is not linear.
     """
+    from scipy.special import stdtrit  # slow to import, and needed here alone
+
     if not OUTCOMES[data.observation.family].exclusive:
         raise InputError(
             f"Expected classification for prior.evidence=disagreement, but got "
@@ -82,7 +83,7 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
     variance = (pulls.T * torch.cholesky_solve(pulls.T, factor)).sum() * n_teachers
     share = n_directions / max(float(variance) / (n_teachers - 1), 1e-12)
     freedom = (n_teachers - 1) * n_directions
-    caution = (float(student_t.ppf(0.975, freedom)) / _NORMAL) ** 2
+    caution = (float(stdtrit(freedom, 0.975)) / _NORMAL) ** 2
     if share > _MOST:
         raise InputError(
             "Expected teachers that disagree for prior.evidence=disagreement, but got teachers "

@@ -11,8 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit, logit
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from mtbkd.data import Dataset
@@ -184,7 +182,9 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
     if isinstance(predictive, LabelPredictive):
         labels = predictive.probs >= background.thresholds.numpy()
         intercept, slope = background.odds.tolist()
-        reliable = expit(intercept + slope * _together(predictive.probs, labels))
+        reliable = np.exp(
+            -np.logaddexp(0.0, -intercept - slope * _together(predictive.probs, labels))
+        )
         sets = label_sets(predictive.probs, background.bounds.numpy())
     else:
         reliable = predictive.probs.max(1)
@@ -222,7 +222,8 @@ def _thresholds(probs: Floats, labels: Floats) -> Floats:
 
 def _together(probs: Floats, answer: NDArray[np.bool_]) -> Floats:
     """Log odds that all labels are right if they are independent given the input, (example,)."""
-    return logit(np.where(answer, probs, 1 - probs).prod(1).clip(_SURE, 1 - _SURE))
+    right = np.where(answer, probs, 1 - probs).prod(1).clip(_SURE, 1 - _SURE)
+    return np.log(right) - np.log1p(-right)
 
 
 def _odds(probs: Floats, labels: Floats, thresholds: Floats) -> Floats:
@@ -237,6 +238,8 @@ def _odds(probs: Floats, labels: Floats, thresholds: Floats) -> Floats:
     if min(right.sum(), (~right).sum()) < _ENOUGH:
         return np.array([0.0, 1.0])
     together = _together(probs, answer)[known, None]
+    from sklearn.linear_model import LogisticRegression  # slow to import, and needed here alone
+
     model = LogisticRegression(C=np.inf).fit(together, right)
     slope = float(model.coef_[0, 0])
     return np.array([float(model.intercept_[0]), slope] if slope > 0 else [0.0, 1.0])

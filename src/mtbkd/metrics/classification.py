@@ -62,13 +62,7 @@ def reliability(probs: Floats, labels: Ints, n_bins: int = 15) -> tuple[Floats, 
     Returns:
         Mean confidence and accuracy in each bin (NaN where empty), and counts, each (bin,).
     """
-    confidence, hit = probs.max(1), probs.argmax(1) == labels
-    bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
-    counts = np.bincount(bins, minlength=n_bins)
-    with np.errstate(invalid="ignore"):
-        mean_confidence = np.bincount(bins, confidence, n_bins) / counts
-        mean_accuracy = np.bincount(bins, hit, n_bins) / counts
-    return mean_confidence, mean_accuracy, counts
+    return binned(probs.max(1), probs.argmax(1) == labels, n_bins)
 
 
 def ece(probs: Floats, labels: Ints, n_bins: int = 15) -> float:
@@ -83,8 +77,31 @@ def ece(probs: Floats, labels: Ints, n_bins: int = 15) -> float:
         >>> round(ece(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1])), 3)
         0.3
     """
-    confidence, hit_rate, counts = reliability(probs, labels, n_bins)
-    return float(np.nansum(counts * np.abs(confidence - hit_rate)) / counts.sum())
+    return gap(*reliability(probs, labels, n_bins))
+
+
+def binned(said: Floats, true: NDArray[np.generic], n_bins: int) -> tuple[Floats, Floats, Ints]:
+    """Means of what is said and of what is true in bins of what is said, and counts.
+
+    Args:
+        said: Probabilities, shape (answer,).
+        true: 0 or 1, shape (answer,).
+        n_bins: Bins ``(b / n, (b + 1) / n]``; zero belongs to the first.
+
+    Returns:
+        Three of shape (bin,); means are NaN where a bin is empty.
+    """
+    bins = np.clip(np.ceil(said * n_bins).astype(int) - 1, 0, n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
+    with np.errstate(invalid="ignore"):
+        means = (np.bincount(bins, values, n_bins) / counts for values in (said, true))
+        return *means, counts
+
+
+def gap(said: Floats, true: Floats, counts: Ints) -> float:
+    """Mean distance of what `binned` returns, weighted by counts; NaN of nothing."""
+    gaps = np.nansum(counts * np.abs(said - true))
+    return float(gaps / counts.sum()) if counts.any() else float("nan")
 
 
 def coverage(sets: NDArray[np.bool_], labels: Ints) -> float:
@@ -138,13 +155,9 @@ def wrong_auroc(uncertainty: Floats, wrong: NDArray[np.bool_]) -> float | None:
         >>> wrong_auroc(np.array([0.1, 0.9, 0.2]), np.array([False, True, False]))
         1.0
     """
-    n_wrong, n_right = int(wrong.sum()), int((~wrong).sum())
-    if not n_wrong or not n_right:
-        return None
-    _, inverse, counts = np.unique(uncertainty, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2
-    ranks = mean_rank[inverse]
-    return float((ranks[wrong].sum() - n_wrong * (n_wrong + 1) / 2) / (n_wrong * n_right))
+    from sklearn.metrics import roc_auc_score  # slow to import
+
+    return float(roc_auc_score(wrong, uncertainty)) if 0 < wrong.sum() < len(wrong) else None
 
 
 def agreement(probs: Floats, reference: Floats) -> float:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.special import logsumexp, ndtr
 
 from mtbkd.types import Floats
 
@@ -36,6 +35,8 @@ def mixture_log_density(
         >>> mixture_log_density(means, np.ones_like(means), np.zeros((1, 1))).round(4)
         array([[-1.4189]])
     """
+    from scipy.special import logsumexp
+
     sds = np.maximum(sds, _LEAST_SD)
     each = -0.5 * np.square((labels - means) / sds) - np.log(sds) - 0.5 * math.log(2 * math.pi)
     return np.asarray(logsumexp(each, axis=0, b=equal_weights(means, weights)))
@@ -93,6 +94,8 @@ def pit(means: Floats, sds: Floats, labels: Floats, weights: Floats | None = Non
         >>> pit(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), np.zeros((1, 1)))
         array([[0.5]])
     """
+    from scipy.special import ndtr
+
     below = ndtr((labels - means) / np.maximum(sds, _LEAST_SD))
     return (equal_weights(means, weights) * below).sum(0)
 
@@ -130,6 +133,8 @@ def equal_weights(means: Floats, weights: Floats | None) -> Floats:
 
 def expected_distance(difference: Floats, sd: Floats) -> Floats:
     """Mean absolute value of a Gaussian with this mean and standard deviation."""
+    from scipy.special import ndtr
+
     sd = np.maximum(sd, _LEAST_SD)
     z = difference / sd
     density = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)

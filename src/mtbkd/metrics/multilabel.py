@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtbkd.metrics.classification import binned, gap
 from mtbkd.types import Floats, Ints
 
 Threshold = float | Floats
@@ -180,13 +181,7 @@ def label_reliability(
         Mean probability and share of yes in each bin (NaN where empty), and counts, each (bin,).
     """
     known = ~np.isnan(labels)
-    said, true = probs[known], labels[known]
-    bins = np.clip(np.ceil(said * n_bins).astype(int) - 1, 0, n_bins - 1)
-    counts = np.bincount(bins, minlength=n_bins)
-    with np.errstate(invalid="ignore"):
-        mean_probability = np.bincount(bins, said, n_bins) / counts
-        share = np.bincount(bins, true, n_bins) / counts
-    return mean_probability, share, counts
+    return binned(probs[known], labels[known], n_bins)
 
 
 def label_ece(probs: Floats, labels: Floats, n_bins: int = 15) -> Floats:
@@ -199,12 +194,8 @@ def label_ece(probs: Floats, labels: Floats, n_bins: int = 15) -> Floats:
         >>> label_ece(np.array([[0.8, 0.1], [0.8, 0.1]]), np.array([[1, 0], [0, 0]])).round(3)
         array([0.3, 0.1])
     """
-    found = []
-    for said, true in zip(probs.T, labels.T, strict=True):
-        probability, share, counts = label_reliability(said, true, n_bins)
-        gaps = np.nansum(counts * np.abs(probability - share))
-        found.append(gaps / counts.sum() if counts.sum() else np.nan)
-    return np.array(found)
+    pairs = zip(probs.T, labels.T, strict=True)
+    return np.array([gap(*label_reliability(said, true, n_bins)) for said, true in pairs])
 
 
 def average_precision(probs: Floats, labels: Floats) -> Floats:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import (
@@ -19,10 +20,13 @@ from pydantic import (
 
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.config.own_teachers import KINDS, Name
+from mtbkd.app.config.text import parse, read
+from mtbkd.errors import InputError, did_you_mean, shown
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings
 from mtbkd.prior.settings import PAPER, PriorSettings
-from mtbkd.types import InputError
+
+_DEEPEST, _LONGEST_KEY, _MOST_FAULTS = 16, 100, 20
 
 PRESETS: dict[str, PriorSettings] = {"paper": PAPER}
 
@@ -35,15 +39,8 @@ class StudentConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    hidden: list[int]
-    weight_scale: float = Field(gt=0, default=3.0)
-
-    @field_validator("hidden")
-    @classmethod
-    def _widths(cls, value: list[int]) -> list[int]:
-        if any(width < 1 for width in value):
-            raise ValueError("hidden widths must be 1 or more")
-        return value
+    hidden: list[Annotated[int, Field(ge=1, le=2**16)]] = Field(max_length=64)
+    weight_scale: float = Field(ge=1e-6, le=1e6, default=3.0)
 
 
 class PredictConfig(BaseModel):
@@ -71,15 +68,18 @@ class BackbonesConfig(BaseModel):
     teachers: dict[Name, str]
     student: str
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    max_tokens: int | None = Field(ge=1, default=None)
-    folds: int = Field(ge=2, default=5)
+    max_tokens: int | None = Field(ge=1, le=10**9, default=None)
+    folds: int = Field(ge=2, le=1000, default=5)
 
     @field_validator("student")
     @classmethod
     def _place(cls, value: str) -> str:
         """Folders as they are called from everywhere."""
-        folder = Path(value).expanduser()
-        return str(folder.resolve()) if folder.is_dir() else value
+        try:
+            folder = Path(value).expanduser()
+            return str(folder.resolve()) if folder.is_dir() else value
+        except (OSError, RuntimeError) as error:  # too long, or the home of nobody
+            raise ValueError(f"the name of a folder or model; {error}") from None
 
     @field_validator("teachers")
     @classmethod
@@ -113,14 +113,14 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     recipe: str
-    seed: int = Field(ge=0, default=0, strict=True)
+    seed: int = Field(ge=0, lt=2**31, default=0, strict=True)
     data: str | None = None
     scenario: str | None = None
     prior: PriorSettings = PriorSettings()
     student: StudentConfig
     map: MapSettings = MapSettings()
     sampler: SamplerSettings = SamplerSettings()
-    chains: int = Field(ge=1, default=8, strict=True)
+    chains: int = Field(ge=1, le=1000, default=8, strict=True)
     predict: PredictConfig = PredictConfig()
     baselines: bool = True
     device: str = "auto"
@@ -163,38 +163,6 @@ class RunConfig(BaseModel):
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-class _Loader(yaml.SafeLoader):
-    """As YAML says, a key comes once; the library takes the last of several."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        twice = next((k for i, k in enumerate(keys) if k in keys[:i] and k != "<<"), None)
-        if twice is not None:
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {twice!r} twice", problem_mark=node.start_mark
-            )
-        return super().construct_mapping(node, deep)
-
-
-def read_config(text: str, source: str) -> dict[str, Any]:
-    """Parse a YAML mapping.
-
-    Raises:
-        InputError: If it is not one.
-    """
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"Expected YAML in {source}, but got {told}. Mend the file.") from None
-    if not isinstance(value, dict):
-        raise InputError(
-            f"Expected a YAML mapping in {source}, but got {type(value).__name__}. "
-            "Start from `mtbkd recipes copy NAME`."
-        )
-    return value
-
-
 def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
     """Check a configuration, with ``key.sub=value`` overrides, and report all faults at once.
 
@@ -206,19 +174,27 @@ def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunCo
         key, equals, text = override.partition("=")
         if not equals or not key:
             faults.append(
-                f"Expected --set key=value, but got {override!r}. Write for example "
+                f"Expected --set key=value, but got {shown(override)}. Write for example "
                 "--set prior.concentration=5."
             )
             continue
-        merged = _set(merged, key.split("."), yaml.safe_load(text))
+        try:
+            value = parse(text, f"--set {key[:_LONGEST_KEY]}=")
+        except InputError as error:
+            faults += error.faults
+            continue
+        merged = _set(merged, key.split(".", _DEEPEST), value)
     try:
         config = RunConfig.model_validate(merged)
+        if not faults:
+            return config
     except ValidationError as error:
-        faults += [_message(e) for e in error.errors()]  # type: ignore[arg-type]
-        raise InputError(*faults) from None
-    if faults:
-        raise InputError(*faults)
-    return config
+        found = error.errors()
+        faults += [_message(e) for e in found[:_MOST_FAULTS]]  # type: ignore[arg-type]
+        if len(found) > _MOST_FAULTS:
+            rest = len(found) - _MOST_FAULTS
+            faults.append(f"Expected no faults, but got {rest:,} more. Mend these first.")
+    raise InputError(*faults)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -227,14 +203,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         InputError: If it cannot be read or holds faults.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise InputError(
-            f"Expected a configuration file at {path}, but got: {error.strerror}. "
-            "Name a file or a recipe."
-        ) from None
-    values = read_config(text, str(path))
+    values = read(path)
     own = values.get("own")
     if isinstance(own, dict) and isinstance(own.get("folder", "."), str):
         folder = str((path.parent / own.get("folder", ".")).resolve())
@@ -256,17 +225,28 @@ def _set(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
 def _message(error: dict[str, Any]) -> str:
     """One fault in the house's form."""
     unions = ("float", "bool", "str", "literal['auto']", "list[str]", "list[float]")
-    known, place = "only known keys", error["loc"]
+    place = error["loc"]
+    known, possible = "only known keys", _every_key()
     if place[:2] == ("own", "teachers") and len(place) > 4:  # the kind of teacher is the fourth
         kind, place = place[3], place[:3] + place[4:]
-        others = sorted(KINDS[kind].model_fields.keys() - {kind})
-        known = f"beside {kind} only the keys {', '.join(others)}"
-    key = ".".join(str(part) for part in place if part not in unions)
+        possible = KINDS[kind].model_fields.keys() - {kind}
+        known = f"beside {kind} only the keys {', '.join(sorted(possible))}"
+    parts = [str(part)[:_LONGEST_KEY] for part in place if part not in unions]
+    key = ".".join(parts)
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"Expected {known}, but got `{key}`. Remove it or correct its spelling."
+        near = did_you_mean(parts[-1], set(possible) - {parts[-1]})
+        return f"Expected {known}, but got `{key}`. Remove it or correct its spelling.{near}"
     if error["type"] in ("missing", "missing_argument"):
         return f"Expected a value for `{key}`, but got none. Add it."
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if reason.startswith("Expected"):
         return f"`{key}`: {reason}" if key else reason
-    return f"Expected `{key}` to be {reason}, but got {error['input']!r}. Correct it."
+    return f"Expected `{key}` to be {reason}, but got {shown(error['input'])}. Correct it."
+
+
+@cache
+def _every_key() -> set[str]:
+    """The keys of all sections."""
+    schema = RunConfig.model_json_schema()
+    sections = schema, *schema["$defs"].values()
+    return {key for section in sections for key in section.get("properties", {})}

@@ -1,15 +1,23 @@
-"""The built-in recipes, by name."""
+"""The built-in recipes, by name; a recipe is imported when it is asked for."""
 
 from __future__ import annotations
 
-from mtbkd.app.recipes import diabetes, digits, overlay, synthetic
-from mtbkd.app.recipes.base import Recipe
-from mtbkd.app.recipes.deeploc import backbones, multilabel, paper
-from mtbkd.app.recipes.own import recipe
-from mtbkd.types import InputError
+from importlib import import_module
 
-_PARTS = (digits, overlay, diabetes, paper, multilabel, backbones, synthetic, recipe)
-RECIPES: dict[str, Recipe] = {part.RECIPE.name: part.RECIPE for part in _PARTS}
+from mtbkd.app.recipes.base import Recipe
+from mtbkd.errors import InputError, did_you_mean, shown
+
+RECIPES: dict[str, str] = {
+    "digits": "digits",
+    "overlay": "overlay",
+    "diabetes": "diabetes",
+    "deeploc": "deeploc.paper",
+    "deeploc-multilabel": "deeploc.multilabel",
+    "deeploc-backbones": "deeploc.backbones",
+    "synthetic": "synthetic",
+    "own": "own.recipe",
+}
+"""Where each recipe is, in this package."""
 
 
 def find_recipe(name: str) -> Recipe:
@@ -20,7 +28,7 @@ def find_recipe(name: str) -> Recipe:
     """
     if name not in RECIPES:
         raise InputError(
-            f"Expected one of the recipes {', '.join(RECIPES)}, but got {name!r}. "
-            "See `mtbkd recipes`."
+            f"Expected one of the recipes {', '.join(RECIPES)}, but got {shown(name)}. "
+            f"See `mtbkd recipes`.{did_you_mean(name, RECIPES)}"
         )
-    return RECIPES[name]
+    return import_module(f"{__name__}.{RECIPES[name]}").RECIPE

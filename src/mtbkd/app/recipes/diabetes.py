@@ -11,12 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.datasets import load_diabetes
-from sklearn.ensemble import RandomForestRegressor
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.gaussian_process import GaussianProcessRegressor
-from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
-from sklearn.linear_model import BayesianRidge
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
@@ -40,6 +34,8 @@ class Patients(NamedTuple):
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Split the patients by seed."""
+    from sklearn.datasets import load_diabetes
+
     columns, target = load_diabetes(return_X_y=True)
     columns, target = np.asarray(columns) / _SCALE, np.asarray(target, np.float64)
     order = np.random.default_rng([config.seed, 0]).permutation(len(target))
@@ -64,6 +60,12 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
 
 def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Fit a Gaussian process, a Bayesian linear regression and a random forest."""
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+    from sklearn.linear_model import BayesianRidge
+
     seed, (columns, target) = config.seed, task.teacher_data
     kernel = ConstantKernel(1.0) * RBF(5.0) + WhiteKernel(1.0)
     models: dict[str, Any] = {

@@ -19,11 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.model_selection import train_test_split
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.svm import SVC
 from torch import nn
 
 from mtbkd.app.config.run import RunConfig
@@ -51,6 +46,9 @@ class TeacherRows(NamedTuple):
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Split the embedded images, stratified, by seed."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
     pixels, targets = load_digits(return_X_y=True)
     images, labels = np.asarray(pixels, np.float32) / 16, np.asarray(targets, np.int64)
 
@@ -87,6 +85,11 @@ def n_labelled(scenario: str | None) -> int:
 
 def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Train extra trees on 0-4, a support vector classifier on 5-9, a network on 60 rows."""
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.model_selection import train_test_split
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.svm import SVC
+
     seed, rows = config.seed, task.teacher_data
     chance = np.random.default_rng([seed, 1])
     leak = 0.0 if config.scenario in ("padded", "declared") else _LEAK

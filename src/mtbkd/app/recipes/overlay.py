@@ -13,10 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
-from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neural_network import MLPClassifier
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
@@ -48,6 +44,8 @@ class Pictures(NamedTuple):
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Make the pictures of each split from images of its own, by seed."""
+    from sklearn.datasets import load_digits
+
     chance = np.random.default_rng([config.seed, 0])
     images, digits = load_digits(return_X_y=True)
     order = chance.permutation(len(digits))
@@ -94,6 +92,9 @@ def make_pictures(
 
 def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Train extra trees on the labels 0-4, a network on 5-9, and another on 150 pictures."""
+    from sklearn.ensemble import ExtraTreesClassifier
+    from sklearn.exceptions import ConvergenceWarning
+
     seed, pixels, labels = config.seed, task.teacher_data.pixels, task.teacher_data.labels
     trees: Any = ExtraTreesClassifier(200, random_state=seed, min_samples_leaf=2)
     trees.fit(pixels, labels[:, :5])
@@ -120,7 +121,9 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
     return ask(teachers, task)
 
 
-def _network(seed: int, *, early_stopping: bool) -> MLPClassifier:
+def _network(seed: int, *, early_stopping: bool) -> Any:
+    from sklearn.neural_network import MLPClassifier
+
     return MLPClassifier(
         (64,), alpha=0.1, max_iter=1000, early_stopping=early_stopping, random_state=seed
     )

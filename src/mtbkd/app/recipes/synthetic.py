@@ -13,9 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import softmax
-from scipy.stats import norm
-from sklearn.linear_model import LogisticRegression
+from scipy.special import ndtri, softmax
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
@@ -136,7 +134,7 @@ def make_world(scenario: Scenario, seed: int, n_test: int = _TEST) -> World:
     known = slice(scenario.labelled)
     common = chance.normal(size=(scenario.rows, _INPUTS))
     common_labels = _draw(_probs(common, truth, scenario), chance)
-    edges = norm.ppf(np.linspace(0, 1, scenario.n_teachers + 1)[1:-1])
+    edges = ndtri(np.linspace(0, 1, scenario.n_teachers + 1)[1:-1])
     for k in range(scenario.n_teachers):
         last = k == scenario.n_teachers - 1
         rows = chance.normal(size=(scenario.rows, _INPUTS))
@@ -185,6 +183,8 @@ def _draw(probs: Floats, chance: np.random.Generator) -> NDArray[np.int64]:
 
 def _fit(rows: Floats, labels: NDArray[np.int64], inputs: Floats, scenario: Scenario) -> Floats:
     """Multinomial logistic regression on the truth's own terms: what an honest teacher says."""
+    from sklearn.linear_model import LogisticRegression
+
     model: Any = LogisticRegression(C=1 / _PENALTY, max_iter=1000)
     model.fit(_basis(rows, scenario), labels)
     probs = np.full((len(inputs), len(CLASSES)), 1e-7)

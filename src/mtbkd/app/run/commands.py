@@ -24,8 +24,6 @@ from mtbkd.app.folder import (
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
-from mtbkd.app.run.evaluate import Spent, evaluate
-from mtbkd.app.run.report_data import write_report
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
 from mtbkd.files import read_json
@@ -93,6 +91,9 @@ def run(
     Raises:
         InputError: If the configuration, the data or the folder is wrong.
     """
+    from mtbkd.app.run.evaluate import Spent, evaluate
+    from mtbkd.app.run.report_data import write_report
+
     recipe = find_recipe(config.recipe)
     stages.check_scenario(recipe, config)
     open_run(out, config)
@@ -148,6 +149,8 @@ def distill(
 
 def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
     """Judge a distilled run again."""
+    from mtbkd.app.run.evaluate import Spent, evaluate
+
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
     check_run(out, but=(*JUDGED, *SHOWN))
     recipe = find_recipe(config.recipe)
@@ -176,6 +179,8 @@ def _early(seconds: dict[str, float]) -> dict[str, float]:
 
 def report_run(out: Path) -> Path:
     """Draw the report of an evaluated run again; returns where it is."""
+    from mtbkd.app.run.report_data import write_report
+
     config = read_run(out, *JUDGED)
     check_run(out, but=SHOWN)
     recipe = find_recipe(config.recipe)

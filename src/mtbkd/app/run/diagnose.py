@@ -33,6 +33,7 @@ RHAT_LIMIT, ESS_LIMIT = 1.01, 400.0
 _GOOD, _FAIR = (0.99, 0.015), (0.97, 0.03)
 _DRAWS, _BURN_IN_SHARE, _LEAST_RANGE = 500, 1 / 12, 1e-4
 _SEED_SHIFT = 1000
+_LARGEST_FACTOR = 10_000
 _CHAINS, _POINTS = 8, 100
 
 
@@ -148,10 +149,12 @@ def _check(engine: str, factor: float, seed: int, own_seed: int) -> None:
             f"Expected one of the engines {', '.join(known)} as reference, but got {engine!r}. "
             "Use hmc, which is exact up to chance."
         )
-    if math.isinf(factor):
-        faults.append(f"Expected a finite factor, but got {factor}. Lower it.")
-    if seed < 0:
-        faults.append(f"Expected seed at least 0, but got {seed}. Raise it.")
+    if factor > _LARGEST_FACTOR:
+        faults.append(
+            f"Expected factor of at most {_LARGEST_FACTOR:,}, but got {factor}. Lower it."
+        )
+    if not 0 <= seed < 2**31:
+        faults.append(f"Expected seed from 0 to {2**31 - 1}, but got {seed}. Choose another.")
     if seed == own_seed:
         faults.append(
             f"Expected another seed than the run's, but got {seed}, whose modes are the run's own. "

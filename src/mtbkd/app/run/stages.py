@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from mtbkd.weights.rules import Weighting
 BACKGROUND = "background.safetensors"
 _WIDENINGS = (1.0, 4.0)
 _TIMED, _ROWS = 128, 2**14
+_MOST_GIGABYTES = 64
 
 
 class Rival(NamedTuple):
@@ -60,7 +62,26 @@ def load(recipe: Recipe, config: RunConfig, out: Path, report: Report = quiet) -
     task = recipe.load(config, out / "features", report)
     splits = {"train": task.train, "calibration": task.calibration, "test": task.test}
     check_splits(**{**task.others, **splits})
+    check_size(config, task.train)
     return task
+
+
+def check_size(config: RunConfig, train: Dataset) -> None:
+    """Refuse draws that no memory holds.
+
+    Raises:
+        InputError: If they take more than 64 GB.
+    """
+    n_outputs = OUTCOMES[train.family].n_outputs * len(train.classes)
+    widths = [train.inputs.shape[-1], *config.student.hidden, n_outputs]
+    n_parameters = sum((a + 1) * b for a, b in pairwise(widths))
+    gigabytes = 4e-9 * n_parameters * config.chains * config.sampler.draws
+    if gigabytes > _MOST_GIGABYTES:
+        raise InputError(
+            f"Expected draws of at most {_MOST_GIGABYTES} GB, but got {gigabytes:,.0f} GB: "
+            f"{config.sampler.draws} draws of {config.chains} chains of {n_parameters:,} "
+            "parameters. Lower `student.hidden`, `chains` or `sampler.draws`."
+        )
 
 
 def teach(

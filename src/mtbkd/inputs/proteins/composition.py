@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from mtbkd.inputs.proteins.residues import Residues
 from mtbkd.types import Floats32
 
-Trees = Sequence[HistGradientBoostingClassifier | float]
-"""A model of each label; the answer itself for one that all training proteins have, or none."""
+Trees = Sequence[Any]
+"""A `HistGradientBoostingClassifier` for each label; the answer itself for one that all training
+proteins have, or none."""
 
 _LEAVES, _RATE = 15, 0.1
 _FEWEST = (
@@ -30,7 +30,9 @@ def shares(sequences: Sequence[str]) -> NDArray[np.float64]:
 
 def boost(shares: NDArray[np.float64], labels: Floats32, rounds: int, seed: int) -> Trees:
     """Train on shares (protein, 20) and labels (protein, label) for so many rounds at most."""
-    models: list[HistGradientBoostingClassifier | float] = []
+    from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
+
+    models: list[Any] = []
     for known in labels.T:
         if known.min() == known.max():
             models.append(float(known[0]))
@@ -47,9 +49,9 @@ def boost(shares: NDArray[np.float64], labels: Floats32, rounds: int, seed: int)
 def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats32:
     """Of yes, shape (protein, label)."""
     columns = [
-        model.predict_proba(shares)[:, 1]
-        if isinstance(model, HistGradientBoostingClassifier)
-        else np.full(len(shares), model)
+        np.full(len(shares), model)
+        if isinstance(model, float)
+        else model.predict_proba(shares)[:, 1]
         for model in trees
     ]
     return np.stack(columns, 1).astype(np.float32)
@@ -57,5 +59,5 @@ def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats32:
 
 def size(trees: Trees) -> float:
     """How many leaves they have at most."""
-    models = [m for m in trees if isinstance(m, HistGradientBoostingClassifier)]
+    models = [m for m in trees if not isinstance(m, float)]
     return float(sum(_LEAVES * model.n_iter_ for model in models))
