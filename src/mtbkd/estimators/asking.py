@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 
 from mtbkd.estimators.labels import class_name
 from mtbkd.outputs.aligned import TeacherOutputs, TeacherTable, align, make_table
-from mtbkd.teachers.base import Teacher
+from mtbkd.teachers.base import Teacher, from_callable
 from mtbkd.teachers.sklearn_estimator import from_sklearn
 from mtbkd.types import Family, InputError
 
@@ -146,8 +146,8 @@ def _declared(name: str, given: Any, rows: FitRows) -> Teacher:
                 f"Expected a {rows.family} teacher, but {name!r} is one of {declared['family']}. "
                 "Leave it out."
             )
-        classes = tuple(map(class_name, given.classes))
-        return Teacher(name, classes, given.kind, given.predict, **declared)
+        classes = list(map(class_name, given.classes))
+        return from_callable(name, given.predict, kind=given.kind, classes=classes, **declared)
     if rows.family == "regression":
         if hasattr(given, "predict"):
             return from_sklearn(name, given, classes=rows.columns, **declared)
@@ -160,8 +160,8 @@ def _declared(name: str, given: Any, rows: FitRows) -> Teacher:
                 "classes_. Fit it first, on one column of labels."
             )
         classes = tuple(map(class_name, own))
-        partial = set(classes) < set(rows.columns)
-        return Teacher(name, classes, "probs", given.predict_proba, partial=partial, **declared)
+        declared["partial"] = set(classes) < set(rows.columns)
+        return from_callable(name, given.predict_proba, kind="probs", classes=classes, **declared)
     elif hasattr(given, "predict"):
         raise InputError(
             f"Expected predict_proba of teacher {name!r}, but got {type(given).__name__} without "
@@ -169,7 +169,7 @@ def _declared(name: str, given: Any, rows: FitRows) -> Teacher:
         )
     answer = given if callable(given) else lambda _: given
     kind = "mean" if rows.family == "regression" else "probs"
-    return Teacher(name, rows.columns, kind, answer, **declared)
+    return from_callable(name, answer, kind=kind, classes=rows.columns, **declared)
 
 
 def _ask(name: str, function: Any, rows: FitRows) -> Any:

@@ -99,12 +99,12 @@ class World(NamedTuple):
     """One data set.
 
     Attributes:
-        inputs: Of the transfer, calibration and test examples, one after the other.
+        inputs: Transfer, calibration and test examples, one after the other, shape (example, 4).
         truth: p*(y | x), shape (example, class).
         labels: Drawn from it, shape (example,); -1 where the student is not told.
         told: What each teacher says, shape (teacher, example, class).
         mask: Where it says something, shape (teacher, example).
-        sizes: Of the three splits.
+        sizes: Examples in each of the three splits.
     """
 
     inputs: Floats
@@ -120,7 +120,7 @@ def make_world(scenario: Scenario, seed: int, n_test: int = _TEST) -> World:
 
     Args:
         scenario: What is known, to whom.
-        seed: Of everything.
+        seed: Decides all that is random.
         n_test: Test examples.
     """
     chance = np.random.default_rng([seed, 7])
@@ -156,7 +156,14 @@ def make_world(scenario: Scenario, seed: int, n_test: int = _TEST) -> World:
             said = softmax(_NOISE * chance.normal(size=said.shape), axis=1)
         told.append(said)
         mask.append(knows)
-    return World(inputs, probs, labels, np.stack(told), np.stack(mask), sizes)
+    return World(
+        inputs=inputs,
+        truth=probs,
+        labels=labels,
+        told=np.stack(told),
+        mask=np.stack(mask),
+        sizes=sizes,
+    )
 
 
 def _basis(inputs: Floats, scenario: Scenario) -> Floats:

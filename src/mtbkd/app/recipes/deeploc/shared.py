@@ -33,7 +33,7 @@ class Standardise(nn.Module):
     """Frozen first layer: features in standard deviations of the training proteins, clipped.
 
     Args:
-        features: Of training proteins, shape (protein, feature).
+        features: Those of training proteins, shape (protein, feature).
         loudness: How much each feature counts, shape (feature,); all alike if not given. Only
             ratios matter: together they have the size of standardised features.
     """
