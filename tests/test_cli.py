@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,9 @@ import pytest
 import yaml
 
 from mtbkd.app import cli
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes import find_recipe
+from mtbkd.app.run.report_data import _command
 
 TINY = [
     *("--set", "map.epochs=3"),
@@ -336,3 +340,21 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path):
     said, told = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, b"")
     assert told == b"mtbkd: interrupted; the same command goes on from here\n"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("synthetic", ["prior.evidence=null", "scenario=null"]),
+        ("digits", ["student.weight_scale=0.00001", "map.learning_rate=1.0e-5", "prior=paper"]),
+        ("digits", ["student.hidden=[3, 4]", "baselines=false", "data=\"1: 2 # 'x'\""]),
+        ("digits", ["student.hidden=[]", 'data="null"', "sampler.step_size=0.5"]),
+    ],
+)
+def test_the_command_of_a_report_makes_the_same_run(recipe, changes):
+    config = build_config(find_recipe(recipe).defaults, [*changes, "seed=3"])
+    program, run, name, *words = shlex.split(_command(config))
+    assert (program, run, name) == ("mtbkd", "run", recipe)
+    sets = [word for word in words[2:] if word != "--set"]
+    again = build_config(find_recipe(name).defaults, [f"seed={words[1]}", *sets])
+    assert again == config

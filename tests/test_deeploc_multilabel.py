@@ -227,7 +227,7 @@ def test_missing_files_and_unknown_locations_are_named(tmp_path):
     with pytest.raises(InputError, match="but got 'Moon' for protein 'P1'"):
         recipe.load(config, tmp_path)
     (folder / "partition1.csv.gz").write_bytes(gzip.compress(b"accession,label\nP1,Nucleus\n"))
-    with pytest.raises(InputError, match="but sequence is missing"):
+    with pytest.raises(InputError, match="a column 'sequence' in .*partition1"):
         recipe.load(config, tmp_path)
     (folder / "partition2.csv.gz").write_bytes(b"no such thing")
     (folder / "partition1.csv.gz").write_bytes(gzip.compress(text.encode()))

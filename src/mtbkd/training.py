@@ -86,6 +86,7 @@ def training_set(
     said = weighting.apply(values, outputs.mask, outputs.kept, observation)
     labels = data.labels if units is None else units.labels(data.labels)
     temperature = weighting.temperature
+    blocks = None if outputs.blocks is None else outputs.blocks.to(where)
     return TrainingSet(
         features=cached_features(student, data.inputs, out),
         labels=labels.to(where),
@@ -95,7 +96,7 @@ def training_set(
         inside=None if said.inside is None else said.inside.to(where),
         nobody=None if said.nobody is None else said.nobody.to(where),
         temperature=None if temperature is None else temperature.to(where),
-        observation=observation,
+        observation=replace(outputs, blocks=blocks).observation,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,8 +11,9 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from mtbkd.estimators.labels import class_name
-from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs, TeacherTable, align, make_table
+from mtbkd.teachers.base import Teacher, from_callable
+from mtbkd.teachers.sklearn_estimator import from_sklearn
 from mtbkd.types import Family, InputError
 
 Teachers = Sequence[Any] | Mapping[str, Any] | TeacherOutputs | None
@@ -28,8 +28,8 @@ class FitRows:
         ids: One for each row.
         named: Whether the user gave the ids.
         columns: Names of classes or targets.
-        held_out: Whether teachers that do not say are.
-        family: Of the student.
+        held_out: The default for teachers that do not declare it.
+        family: What the student predicts.
     """
 
     inputs: Any
@@ -40,19 +40,30 @@ class FitRows:
     family: Family = "classification"
 
 
-def as_teachers_read(X: Any, inputs: Any) -> Any:
-    """Data frames as they are, since estimators look at their names; else numbers."""
-    return X if hasattr(X, "columns") else inputs
-
-
-def check_ids(ids: Sequence[object] | None, n_rows: int) -> tuple[tuple[str, ...], bool]:
-    """Ids of the rows, and whether the user gave them."""
-    found = tuple(map(str, range(n_rows) if ids is None else ids))
-    if len(found) != n_rows:
+def fit_rows(
+    X: Any,
+    inputs: Any,
+    ids: Sequence[object] | None,
+    columns: tuple[str, ...],
+    *,
+    held_out: bool,
+    family: Family = "classification",
+) -> FitRows:
+    """Rows as teachers read them: data frames as they are, for their names; else numbers."""
+    found = tuple(map(str, range(len(inputs)) if ids is None else ids))
+    if len(found) != len(inputs):
         raise InputError(
-            f"Expected {n_rows} ids, one for each row of X, but got {len(found)}. Give one each."
+            f"Expected {len(inputs)} ids, one for each row of X, but got {len(found)}. Give one "
+            "each."
         )
-    return found, ids is not None
+    return FitRows(
+        inputs=X if hasattr(X, "columns") else inputs,
+        ids=found,
+        named=ids is not None,
+        columns=columns,
+        held_out=held_out,
+        family=family,
+    )
 
 
 def by_name(teachers: Any) -> Mapping[str, Any] | TeacherOutputs | None:
@@ -70,13 +81,10 @@ def by_name(teachers: Any) -> Mapping[str, Any] | TeacherOutputs | None:
     named: dict[str, Any] = {}
     for i, teacher in enumerate(teachers):
         own = getattr(teacher, "name", None)
-        name = own if isinstance(own, str) else f"{i}: {_kind_of(teacher)}"
+        sort = getattr(teacher, "__name__", type(teacher).__name__)
+        name = own if isinstance(own, str) else f"{i}: {sort}"
         named[name if name not in named else f"{i}: {name}"] = teacher
     return named
-
-
-def _kind_of(teacher: Any) -> str:
-    return getattr(teacher, "__name__", type(teacher).__name__)
 
 
 def ask_all(given: Mapping[str, Any] | TeacherOutputs, rows: FitRows) -> TeacherOutputs:
@@ -97,78 +105,76 @@ def ask_all(given: Mapping[str, Any] | TeacherOutputs, rows: FitRows) -> Teacher
     return align(tables, rows.ids, rows.columns)
 
 
-def _table(name: str, teacher: Any, rows: FitRows) -> TeacherTable:
+def _table(name: str, given: Any, rows: FitRows) -> TeacherTable:
     """What one teacher, of whatever sort, says on the rows."""
-    if isinstance(teacher, TeacherTable):
-        return _matched(name, teacher, rows)
-    if all(hasattr(teacher, part) for part in ("kind", "classes", "predict")):
-        own = getattr(teacher, "family", rows.family)
-        if own != rows.family:
-            raise InputError(
-                f"Expected a {rows.family} teacher, but {name!r} is one of {own}. Leave it out."
-            )
-        said = _ask(name, teacher.predict, rows)
-        optional = {
-            part: getattr(teacher, part)
-            for part in ("partial", "class_map", "merge", "held_out")
-            if hasattr(teacher, part)
-        }
-        declared = {"held_out": rows.held_out} | optional
-        mean, variance = said if getattr(teacher, "variance", False) else (said, None)
-        columns = tuple(map(class_name, teacher.classes))
-        return _made(name, mean, variance, rows, teacher.kind, columns, **declared)
-    if OUTCOMES[rows.family].numeric:
-        return _regression_table(name, teacher, rows)
-    if hasattr(teacher, "predict_proba"):
-        own = getattr(teacher, "classes_", None)
-        if own is None or isinstance(own, list):
-            raise InputError(
-                f"Expected a fitted classifier of one label for teacher {name!r}, but got "
-                f"{type(teacher).__name__} {'without' if own is None else 'with a list of'} "
-                "classes_. Fit it first, on one column of labels."
-            )
-        said = _ask(name, teacher.predict_proba, rows)
-        columns = tuple(map(class_name, own))
-        partial = set(columns) < set(rows.columns)
-        return _made(
-            name, said, None, rows, "probs", columns, held_out=rows.held_out, partial=partial
-        )
-    if hasattr(teacher, "predict"):
-        raise InputError(
-            f"Expected predict_proba of teacher {name!r}, but got {type(teacher).__name__} without "
-            "it. Calibrate it (CalibratedClassifierCV)."
-        )
-    said = _ask(name, teacher, rows) if callable(teacher) else teacher
-    return _made(name, said, None, rows, "probs", rows.columns, held_out=rows.held_out)
-
-
-def _regression_table(name: str, teacher: Any, rows: FitRows) -> TeacherTable:
-    if hasattr(teacher, "predict"):
-        options = {"return_std": True} if _knows_its_deviation(teacher) else {}
-        said = _ask(name, teacher.predict, rows, **options)
-        if options:
-            said = (said[0], np.square(said[1]))
-    else:
-        said = _ask(name, teacher, rows) if callable(teacher) else teacher
-    parts = said if isinstance(said, tuple) else (said, None)
+    if isinstance(given, TeacherTable):
+        return _matched(name, given, rows)
+    teacher = _declared(name, given, rows)
+    said = _ask(name, teacher.predict, rows)
+    several = teacher.variance or (rows.family == "regression" and isinstance(said, tuple))
+    parts = said if several else (said, None)
     if len(parts) != 2:
         raise InputError(
             f"Expected means, or a tuple (mean, variance), from teacher {name!r}, but got "
             f"{len(parts)} parts. Return one of these."
         )
-    mean, variance = parts
-    return _made(name, mean, variance, rows, "mean", rows.columns, held_out=rows.held_out)
+    shape = np.shape(parts[0])
+    _check_rows(f"teacher {name!r}", shape[0] if shape else 0, rows)
+    return make_table(
+        name,
+        parts[0],
+        kind=teacher.kind,
+        ids=rows.ids,
+        classes=teacher.classes,
+        held_out=teacher.held_out,
+        family=rows.family,
+        variance=parts[1],
+        partial=teacher.partial,
+        class_map=teacher.class_map,
+        merge=teacher.merge,
+    )
 
 
-def _knows_its_deviation(teacher: Any) -> bool:
-    """Whether ``predict`` takes ``return_std``, of a pipeline that of its last step."""
-    last = teacher.steps[-1][1] if hasattr(teacher, "steps") else teacher
-    return "return_std" in inspect.signature(last.predict).parameters
+def _declared(name: str, given: Any, rows: FitRows) -> Teacher:
+    """A teacher of any sort as one that says what its numbers mean."""
+    declared: dict[str, Any] = {"held_out": rows.held_out, "family": rows.family}
+    if all(hasattr(given, part) for part in ("kind", "classes", "predict")):
+        optional = ("family", "variance", "partial", "class_map", "merge", "held_out")
+        declared |= {part: getattr(given, part) for part in optional if hasattr(given, part)}
+        if declared["family"] != rows.family:
+            raise InputError(
+                f"Expected a {rows.family} teacher, but {name!r} is one of {declared['family']}. "
+                "Leave it out."
+            )
+        classes = list(map(class_name, given.classes))
+        return from_callable(name, given.predict, kind=given.kind, classes=classes, **declared)
+    if rows.family == "regression":
+        if hasattr(given, "predict"):
+            return from_sklearn(name, given, classes=rows.columns, **declared)
+    elif hasattr(given, "predict_proba"):
+        own = getattr(given, "classes_", None)
+        if own is None or isinstance(own, list):
+            raise InputError(
+                f"Expected a fitted classifier of one label for teacher {name!r}, but got "
+                f"{type(given).__name__} {'without' if own is None else 'with a list of'} "
+                "classes_. Fit it first, on one column of labels."
+            )
+        classes = tuple(map(class_name, own))
+        declared["partial"] = set(classes) < set(rows.columns)
+        return from_callable(name, given.predict_proba, kind="probs", classes=classes, **declared)
+    elif hasattr(given, "predict"):
+        raise InputError(
+            f"Expected predict_proba of teacher {name!r}, but got {type(given).__name__} without "
+            "it. Calibrate it (CalibratedClassifierCV)."
+        )
+    answer = given if callable(given) else lambda _: given
+    kind = "mean" if rows.family == "regression" else "probs"
+    return from_callable(name, answer, kind=kind, classes=rows.columns, **declared)
 
 
-def _ask(name: str, function: Any, rows: FitRows, **options: Any) -> Any:
+def _ask(name: str, function: Any, rows: FitRows) -> Any:
     try:
-        return function(rows.inputs, **options)
+        return function(rows.inputs)
     except NotFittedError:
         raise InputError(
             f"Expected a fitted teacher {name!r}, but got one that is not. Fit it first."
@@ -178,29 +184,6 @@ def _ask(name: str, function: Any, rows: FitRows, **options: Any) -> Any:
             f"Expected an answer on X from teacher {name!r}, but got "
             f"{type(error).__name__}: {error} Give it inputs as it was fitted on."
         ) from error
-
-
-def _made(
-    name: str,
-    values: Any,
-    variance: Any,
-    rows: FitRows,
-    kind: Any,
-    columns: tuple[str, ...],
-    **declared: Any,
-) -> TeacherTable:
-    shape = np.shape(values)
-    _check_rows(f"teacher {name!r}", shape[0] if shape else 0, rows)
-    return make_table(
-        name,
-        values,
-        kind=kind,
-        ids=rows.ids,
-        classes=columns,
-        family=rows.family,
-        variance=variance,
-        **declared,
-    )
 
 
 def _matched(name: str, table: TeacherTable, rows: FitRows) -> TeacherTable:

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from mtbkd.estimators.asking import FitRows, Teachers, as_teachers_read, by_name, check_ids
+from mtbkd.estimators.asking import Teachers, by_name, fit_rows
 from mtbkd.estimators.fitting import (
     EngineName,
-    Floats,
-    check_settings,
     fit_student,
     fitted_inputs,
     predict_rows,
@@ -21,7 +19,7 @@ from mtbkd.estimators.fitting import (
 from mtbkd.estimators.labels import all_classes, class_labels, class_name
 from mtbkd.predictive import Predictive
 from mtbkd.prior.settings import Rule
-from mtbkd.types import InputError
+from mtbkd.types import Floats, InputError
 
 
 class DistilledClassifier(ClassifierMixin, BaseEstimator):
@@ -55,7 +53,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         classes_: Labels, sorted, in the order of the columns of `predict_proba`.
         n_features_in_: Columns of X.
         feature_names_in_: Their names, if X had names that are strings.
-        input_mean_: Of each column of X.
+        input_mean_: Mean of each column of X.
         input_scale_: Its standard deviation, 1 if it does not vary.
         posterior_: The `mtbkd.Posterior` over students; it reads standardised inputs.
         teacher_weights_: Name of each teacher to its mean weight over the examples it speaks on.
@@ -98,7 +96,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         self.burn_in = burn_in
         self.draws = draws
         self.thinning = thinning
-        self.point = point
+        self.point: Literal["mean", "mode"] = point
         self.device = device
         self.random_state = random_state
 
@@ -131,7 +129,6 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             InputError: With one message for each fault; it is a ValueError.
         """
-        check_settings(self)
         inputs = fitted_inputs(self, X)
         labels, known = class_labels(y, len(inputs), classes)
         given = by_name(teachers)
@@ -145,9 +142,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
                 f"Expected labels among the {len(names)} classes, but got {error.args[0]!r}. "
                 "Correct it, or add it to classes."
             ) from None
-        rows = FitRows(
-            as_teachers_read(X, inputs), *check_ids(ids, len(inputs)), tuple(position), held_out
-        )
+        rows = fit_rows(X, inputs, ids, tuple(position), held_out=held_out)
         self.classes_ = names
         fit_student(self, inputs, indices, rows, given)
         return self
@@ -172,11 +167,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         draw, would stay with more data; ``epistemic``, their difference, would not.
         """
         answer = self._answer(X)
-        return {
-            "total": answer.total,
-            "aleatoric": answer.aleatoric,
-            "epistemic": answer.epistemic,
-        }
+        return {name: getattr(answer, name) for name in ("total", "aleatoric", "epistemic")}
 
     def predict_interval(self, X: Any, level: float = 0.9) -> tuple[Floats, Floats]:
         """Ends of the credible interval of each probability, two of shape (example, class)."""
@@ -184,7 +175,4 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         return answer.lower, answer.upper
 
     def _answer(self, X: Any, level: float = 0.9) -> Predictive:
-        point: Any = self.point
-        answer = predict_rows(self, X, level, point)
-        assert isinstance(answer, Predictive)
-        return answer
+        return predict_rows(self, X, level, self.point)

@@ -22,7 +22,6 @@ from mtbkd.estimators.asking import FitRows, ask_all
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.modes import MapSettings
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.predictive import Answer
 from mtbkd.prior.settings import PriorSettings, Rule
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import make_student
@@ -78,7 +77,11 @@ def fit_student(
         prior=prior,
         modes=modes,
         sampler=SamplerSettings(
-            estimator.engine, estimator.burn_in, estimator.draws, estimator.thinning, _BATCH
+            engine=estimator.engine,
+            burn_in=estimator.burn_in,
+            draws=estimator.draws,
+            thinning=estimator.thinning,
+            batch_size=_BATCH,
         ),
         chains=int(estimator.chains),
         weight_scale=float(estimator.weight_scale),
@@ -99,7 +102,9 @@ def _prior(
     seed: int,
 ) -> PriorSettings:
     """The settings with what is ``auto`` chosen on some of the labels, if these can tell."""
-    asked = PriorSettings(estimator.weights, estimator.concentration, 1.0, estimator.power)
+    asked = PriorSettings(
+        weights=estimator.weights, concentration=estimator.concentration, power=estimator.power
+    )
     known = data.known.nonzero()[:, 0].numpy()
     share = estimator.calibration_fraction
     n_chosen = max(round(share * len(known)), _FEWEST)
@@ -133,16 +138,13 @@ def _prior(
 
 
 def _mean_weights(posterior: Posterior, teachers: TeacherOutputs) -> dict[str, float]:
-    values = teachers.values if posterior.units is None else _values(posterior, teachers)
+    values = teachers.values
+    if posterior.units is not None:
+        values = posterior.units.to(torch.device("cpu")).values(values)
     said = posterior.weighting.apply(values, teachers.mask, teachers.kept, teachers.observation)
     weights = torch.where(teachers.mask, said.log_weights.exp(), 0.0).flatten(1).double().sum(1)
     counts = teachers.mask.flatten(1).sum(1).clamp_min(1)
     return dict(zip(teachers.names, (weights / counts).tolist(), strict=True))
-
-
-def _values(posterior: Posterior, teachers: TeacherOutputs) -> torch.Tensor:
-    assert posterior.units is not None
-    return posterior.units.to(torch.device("cpu")).values(teachers.values)
 
 
 def _mlp(widths: list[int]) -> nn.Module:
@@ -156,7 +158,7 @@ def _mlp(widths: list[int]) -> nn.Module:
     return layers[0] if len(widths) == 2 else nn.Sequential(*layers[:-1])
 
 
-def predict_rows(estimator: Any, X: Any, level: float, point: Literal["mean", "mode"]) -> Answer:
+def predict_rows(estimator: Any, X: Any, level: float, point: Literal["mean", "mode"]) -> Any:
     """Predict in double precision, so that a row does not depend on those beside it."""
     check_is_fitted(estimator)
     if not 0 < level < 1:
@@ -175,11 +177,12 @@ def _standardised(estimator: Any, inputs: Floats) -> Floats:
 
 
 def fitted_inputs(estimator: Any, X: Any) -> Floats:
-    """Inputs of `fit`, checked; the estimator remembers their number of columns and names."""
+    """Inputs of `fit`, checked as the settings are; their number and names are remembered."""
+    _check_settings(estimator)
     return np.asarray(validate_data(estimator, X, dtype=np.float64, ensure_min_samples=2))
 
 
-def check_settings(estimator: Any) -> None:
+def _check_settings(estimator: Any) -> None:
     """Refuse settings that are none.
 
     Raises:

@@ -8,11 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 
-from mtbkd.estimators.asking import FitRows, Teachers, as_teachers_read, by_name, check_ids
+from mtbkd.estimators.asking import Teachers, by_name, fit_rows
 from mtbkd.estimators.fitting import (
     EngineName,
-    Floats,
-    check_settings,
     fit_student,
     fitted_inputs,
     predict_rows,
@@ -20,6 +18,7 @@ from mtbkd.estimators.fitting import (
 from mtbkd.estimators.labels import target_names, target_numbers
 from mtbkd.predictive import NumberPredictive
 from mtbkd.prior.settings import Rule
+from mtbkd.types import Floats
 
 
 class DistilledRegressor(RegressorMixin, BaseEstimator):
@@ -31,7 +30,7 @@ class DistilledRegressor(RegressorMixin, BaseEstimator):
     Attributes:
         n_features_in_: Columns of X.
         feature_names_in_: Their names, if X had names that are strings.
-        input_mean_: Of each column of X.
+        input_mean_: Mean of each column of X.
         input_scale_: Its standard deviation, 1 if it does not vary.
         posterior_: The `mtbkd.Posterior` over students; it reads standardised inputs.
         teacher_weights_: Name of each teacher to its mean weight over the examples it speaks on.
@@ -104,13 +103,10 @@ class DistilledRegressor(RegressorMixin, BaseEstimator):
         Raises:
             InputError: With one message for each fault; it is a ValueError.
         """
-        check_settings(self)
         inputs = fitted_inputs(self, X)
         numbers = target_numbers(y, len(inputs))
         names = target_names(y, numbers, targets)
-        rows = FitRows(
-            as_teachers_read(X, inputs), *check_ids(ids, len(inputs)), names, held_out, "regression"
-        )
+        rows = fit_rows(X, inputs, ids, names, held_out=held_out, family="regression")
         fit_student(self, inputs, numbers, rows, by_name(teachers))
         self._flat = numbers.ndim == 1
         return self
@@ -137,14 +133,9 @@ class DistilledRegressor(RegressorMixin, BaseEstimator):
         ``lower`` and ``upper`` are those of `predict_interval`.
         """
         answer = self._answer(X, level)
-        found = {
-            "total": np.sqrt(answer.total),
-            "aleatoric": np.sqrt(answer.aleatoric),
-            "epistemic": np.sqrt(answer.epistemic),
-            "lower": answer.lower,
-            "upper": answer.upper,
-        }
-        return {name: self._shaped(values) for name, values in found.items()}
+        parts = ("total", "aleatoric", "epistemic")
+        found = {part: self._shaped(np.sqrt(getattr(answer, part))) for part in parts}
+        return found | {end: self._shaped(getattr(answer, end)) for end in ("lower", "upper")}
 
     def predict_interval(self, X: Any, level: float = 0.9) -> tuple[Floats, Floats]:
         """Ends of the interval that holds a new observation with this probability."""
@@ -152,9 +143,7 @@ class DistilledRegressor(RegressorMixin, BaseEstimator):
         return self._shaped(answer.lower), self._shaped(answer.upper)
 
     def _answer(self, X: Any, level: float = 0.9) -> NumberPredictive:
-        answer = predict_rows(self, X, level, "mean")
-        assert isinstance(answer, NumberPredictive)
-        return answer
+        return predict_rows(self, X, level, "mean")
 
     def _shaped(self, values: Floats) -> Floats:
         return values[:, 0] if self._flat else values

@@ -185,6 +185,7 @@ def components(terms: TopTerms, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     n_teachers = terms.kept.shape[-3]
     index = terms.kept.movedim(-3, -2).flatten(-2)  # (..., example, teacher and kept)
+    index = index.expand(*log_q.shape[:-1], -1)
     own = log_q.gather(-1, index).unflatten(-1, (n_teachers, -1)).movedim(-2, -3)
     counts, tail_count = terms.pseudo_counts[..., :-1], terms.pseudo_counts[..., -1]
     q = own.exp() * (counts > 0)

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite
 from types import ModuleType
 from typing import Any
@@ -27,7 +27,7 @@ class Teacher:
     """Anything that can be asked about examples.
 
     Attributes:
-        name: Of the teacher.
+        name: What it is called.
         classes: Its own classes, labels or targets, one for each column.
         kind: What its numbers are: ``logits``, ``probs`` or ``log_probs`` of classes, ``logits``
             (log-odds) or ``probs`` of labels, the ``mean`` of targets. Declared, never guessed.
@@ -40,8 +40,8 @@ class Teacher:
         class_map: Own class to the class or classes of the data that it means, or to None.
         merge: Whether several own classes may mean the same.
         top: Keep only this many classes, the most probable ones, and the mass of the rest.
-        fingerprint: Of its parameters, where they can be hashed, so that labelling is not resumed
-            with a teacher that was trained again.
+        fingerprint: A hash of its parameters, where they can be hashed, so that labelling is not
+            resumed with a teacher that was trained again.
         parameters: How many it has, where they can be counted; for reports only.
     """
 
@@ -61,19 +61,9 @@ class Teacher:
 
     def declaration(self) -> dict[str, Any]:
         """All that says what its numbers mean, as JSON can hold it."""
-        return {
-            "name": self.name,
-            "classes": list(self.classes),
-            "kind": self.kind,
-            "family": self.family,
-            "variance": self.variance,
-            "held_out": self.held_out,
-            "partial": self.partial,
-            "class_map": json.loads(json.dumps(self.class_map, default=list)),
-            "merge": self.merge,
-            "top": self.top,
-            "fingerprint": self.fingerprint,
-        }
+        said = {field.name: getattr(self, field.name) for field in fields(self)}
+        del said["predict"], said["parameters"]
+        return json.loads(json.dumps(said, default=list))
 
 
 def as_numbers(teacher: Teacher, output: object, where: str) -> Numbers:
@@ -81,25 +71,21 @@ def as_numbers(teacher: Teacher, output: object, where: str) -> Numbers:
 
     Args:
         teacher: Whose output it is.
-        output: Of `Teacher.predict`.
+        output: What `Teacher.predict` returned.
         where: Names the batch in messages.
 
     Raises:
         InputError: If it has not the declared form or number of columns.
     """
-    pair: tuple[object, object]
-    if teacher.variance:
-        if not isinstance(output, tuple | list) or len(output) != 2:
-            raise InputError(
-                f"Expected a pair (mean, variance) from teacher {teacher.name!r} in {where}, but "
-                f"got {type(output).__name__}. Return both, or declare no variance."
-            )
-        pair = (output[0], output[1])
-    else:
-        pair = (output, None)
-    values = _matrix(teacher, pair[0], where)
-    variance = None if pair[1] is None else _matrix(teacher, pair[1], where)
-    if variance is not None and variance.shape != values.shape:
+    if not teacher.variance:
+        return _matrix(teacher, output, where), None
+    if not isinstance(output, tuple | list) or len(output) != 2:
+        raise InputError(
+            f"Expected a pair (mean, variance) from teacher {teacher.name!r} in {where}, but "
+            f"got {type(output).__name__}. Return both, or declare no variance."
+        )
+    values, variance = (_matrix(teacher, part, where) for part in output)
+    if variance.shape != values.shape:
         raise InputError(
             f"Expected one variance for each mean from teacher {teacher.name!r} in {where}, but "
             f"got shapes {tuple(variance.shape)} and {tuple(values.shape)}. Return equal shapes."
@@ -125,7 +111,7 @@ def check_output(teacher: Teacher, output: object, *, rows: int, where: str) -> 
 
     Args:
         teacher: Whose output it is.
-        output: Of `Teacher.predict`.
+        output: What `Teacher.predict` returned.
         rows: Examples in the batch.
         where: Names the batch in messages.
 
@@ -189,7 +175,7 @@ def from_callable(
     """A teacher from any function of a batch of inputs.
 
     Args:
-        name: Of the teacher.
+        name: What the teacher is called.
         function: Inputs of some examples to an array of shape (example, class), or to a pair of
             mean and variance if ``variance=True`` is declared.
         kind: What the numbers are.
@@ -202,7 +188,9 @@ def from_callable(
     >>> coin.predict([1, 2, 3]).shape
     (3, 2)
     """
-    return Teacher(name, tuple(map(str, classes)), kind, function, **declared)
+    return Teacher(
+        name=name, classes=tuple(map(str, classes)), kind=kind, predict=function, **declared
+    )
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,8 @@ def from_factory(
 
     Args:
         target: Module and function, as ``package.module:function``.
-        folder: Of the configuration file; modules in it are found during the call only.
-        name: Of the teacher, if the factory does not return a `Teacher`.
+        folder: Where the configuration file is; modules in it are found during the call only.
+        name: What the teacher is called, if the factory does not return a `Teacher`.
         options: Passed to the factory by name.
         **declared: Passed to `adapt` if the factory does not return a `Teacher`.
 
@@ -47,7 +47,7 @@ def from_factory(
             f"Expected a factory as 'module:function', but got {target!r}. Write both, with a "
             "colon between."
         )
-    with _importable(folder):
+    with nullcontext() if folder is None else _importable(folder):
         try:
             factory: Any = importlib.import_module(module_name)
             for part in attribute.split("."):
@@ -75,7 +75,7 @@ def adapt(name: str, thing: Any, **declared: Any) -> Teacher:
     """A teacher from a module, an estimator or a function.
 
     Args:
-        name: Of the teacher.
+        name: What the teacher is called.
         thing: What to ask.
         **declared: As `from_torch`, `from_sklearn` or `from_callable` take it.
 
@@ -103,10 +103,7 @@ def adapt(name: str, thing: Any, **declared: Any) -> Teacher:
 
 
 @contextmanager
-def _importable(folder: Path | None) -> Iterator[None]:
-    if folder is None:
-        yield
-        return
+def _importable(folder: Path) -> Iterator[None]:
     entry = str(folder.resolve())
     sys.path.insert(0, entry)
     importlib.invalidate_caches()

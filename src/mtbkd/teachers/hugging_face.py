@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +10,7 @@ import torch
 
 from mtbkd.outputs.aligned import Kind
 from mtbkd.student.devices import find_device
-from mtbkd.teachers.base import Teacher, fingerprint_of, need
+from mtbkd.teachers.base import Teacher, fingerprint_of, from_callable, need
 from mtbkd.teachers.torch_module import ComputeDtype, evaluator
 from mtbkd.types import Family, InputError
 
@@ -38,7 +39,7 @@ def from_hugging_face(
     safetensors files only, and no code of a repository is run.
 
     Args:
-        name: Of the teacher.
+        name: What the teacher is called.
         path_or_id: A folder that ``save_pretrained`` wrote, or an id on the hub.
         task: ``text`` takes a list of strings (or of pairs), ``image`` a list of PIL images or
             arrays.
@@ -57,23 +58,23 @@ def from_hugging_face(
             f"{task!r}. Choose one."
         )
     model, reader = _load(name, str(path_or_id), task)
-    own = tuple(str(label) for _, label in sorted(model.config.id2label.items()))
+    own = [label for _, label in sorted(model.config.id2label.items())]
     family, kind = _family(model.config)
     run = evaluator(model, find_device(device), precision)
-    prepare = _text(model, reader) if task == "text" else _image(reader)
+    read = _text(model, reader) if task == "text" else partial(reader, return_tensors="pt")
     place = next(model.parameters()).device
 
     def predict(inputs: Any) -> torch.Tensor:
         outputs = []
         for start in range(0, len(inputs), batch_size):
-            read = prepare(inputs[start : start + batch_size])
-            outputs.append(run(**{k: v.to(place) for k, v in read.items()}).logits.float())
+            batch = read(list(inputs[start : start + batch_size]))
+            outputs.append(run(**batch.to(place)).logits.float())
         return torch.cat(outputs)
 
     declared.setdefault("fingerprint", fingerprint_of(model.state_dict()))
     declared.setdefault("parameters", sum(p.numel() for p in model.parameters()))
     declared.setdefault("family", family)
-    return Teacher(name, own, kind, predict, top=top, **declared)
+    return from_callable(name, predict, kind=kind, classes=own, top=top, **declared)
 
 
 def _load(name: str, source: str, task: str) -> tuple[Any, Any]:
@@ -118,21 +119,10 @@ def _text(model: Any, tokenizer: Any) -> Any:
     positions = getattr(model.config, "max_position_embeddings", None)
     longest = min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
     known = longest < 10**9
-
-    def prepare(texts: Any) -> Any:
-        return tokenizer(
-            list(texts),
-            padding=True,
-            truncation=known,
-            max_length=longest if known else None,
-            return_tensors="pt",
-        )
-
-    return prepare
-
-
-def _image(processor: Any) -> Any:
-    def prepare(images: Any) -> Any:
-        return processor(images=list(images), return_tensors="pt")
-
-    return prepare
+    return partial(
+        tokenizer,
+        padding=True,
+        truncation=known,
+        max_length=longest if known else None,
+        return_tensors="pt",
+    )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mtbkd.outputs.aligned import Kind
-from mtbkd.teachers.base import Teacher, need
+from mtbkd.teachers.base import Teacher, from_callable, need
 from mtbkd.types import InputError
 
 _DTYPES = {
@@ -45,12 +45,12 @@ def from_onnx(
     batches of this size.
 
     Args:
-        name: Of the teacher.
+        name: What the teacher is called.
         path: The file.
         classes: One for each column of the output.
         kind: What the numbers are.
         output: Its name; None takes the first with two axes of floating-point numbers.
-        providers: Of onnxruntime, in order of preference.
+        providers: Execution providers of onnxruntime, in order of preference.
         **declared: The other attributes of `Teacher`.
 
     Raises:
@@ -71,12 +71,11 @@ def from_onnx(
             f"{str(error).splitlines()[0]}. Export it again."
         ) from None
     chosen = _choose(name, path, session.get_outputs(), output)
-    own = tuple(map(str, classes))
     width = chosen.shape[1] if len(chosen.shape or ()) == 2 else None
-    if isinstance(width, int) and width != len(own):
+    if isinstance(width, int) and width != len(classes):
         raise InputError(
             f"Expected {width} classes of teacher {name!r}, one for each column of output "
-            f"{chosen.name!r} of {path}, but got {len(own)}. Name all of them, in order."
+            f"{chosen.name!r} of {path}, but got {len(classes)}. Name all of them, in order."
         )
     wanted = session.get_inputs()
     fixed = next((i.shape[0] for i in wanted if i.shape and isinstance(i.shape[0], int)), None)
@@ -88,7 +87,7 @@ def from_onnx(
         return parts[0] if fixed is None else np.concatenate(parts)[:rows]
 
     declared.setdefault("fingerprint", digest)
-    return Teacher(name, own, kind, predict, **declared)
+    return from_callable(name, predict, kind=kind, classes=classes, **declared)
 
 
 def _choose(name: str, path: str | Path, outputs: Sequence[Any], wanted: str | None) -> Any:

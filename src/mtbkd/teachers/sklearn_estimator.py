@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtbkd.teachers.base import Teacher
+from mtbkd.teachers.base import Teacher, from_callable
 from mtbkd.types import InputError
 
 
@@ -30,7 +30,7 @@ def from_sklearn(
     processes, Bayesian ridge) or where one is given.
 
     Args:
-        name: Of the teacher.
+        name: What the teacher is called.
         estimator: Fitted.
         classes: Names of its labels or targets, in order. A classifier's classes are its own.
         variance: Inputs to the variances of a regressor's targets, shape (example, target).
@@ -44,7 +44,8 @@ def from_sklearn(
     family = declared.pop("family", None)
     if family is None:
         several = isinstance(own, list) or getattr(estimator, "multilabel_", False)
-        classifies = own is not None or _classifies(estimator)
+        answers = ("classes_", "predict_proba", "decision_function")
+        classifies = any(hasattr(estimator, each) for each in answers)
         family = ("multilabel" if several else "classification") if classifies else "regression"
     if family == "regression":
         return _regressor(name, estimator, names, variance, declared)
@@ -63,7 +64,8 @@ def from_sklearn(
             f"{', '.join(names)}. Leave them out, and rename them with class_map."
         )
     if hasattr(estimator, "predict_proba"):
-        return Teacher(name, found, "probs", estimator.predict_proba, **declared)
+        probs = estimator.predict_proba
+        return from_callable(name, probs, kind="probs", classes=found, **declared)
     if not hasattr(estimator, "decision_function"):
         raise InputError(
             f"Expected predict_proba or decision_function of teacher {name!r}, but got "
@@ -81,11 +83,7 @@ def from_sklearn(
             )
         return scores
 
-    return Teacher(name, found, "logits", logits, **declared)
-
-
-def _classifies(estimator: Any) -> bool:
-    return hasattr(estimator, "predict_proba") or hasattr(estimator, "decision_function")
+    return from_callable(name, logits, kind="logits", classes=found, **declared)
 
 
 def _labeller(
@@ -116,8 +114,8 @@ def _labeller(
             return np.asarray(given)
         return np.stack([_of_yes(p, v) for p, v in zip(given, known, strict=True)], 1)
 
-    labels = names or tuple(str(i) for i in range(len(known)))
-    return Teacher(name, labels, "probs", probs, family="multilabel", **declared)
+    labels = names or range(len(known))
+    return from_callable(name, probs, kind="probs", classes=labels, family="multilabel", **declared)
 
 
 def _of_yes(probs: NDArray[np.float64], values: Sequence[float]) -> NDArray[np.float64]:
@@ -149,11 +147,11 @@ def _regressor(
             return _columns(mean), np.square(_columns(deviation))
         return _columns(estimator.predict(inputs))
 
-    return Teacher(
+    return from_callable(
         name,
-        names,
-        "mean",
         predict,
+        kind="mean",
+        classes=names,
         family="regression",
         variance=knows or variance is not None,
         **declared,

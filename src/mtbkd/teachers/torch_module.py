@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtbkd.outputs.aligned import Kind
 from mtbkd.student.devices import find_device
-from mtbkd.teachers.base import Teacher, fingerprint_of
+from mtbkd.teachers.base import Teacher, fingerprint_of, from_callable
 from mtbkd.types import InputError
 
 ComputeDtype = Literal["float32", "bfloat16", "float16"]
@@ -36,7 +36,7 @@ def from_torch(
     it was in afterwards. The module is moved to the device, and stays there.
 
     Args:
-        name: Of the teacher.
+        name: What the teacher is called.
         module: Takes inputs, shape (example, ...); with ``variance=True`` it returns a pair.
         classes: One for each column.
         kind: What the numbers are.
@@ -63,7 +63,7 @@ def from_torch(
 
     declared.setdefault("fingerprint", fingerprint_of(module.state_dict()))
     declared.setdefault("parameters", sum(p.numel() for p in module.parameters()))
-    return Teacher(name, tuple(map(str, classes)), kind, predict, **declared)
+    return from_callable(name, predict, kind=kind, classes=classes, **declared)
 
 
 def evaluator(module: nn.Module, device: torch.device, precision: str) -> Callable[..., Any]:

@@ -23,7 +23,7 @@ class Task:
     """The data of a recipe, split.
 
     Attributes:
-        name: Of the task.
+        name: What the task is called.
         train: What the student learns from; labels may be missing.
         calibration: Labelled examples for weights and concentration.
         test: What everything is judged on.
@@ -45,7 +45,7 @@ class Task:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Of all examples that teachers are asked about."""
+        """Ids of all examples that teachers are asked about."""
         return self.train.ids + self.calibration.ids + self.test.ids
 
 
@@ -58,7 +58,7 @@ class Labelling:
             that the code it names may be run. Never so for one that a run directory holds.
         shard_rows: Rows of a file; as the folder has it, or 4096, if not given.
         batch_size: Rows of one call of a teacher.
-        dtype: Of the values stored; as the folder has it, or float32, if not given.
+        dtype: Type of the values stored; as the folder has it, or float32, if not given.
         most_failures: Largest share of rows that may fail.
         ray: Whether Ray labels.
         report: Told teacher, rows labelled and rows in all.

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.app.recipes.tabular import read_numbers
+from mtbkd.app.recipes.base import Costs, Recipe, Task
+from mtbkd.app.recipes.common import ask, network, reader
 from mtbkd.data import make_dataset
-from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
+from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.teachers.sklearn_estimator import from_sklearn
 from mtbkd.types import Floats, Report, quiet
 
 TARGETS = ("progression",)
@@ -38,7 +36,6 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Split the patients by seed."""
     from sklearn.datasets import load_diabetes
 
-    del folder, report
     columns, target = load_diabetes(return_X_y=True)
     columns, target = np.asarray(columns) / _SCALE, np.asarray(target, np.float64)
     order = np.random.default_rng([config.seed, 0]).permutation(len(target))
@@ -52,12 +49,12 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         family="regression",
     )
     return Task(
-        "diabetes",
-        everyone.subset(transfer).without_labels(np.arange(_LABELLED, _TRANSFER)),
-        everyone.subset(calibration),
-        everyone.subset(test),
-        Patients(columns[teach], target[teach]),
-        lambda row: draw(columns[test[row]]),
+        name="diabetes",
+        train=everyone.subset(transfer).without_labels(np.arange(_LABELLED, _TRANSFER)),
+        calibration=everyone.subset(calibration),
+        test=everyone.subset(test),
+        teacher_data=Patients(columns[teach], target[teach]),
+        drawn=lambda row: draw(columns[test[row]]),
     )
 
 
@@ -69,7 +66,6 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
     from sklearn.linear_model import BayesianRidge
 
-    del report
     seed, (columns, target) = config.seed, task.teacher_data
     kernel = ConstantKernel(1.0) * RBF(5.0) + WhiteKernel(1.0)
     models: dict[str, Any] = {
@@ -79,52 +75,12 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
         "Bayesian regression": BayesianRidge(),
         "random forest": RandomForestRegressor(200, min_samples_leaf=5, random_state=seed),
     }
-    inputs = torch.cat([task.train.inputs, task.calibration.inputs, task.test.inputs]).numpy()
-    tables, costs = [], {}
-    for name, model in models.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # of a kernel at its bounds
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # of a kernel at its bounds
+        for model in models.values():
             model.fit(columns, target)
-        start = perf_counter()
-        if name == "random forest":
-            mean, variance = model.predict(inputs), None
-        else:
-            mean, sd = model.predict(inputs, return_std=True)
-            variance = np.square(sd)[:, None]
-        milliseconds = 1000 * (perf_counter() - start) / len(inputs)
-        costs[name] = {"ms_per_example": milliseconds}
-        tables.append(
-            make_table(
-                name,
-                mean[:, None],
-                kind="mean",
-                variance=variance,
-                ids=task.ids,
-                classes=TARGETS,
-                family="regression",
-            )
-        )
-    return align(tables, task.ids, TARGETS), costs
-
-
-def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
-    """The student: columns to the mean and the log variance."""
-    return mlp([example.shape[-1], *config.student.hidden, n_outputs])
-
-
-def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    """Read new patients: .npy (example, 10) or .csv with ten columns and, if wanted, an id.
-
-    Columns are as `sklearn.datasets.load_diabetes` gives them.
-
-    Raises:
-        InputError: If the file is not that.
-    """
-    ids, columns = read_numbers(path, _COLUMNS, "patients")
-    data = make_dataset(
-        columns / _SCALE, classes=TARGETS, ids=ids, family="regression", name=str(path)
-    )
-    return data.ids, data.inputs
+    teachers = [from_sklearn(name, model, classes=TARGETS) for name, model in models.items()]
+    return ask(teachers, task)
 
 
 def draw(columns: Floats) -> str:
@@ -149,5 +105,5 @@ RECIPE = Recipe(
     load=load,
     teach=teach,
     network=network,
-    read=read,
+    read=reader(_COLUMNS, "patients", unit=_SCALE),
 )

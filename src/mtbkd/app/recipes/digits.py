@@ -11,31 +11,30 @@ which 100 are labelled; 97 more calibrate and 500 test. Scenarios show what gaps
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.app.recipes.tabular import read_numbers
+from mtbkd.app.recipes.common import ask, network, picture, reader
 from mtbkd.data import make_dataset
-from mtbkd.outputs.aligned import Kind, TeacherOutputs, align, make_table
-from mtbkd.types import Report, quiet
+from mtbkd.outputs.aligned import Kind, TeacherOutputs
+from mtbkd.teachers.base import Teacher, from_callable
+from mtbkd.teachers.torch_module import from_torch
+from mtbkd.types import Floats, Report, quiet
 
 CLASSES = tuple(str(digit) for digit in range(10))
 _PIXELS = 64
 _TEACH, _TRANSFER, _LABELLED, _CALIBRATION, _FEW = 600, 600, 100, 97, 60
 SCENARIOS = ("padded", "declared", "half", "20 labels", "50 labels")
 _LEAK = 0.03  # share of the other classes' rows that an expert sees
-
-_KNOWN = {"extra trees 0-4": range(5), "support vectors 5-9": range(5, 10)}
 
 
 class TeacherRows(NamedTuple):
@@ -50,7 +49,6 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    del folder, report
     pixels, targets = load_digits(return_X_y=True)
     images, labels = np.asarray(pixels, np.float32) / 16, np.asarray(targets, np.int64)
 
@@ -70,12 +68,12 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         images, labels=known, classes=CLASSES, ids=[f"digit-{i:04d}" for i in range(len(labels))]
     )
     return Task(
-        "digits",
-        everything.subset(transfer),
-        everything.subset(calibration),
-        everything.subset(test),
-        TeacherRows(images[teach], labels[teach]),
-        lambda row: draw(images[test[row]]),
+        name="digits",
+        train=everything.subset(transfer),
+        calibration=everything.subset(calibration),
+        test=everything.subset(test),
+        teacher_data=TeacherRows(images[teach], labels[teach]),
+        drawn=lambda row: picture(images[test[row]], 8, "image of a digit"),
     )
 
 
@@ -92,7 +90,6 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.svm import SVC
 
-    del report
     seed, rows = config.seed, task.teacher_data
     chance = np.random.default_rng([seed, 1])
     leak = 0.0 if config.scenario in ("padded", "declared") else _LEAK
@@ -102,75 +99,47 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
     few, _ = train_test_split(
         np.arange(len(rows.labels)), train_size=_FEW, stratify=rows.labels, random_state=seed
     )
-    network = _train_network(rows.images[few], rows.labels[few], seed)
-    inputs = torch.cat([task.train.inputs, task.calibration.inputs, task.test.inputs]).numpy()
-    sizes = {
-        "extra trees 0-4": float(sum(t.tree_.node_count for t in trees.estimators_)),
-        "support vectors 5-9": float(
-            sum(m.support_vectors_.size + m.dual_coef_.size for m in vectors.estimators_)
+    small = _train_network(rows.images[few], rows.labels[few], seed)
+    knows = config.scenario == "declared"
+    teachers = [
+        _expert(
+            "extra trees 0-4",
+            "probs",
+            lambda x: _every_class(trees.predict_proba(x), trees),
+            sum(t.tree_.node_count for t in trees.estimators_),
+            range(5) if knows else range(10),
         ),
-        "network on 60 rows": float(sum(p.numel() for p in network.parameters())),
-    }
-    predictors: dict[str, tuple[Kind, Callable[[NDArray[np.floating]], ArrayLike]]] = {
-        "extra trees 0-4": ("probs", lambda x: _every_class(trees.predict_proba(x), trees)),
-        "support vectors 5-9": (
+        _expert(
+            "support vectors 5-9",
             "logits",
             lambda x: _every_class(vectors.decision_function(x), vectors),
+            sum(m.support_vectors_.size + m.dual_coef_.size for m in vectors.estimators_),
+            range(5, 10) if knows else range(10),
         ),
-        "network on 60 rows": ("logits", lambda x: network(torch.from_numpy(x)).detach().numpy()),
-    }
-    tables, costs = [], {}
-    for name, (kind, predict) in predictors.items():
-        start = perf_counter()
-        values = predict(inputs)
-        milliseconds = 1000 * (perf_counter() - start) / len(inputs)
-        costs[name] = {"parameters": sizes[name], "ms_per_example": milliseconds}
-        known = _KNOWN.get(name, range(10)) if config.scenario == "declared" else range(10)
-        tables.append(
-            make_table(
-                name,
-                np.asarray(values)[:, list(known)],
-                kind=kind,
-                ids=task.ids,
-                classes=[CLASSES[i] for i in known],
-                partial=len(known) < len(CLASSES),
-            )
-        )
-    outputs = align(tables, task.ids, CLASSES)
+        from_torch("network on 60 rows", small, classes=CLASSES, device="cpu"),
+    ]
+    outputs, costs = ask(teachers, task)
     if config.scenario == "half":
         heard = np.random.default_rng([seed, 2]).random(outputs.mask.shape) < 0.5
         outputs = replace(outputs, mask=outputs.mask & torch.from_numpy(heard))
     return outputs, costs
 
 
-def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:
-    """The student: pixels to logits."""
-    return mlp([example.shape[-1], *config.student.hidden, n_classes])
-
-
-def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    """Read new images: .npy (example, 64) or .csv with 64 pixel columns and, if wanted, an id.
-
-    Pixels are in 0-16, as scikit-learn has them.
-
-    Raises:
-        InputError: If the file is not that.
-    """
-    ids, pixels = read_numbers(path, _PIXELS, "images")
-    data = make_dataset(pixels / 16, classes=CLASSES, ids=ids, name=str(path))
-    return data.ids, data.inputs
-
-
-def draw(image: NDArray[np.floating]) -> str:
-    """An 8 x 8 image as inline SVG."""
-    cells = "".join(
-        f'<rect x="{i % 8}" y="{i // 8}" width="1.02" height="1.02" fill-opacity="{v:.2f}"/>'
-        for i, v in enumerate(image.tolist())
-        if v > 0
-    )
-    return (
-        '<svg viewBox="0 0 8 8" width="96" height="96" role="img" aria-label="image of a digit" '
-        f'style="background:#fff" fill="#111">{cells}</svg>'
+def _expert(
+    name: str,
+    kind: Kind,
+    answer: Callable[[Floats], Floats],
+    parameters: int,
+    known: Sequence[int],
+) -> Teacher:
+    """A teacher that is declared to know some of the classes."""
+    return from_callable(
+        name,
+        lambda x: answer(x)[:, list(known)],
+        kind=kind,
+        classes=[CLASSES[i] for i in known],
+        partial=len(known) < len(CLASSES),
+        parameters=parameters,
     )
 
 
@@ -220,6 +189,6 @@ RECIPE = Recipe(
     load=load,
     teach=teach,
     network=network,
-    read=read,
+    read=reader(_PIXELS, "images", unit=16),
     scenarios=SCENARIOS,
 )

@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.app.recipes.tabular import read_numbers
+from mtbkd.app.recipes.base import Costs, Recipe, Task
+from mtbkd.app.recipes.common import ask, network, picture, reader
 from mtbkd.data import make_dataset
-from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
+from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.teachers.sklearn_estimator import from_sklearn
 from mtbkd.types import Floats32, Report, quiet
 
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -48,7 +46,6 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Make the pictures of each split from images of its own, by seed."""
     from sklearn.datasets import load_digits
 
-    del folder, report
     chance = np.random.default_rng([config.seed, 0])
     images, digits = load_digits(return_X_y=True)
     order = chance.permutation(len(digits))
@@ -70,12 +67,12 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     }
     unlabelled = chance.permutation(len(splits["train"]))[_LABELLED:]
     return Task(
-        "overlay",
-        splits["train"].without_labels(unlabelled),
-        splits["calibration"],
-        splits["test"],
-        made["teach"],
-        lambda row: draw(made["test"].pixels[row]),
+        name="overlay",
+        train=splits["train"].without_labels(unlabelled),
+        calibration=splits["calibration"],
+        test=splits["test"],
+        teacher_data=made["teach"],
+        drawn=lambda row: picture(made["test"].pixels[row], _WIDTH, "picture of two digits"),
     )
 
 
@@ -98,74 +95,30 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.exceptions import ConvergenceWarning
 
-    del report
     seed, pixels, labels = config.seed, task.teacher_data.pixels, task.teacher_data.labels
     trees: Any = ExtraTreesClassifier(200, random_state=seed, min_samples_leaf=2)
     trees.fit(pixels, labels[:, :5])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a teacher need not be the best
-        network = _network(seed, early_stopping=True).fit(pixels, labels[:, 5:])
+        half = _network(seed, early_stopping=True).fit(pixels, labels[:, 5:])
         small = _network(seed + 1, early_stopping=False).fit(pixels[:_FEW], labels[:_FEW])
-    inputs = torch.cat([task.train.inputs, task.calibration.inputs, task.test.inputs]).numpy()
-    predictors: dict[str, tuple[Any, tuple[str, ...], float]] = {
-        "extra trees 0-4": (
-            lambda x: np.stack([p[:, 1] for p in trees.predict_proba(x)], 1),
-            CLASSES[:5],
-            float(sum(t.tree_.node_count for t in trees.estimators_)),
-        ),
-        "network 5-9": (network.predict_proba, CLASSES[5:], _size(network)),
-        "network on 150 pictures": (small.predict_proba, CLASSES, _size(small)),
-    }
-    tables, costs = [], {}
-    for name, (predict, classes, size) in predictors.items():
-        start = perf_counter()
-        probs = predict(inputs)
-        milliseconds = 1000 * (perf_counter() - start) / len(inputs)
-        costs[name] = {"parameters": size, "ms_per_example": milliseconds}
-        tables.append(
-            make_table(
-                name,
-                probs,
-                kind="probs",
-                ids=task.ids,
-                classes=classes,
-                family="multilabel",
-                partial=len(classes) < len(CLASSES),
-            )
+    n_nodes = sum(t.tree_.node_count for t in trees.estimators_)
+    teachers = [
+        from_sklearn(
+            name,
+            model,
+            classes=classes,
+            family="multilabel",
+            partial=len(classes) < len(CLASSES),
+            parameters=size,
         )
-    return align(tables, task.ids, CLASSES), costs
-
-
-def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
-    """The student: pixels to one logit for each label."""
-    return mlp([example.shape[-1], *config.student.hidden, n_outputs])
-
-
-def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    """Read new pictures: .npy (example, 112) or .csv with 112 pixel columns and, if wanted, an id.
-
-    Pixels are in 0-1, row by row.
-
-    Raises:
-        InputError: If the file is not that.
-    """
-    ids, pixels = read_numbers(path, _PIXELS, "pictures")
-    data = make_dataset(pixels, classes=CLASSES, ids=ids, name=str(path))
-    return data.ids, data.inputs
-
-
-def draw(pixels: Floats32) -> str:
-    """An 8 x 14 picture as inline SVG."""
-    cells = "".join(
-        f'<rect x="{i % _WIDTH}" y="{i // _WIDTH}" width="1.02" height="1.02" '
-        f'fill-opacity="{v:.2f}"/>'
-        for i, v in enumerate(pixels.tolist())
-        if v > 0
-    )
-    return (
-        f'<svg viewBox="0 0 {_WIDTH} 8" width="168" height="96" role="img" '
-        f'aria-label="picture of two digits" style="background:#fff" fill="#111">{cells}</svg>'
-    )
+        for name, model, classes, size in (
+            ("extra trees 0-4", trees, CLASSES[:5], n_nodes),
+            ("network 5-9", half, CLASSES[5:], _size(half)),
+            ("network on 150 pictures", small, CLASSES, _size(small)),
+        )
+    ]
+    return ask(teachers, task)
 
 
 def _network(seed: int, *, early_stopping: bool) -> Any:
@@ -176,8 +129,8 @@ def _network(seed: int, *, early_stopping: bool) -> Any:
     )
 
 
-def _size(model: Any) -> float:
-    return float(sum(part.size for part in (*model.coefs_, *model.intercepts_)))
+def _size(model: Any) -> int:
+    return sum(part.size for part in (*model.coefs_, *model.intercepts_))
 
 
 RECIPE = Recipe(
@@ -195,5 +148,5 @@ RECIPE = Recipe(
     load=load,
     teach=teach,
     network=network,
-    read=read,
+    read=reader(_PIXELS, "pictures"),
 )

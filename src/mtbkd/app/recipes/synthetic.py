@@ -13,12 +13,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
-from torch import Tensor, nn
+from scipy.special import ndtri, softmax
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.app.recipes.tabular import read_numbers
+from mtbkd.app.recipes.base import Costs, Recipe, Task
+from mtbkd.app.recipes.common import network, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
 from mtbkd.types import Floats, Report, quiet
@@ -100,12 +99,12 @@ class World(NamedTuple):
     """One data set.
 
     Attributes:
-        inputs: Of the transfer, calibration and test examples, one after the other.
+        inputs: Transfer, calibration and test examples, one after the other, shape (example, 4).
         truth: p*(y | x), shape (example, class).
         labels: Drawn from it, shape (example,); -1 where the student is not told.
         told: What each teacher says, shape (teacher, example, class).
         mask: Where it says something, shape (teacher, example).
-        sizes: Of the three splits.
+        sizes: Examples in each of the three splits.
     """
 
     inputs: Floats
@@ -121,7 +120,7 @@ def make_world(scenario: Scenario, seed: int, n_test: int = _TEST) -> World:
 
     Args:
         scenario: What is known, to whom.
-        seed: Of everything.
+        seed: Decides all that is random.
         n_test: Test examples.
     """
     chance = np.random.default_rng([seed, 7])
@@ -154,10 +153,17 @@ def make_world(scenario: Scenario, seed: int, n_test: int = _TEST) -> World:
         if scenario.kind == "wrong" and last:
             said = _probs(inputs, _WRONG_SHARPNESS * _coefficients(chance, scenario), scenario)
         if scenario.kind == "noise" and last:
-            said = _softmax(_NOISE * chance.normal(size=said.shape))
+            said = softmax(_NOISE * chance.normal(size=said.shape), axis=1)
         told.append(said)
         mask.append(knows)
-    return World(inputs, probs, labels, np.stack(told), np.stack(mask), sizes)
+    return World(
+        inputs=inputs,
+        truth=probs,
+        labels=labels,
+        told=np.stack(told),
+        mask=np.stack(mask),
+        sizes=sizes,
+    )
 
 
 def _basis(inputs: Floats, scenario: Scenario) -> Floats:
@@ -175,12 +181,7 @@ def _coefficients(chance: np.random.Generator, scenario: Scenario) -> Floats:
 
 
 def _probs(inputs: Floats, coefficients: Floats, scenario: Scenario) -> Floats:
-    return _softmax(_basis(inputs, scenario) @ coefficients[:-1] + coefficients[-1])
-
-
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+    return softmax(_basis(inputs, scenario) @ coefficients[:-1] + coefficients[-1], axis=1)
 
 
 def _draw(probs: Floats, chance: np.random.Generator) -> NDArray[np.int64]:
@@ -200,7 +201,6 @@ def _fit(rows: Floats, labels: NDArray[np.int64], inputs: Floats, scenario: Scen
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Draw the data set of a scenario."""
-    del folder, report
     world = make_world(_scenario(config), config.seed)
     ids = [f"point-{i:04d}" for i in range(len(world.inputs))]
     everything = make_dataset(
@@ -219,12 +219,18 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         p = ", ".join(f"{c} {v:.2f}" for c, v in zip(CLASSES, world.truth[i], strict=True))
         return f"<code>x = ({x})<br>p* = {p}</code>"
 
-    return Task("synthetic", train, calibration, test, world, drawn)
+    return Task(
+        name="synthetic",
+        train=train,
+        calibration=calibration,
+        test=test,
+        teacher_data=world,
+        drawn=drawn,
+    )
 
 
 def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """What the teachers say, already fitted; a specialist is silent outside its part."""
-    del report
     world: World = task.teacher_data
     scenario = _scenario(config)
     tables, costs, fresh = [], {}, scenario.kind != "reused"
@@ -238,22 +244,6 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
         n_terms = _basis(world.inputs[:1], scenario).shape[1] + 1
         costs[name] = {"parameters": float(n_terms * len(CLASSES))}
     return align(tables, task.ids, CLASSES, missing="mask"), costs
-
-
-def network(config: RunConfig, example: Tensor, n_classes: int) -> nn.Module:
-    """The student: softmax regression if ``hidden`` is empty."""
-    return mlp([example.shape[-1], *config.student.hidden, n_classes])
-
-
-def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    """Read new inputs: .csv with four columns and, if wanted, an id.
-
-    Raises:
-        InputError: If the file is not that.
-    """
-    ids, numbers = read_numbers(path, _INPUTS, "points")
-    data = make_dataset(numbers, classes=CLASSES, ids=ids, name=str(path))
-    return data.ids, data.inputs
 
 
 def _scenario(config: RunConfig) -> Scenario:
@@ -275,6 +265,6 @@ RECIPE = Recipe(
     load=load,
     teach=teach,
     network=network,
-    read=read,
+    read=reader(_INPUTS, "points"),
     scenarios=tuple(SCENARIOS),
 )

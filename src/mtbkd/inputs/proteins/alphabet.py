@@ -42,8 +42,8 @@ def read_alphabet(tokenizer: Any, files: ModelFiles, rows: int) -> Alphabet:
     """Ask a tokenizer once how it writes every letter, and check that it is this model's.
 
     Args:
-        tokenizer: Of `transformers`.
-        files: Of the model.
+        tokenizer: One of `transformers`.
+        files: Where the model lies, for the messages.
         rows: Embeddings that the model has.
 
     Raises:
@@ -87,5 +87,9 @@ def read_alphabet(tokenizer: Any, files: ModelFiles, rows: int) -> Alphabet:
     codes = torch.tensor([known.get(c, instead) for c in string.ascii_uppercase])
     whole, inner = tokens(RESIDUES, special=True), tokens(RESIDUES)
     start = next(s for s in range(len(whole)) if whole[s : s + len(inner)] == inner)
-    padding = tokenizer.pad_token_id or 0
-    return Alphabet(codes, tuple(whole[:start]), tuple(whole[start + len(inner) :]), padding)
+    return Alphabet(
+        codes=codes,
+        prefix=tuple(whole[:start]),
+        suffix=tuple(whole[start + len(inner) :]),
+        padding=tokenizer.pad_token_id or 0,
+    )

@@ -34,7 +34,7 @@ class Loaded:
     """A model in memory.
 
     Attributes:
-        alphabet: Of its tokenizer.
+        alphabet: How its tokenizer writes sequences.
         hidden: Tokens and attention mask, each (sequence, token), to the last hidden states,
             (sequence, token, width).
     """
@@ -48,11 +48,11 @@ class Backbone:
     """A protein language model; its weights are read when it is first asked.
 
     Attributes:
-        files: Of the model.
-        width: Of its hidden states.
+        files: Where it lies on disk.
+        width: Numbers in a hidden state.
         limit: Residues of a sequence that it is shown at most.
         device: Where it runs.
-        precision: Of its weights and arithmetic; features are pooled in float32.
+        precision: Type of its weights and arithmetic; features are pooled in float32.
     """
 
     files: ModelFiles
@@ -138,7 +138,13 @@ def load_backbone(
     if faults or not isinstance(width, int):
         raise InputError(*faults)
     chosen = _precision(files, place) if precision == "auto" else precision
-    return Backbone(files, width, limit or allowed or LIMIT, place, chosen)
+    return Backbone(
+        files=files,
+        width=width,
+        limit=limit or allowed or LIMIT,
+        device=place,
+        precision=chosen,
+    )
 
 
 def _positions(files: ModelFiles) -> int | None:

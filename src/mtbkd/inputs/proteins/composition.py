@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mtbkd.inputs.proteins.residues import Residues
-from mtbkd.types import Floats32
+from mtbkd.types import Floats, Floats32
 
 Trees = Sequence[Any]
 """A `HistGradientBoostingClassifier` for each label; the answer itself for one that all training
@@ -21,14 +20,14 @@ _FEWEST = (
 )
 
 
-def shares(sequences: Sequence[str]) -> NDArray[np.float64]:
+def shares(sequences: Sequence[str]) -> Floats:
     """Share of each of the 20 amino acids, (protein, 20); 0 for proteins of others alone."""
     residues = Residues.of(sequences)
     counts = residues.counts(np.ones(len(residues.codes), dtype=bool))
     return counts / np.maximum(counts.sum(1, keepdims=True), 1)
 
 
-def boost(shares: NDArray[np.float64], labels: Floats32, rounds: int, seed: int) -> Trees:
+def boost(shares: Floats, labels: Floats32, rounds: int, seed: int) -> Trees:
     """Train on shares (protein, 20) and labels (protein, label) for so many rounds at most."""
     from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
 
@@ -46,8 +45,8 @@ def boost(shares: NDArray[np.float64], labels: Floats32, rounds: int, seed: int)
     return models
 
 
-def probabilities(trees: Trees, shares: NDArray[np.float64]) -> Floats32:
-    """Of yes, shape (protein, label)."""
+def probabilities(trees: Trees, shares: Floats) -> Floats32:
+    """How probable each label is, shape (protein, label)."""
     columns = [
         np.full(len(shares), model)
         if isinstance(model, float)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtbkd.inputs.proteins.alphabet import Alphabet
 from mtbkd.inputs.proteins.backbone import Backbone
@@ -42,9 +42,9 @@ def embed(
     Args:
         backbone: The model.
         sequences: In capital letters.
-        max_tokens: Of a batch, padding included; a protein that is longer is a batch of its own.
-            If not given, 8192 on an accelerator and 2048 on a processor, whose caches larger
-            batches overflow.
+        max_tokens: Largest size of a batch, padding included; a protein that is longer is a batch
+            of its own. If not given, 8192 on an accelerator and 2048 on a processor, whose caches
+            larger batches overflow.
         cache: A folder where features are kept, see `mtbkd.inputs.proteins.cache`; None keeps
             none. The model is not loaded if all features are there.
         report: Called after every batch.
@@ -61,15 +61,13 @@ def embed(
         budget = _PROCESSOR_TOKENS if backbone.device.type == "cpu" else _ACCELERATOR_TOKENS
     _check(sequences, budget)
     keys = [key_of(sequence) for sequence in sequences]
-    first = {key: row for row, key in reversed(list(enumerate(keys)))}
-    rows = sorted(first.values())
-    place = {keys[row]: i for i, row in enumerate(rows)}
-    shown = [backbone.cut(sequences[row]) for row in rows]
-    own = [keys[row] for row in rows]
+    different = dict(zip(keys, sequences, strict=True))
+    own, shown = list(different), [backbone.cut(sequence) for sequence in different.values()]
+    place = {key: row for row, key in enumerate(own)}
     folder = None
     if cache is None:
-        features = torch.zeros(len(rows), backbone.width)
-        found = torch.zeros(len(rows), dtype=torch.bool)
+        features = torch.zeros(len(own), backbone.width)
+        found = torch.zeros(len(own), dtype=torch.bool)
     else:
         folder = cache / "features" / backbone.key(cache / "digests")
         tidy(folder)
@@ -87,7 +85,8 @@ def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
 
     Args:
         lengths: Tokens of each row.
-        max_tokens: Of a batch that is filled up to its longest row; a longer row is alone.
+        max_tokens: Largest size of a batch that is filled up to its longest row; a longer row is
+            alone.
 
     >>> list(batches([2, 9, 3, 3], 6))
     [[1], [2, 3], [0]]
@@ -128,21 +127,17 @@ def _all_cores() -> Iterator[None]:
 
 def _encode(alphabet: Alphabet, shown: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, which of them are residues, and which are no padding, each (protein, token)."""
-    longest = max(map(len, shown)) + alphabet.extra
-    tokens = torch.full((len(shown), longest), alphabet.padding)
-    residues = torch.zeros(len(shown), longest, dtype=torch.bool)
-    mask = torch.zeros(len(shown), longest, dtype=torch.int64)
-    for row, sequence in enumerate(shown):
+    prefix, suffix = (
+        torch.tensor(p, dtype=torch.int64) for p in (alphabet.prefix, alphabet.suffix)
+    )
+    rows = []
+    for sequence in shown:
         letters = torch.frombuffer(bytearray(sequence, "ascii"), dtype=torch.uint8).long()
-        start = len(alphabet.prefix)
-        end = start + len(sequence)
-        last = end + len(alphabet.suffix)
-        tokens[row, :start] = torch.tensor(alphabet.prefix, dtype=torch.int64)
-        tokens[row, start:end] = alphabet.codes[letters - ord("A")]
-        tokens[row, end:last] = torch.tensor(alphabet.suffix, dtype=torch.int64)
-        residues[row, start:end] = True
-        mask[row, :last] = 1
-    return tokens, residues, mask
+        rows.append(torch.cat([prefix, alphabet.codes[letters - ord("A")], suffix]))
+    tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=alphabet.padding)
+    place = torch.arange(tokens.shape[1]) - len(prefix)
+    sizes = torch.tensor([[len(sequence)] for sequence in shown])
+    return tokens, (place >= 0) & (place < sizes), (place < sizes + len(suffix)).long()
 
 
 def _fill(

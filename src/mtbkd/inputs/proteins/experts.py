@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtbkd.inputs.proteins.scales import TABLE
+from mtbkd.types import Floats32, Ints
 
-Pieces = Sequence[NDArray[np.uint8]]
+Pieces = Sequence[npt.NDArray[np.uint8]]
 """Residues as numbers from 1, one array for each protein; 0 stands for none."""
 
 _RESIDUES = int(TABLE.max()) + 1
@@ -30,9 +31,9 @@ class Schooling:
     """How an expert is trained.
 
     Attributes:
-        epochs: At most.
-        batch_size: Proteins.
-        learning_rate: Of Adam at its highest, with a cosine to zero over all epochs.
+        epochs: Passes over the proteins, at most.
+        batch_size: Proteins of one step.
+        learning_rate: The highest that Adam has, with a cosine to zero over all epochs.
         held: Share of the training proteins on which the best epoch is chosen.
         patience: Epochs without a better one after which training stops.
     """
@@ -120,8 +121,8 @@ class ChainExpert(nn.Module):
 def school(
     build: Callable[[], nn.Module],
     pieces: Pieces,
-    labels: NDArray[np.float32],
-    rows: NDArray[np.int64],
+    labels: Floats32,
+    rows: Ints,
     schooling: Schooling,
     seed: int,
 ) -> nn.Module:
@@ -133,7 +134,7 @@ def school(
         labels: 0 or 1, shape (protein, label).
         rows: Those that it may learn from.
         schooling: How.
-        seed: Of everything random; PyTorch's own generator is left as it was.
+        seed: Decides all that is random; PyTorch's own generator is left as it was.
     """
     chance = np.random.default_rng(seed)
     rows = chance.permutation(rows)
@@ -170,40 +171,31 @@ def school(
 
 
 def probabilities(
-    network: nn.Module, pieces: Pieces, rows: NDArray[np.int64], batch_size: int = 256
-) -> NDArray[np.float32]:
-    """Of yes for each label of these proteins, shape (protein, label)."""
+    network: nn.Module, pieces: Pieces, rows: Ints, batch_size: int = 256
+) -> Floats32:
+    """How probable each label of these proteins is, shape (protein, label)."""
     network.eval()
     order = np.argsort([len(pieces[row]) for row in rows], kind="stable")
-    found: NDArray[np.float32] | None = None
     with torch.inference_mode():
-        for start in range(0, len(rows), batch_size):
-            part = order[start : start + batch_size]
-            answers = torch.sigmoid(network(_padded(pieces, rows[part]))).numpy()
-            if found is None:
-                found = np.empty((len(rows), answers.shape[1]), np.float32)
-            found[part] = answers
-    if found is None:
-        raise ValueError("no proteins")
-    return found
+        answers = [
+            torch.sigmoid(network(_padded(pieces, rows[order[start : start + batch_size]])))
+            for start in range(0, len(rows), batch_size)
+        ]
+    return torch.cat(answers).numpy()[np.argsort(order)]
 
 
-def _numbers(sequence: str) -> NDArray[np.uint8]:
+def _numbers(sequence: str) -> npt.NDArray[np.uint8]:
     text = np.frombuffer(sequence.encode("ascii", "replace"), np.uint8)
     return (TABLE[text] + 1).astype(np.uint8)
 
 
-def _padded(pieces: Pieces, rows: NDArray[np.int64]) -> Tensor:
+def _padded(pieces: Pieces, rows: Ints) -> Tensor:
     """These proteins as one table of numbers, (protein, position)."""
-    found = np.zeros((len(rows), max(len(pieces[row]) for row in rows)), np.int64)
-    for i, row in enumerate(rows):
-        found[i, : len(pieces[row])] = pieces[row]
-    return torch.from_numpy(found)
+    found = [torch.from_numpy(pieces[row]) for row in rows]
+    return nn.utils.rnn.pad_sequence(found, batch_first=True).long()
 
 
-def _batches(
-    pieces: Pieces, rows: NDArray[np.int64], size: int, chance: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
+def _batches(pieces: Pieces, rows: Ints, size: int, chance: np.random.Generator) -> Iterator[Ints]:
     """All proteins once, in batches of similar length, in random order."""
     rows = chance.permutation(rows)
     batches = []
@@ -215,7 +207,7 @@ def _batches(
         yield batches[i]
 
 
-def _loss(probs: NDArray[np.float32], labels: NDArray[np.float32]) -> float:
+def _loss(probs: Floats32, labels: Floats32) -> float:
     """Mean negative log probability, in nats."""
     answer = np.where(labels == 1, probs, 1 - probs)
     return float(-np.log(np.maximum(answer, 1e-7)).mean())

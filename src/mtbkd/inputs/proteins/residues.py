@@ -32,8 +32,14 @@ class Residues:
         owner = np.repeat(np.arange(len(sequences)), length)
         text = "".join(sequences).encode("ascii", "replace")
         position = np.arange(len(text)) - start[owner]
-        codes = TABLE[np.frombuffer(text, dtype=np.uint8)]
-        return cls(codes, owner, position, length[owner] - 1 - position, start, length)
+        return cls(
+            codes=TABLE[np.frombuffer(text, dtype=np.uint8)],
+            owner=owner,
+            position=position,
+            remaining=length[owner] - 1 - position,
+            start=start,
+            length=length,
+        )
 
     def total(self, values: NDArray[np.generic], where: Bools | None = None) -> Floats:
         """Sum (residue,) values per protein -> (protein,), in order of position."""

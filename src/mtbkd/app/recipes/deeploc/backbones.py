@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.run import BackbonesConfig, RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.app.recipes.deeploc.paper import FILES, VALIDATION, data_folder, read_labelled
-from mtbkd.app.recipes.deeploc.shared import LOCATIONS, Standardise, draw, read_sequences
+from mtbkd.app.recipes.deeploc.paper import VALIDATION, data_folder, read_paper
+from mtbkd.app.recipes.deeploc.shared import LOCATIONS, Standardise, draw, read_new
 from mtbkd.data import make_dataset
 from mtbkd.files import read_sealed, save_sealed
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
@@ -37,27 +37,24 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
 
     What the teachers are made from is the sequence of each id.
     """
-    source = data_folder(config, outputs=False)
-    (train, labels, _), (test, more, _) = (read_labelled(source / name) for name in FILES)
-    ids, sequences = [*train.ids, *test.ids], [*train.sequences, *test.sequences]
-    n_train = len(train.ids)
-    backbone = _student(config, folder)
+    paper = read_paper(data_folder(config, outputs=False))
+    n_train, n = paper.n_train, len(paper.ids)
     everything = make_dataset(
-        _embed(config, backbone, sequences, report),
-        labels=[*labels, *more],
+        _embed(config, _student(config, folder), paper.sequences, report),
+        labels=paper.labels,
         classes=LOCATIONS,
-        ids=ids,
+        ids=paper.ids,
         name="proteins",
     )
     order = np.random.default_rng(config.seed).permutation(n_train)
     n_validation = round(VALIDATION * n_train)
     return Task(
-        "deeploc-backbones",
-        everything.subset(order[n_validation:]),
-        everything.subset(order[:n_validation]),
-        everything.subset(np.arange(n_train, len(ids))),
-        dict(zip(ids, sequences, strict=True)),
-        lambda row: draw(sequences[n_train + row]),
+        name="deeploc-backbones",
+        train=everything.subset(order[n_validation:]),
+        calibration=everything.subset(order[:n_validation]),
+        test=everything.subset(np.arange(n_train, n)),
+        teacher_data=dict(zip(paper.ids, paper.sequences, strict=True)),
+        drawn=lambda row: draw(paper.sequences[n_train + row]),
     )
 
 
@@ -107,10 +104,7 @@ def read_as(
     Raises:
         InputError: If the file holds no proteins, or the model is not the one of the run.
     """
-    ids, sequences = read_sequences(source)
-    features = _embed(config, _student(config, folder), sequences, report)
-    data = make_dataset(features, classes=LOCATIONS, ids=ids, name=str(source))
-    return data.ids, data.inputs
+    return read_new(source, lambda s: _embed(config, _student(config, folder), s, report))
 
 
 def _student(config: RunConfig, folder: Path) -> Backbone:

@@ -52,7 +52,6 @@ _TINY_EFFORT = Effort(1, 1, 5)
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Read the proteins, compute their features once, and split by partition."""
-    del report
     proteins = read_partitions(config)
     if config.scenario == "tiny":
         proteins = some_of_each(proteins, _TINY, config.seed)
@@ -68,12 +67,12 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         np.flatnonzero(np.isin(proteins.partitions, part)) for part in (TEACH, CALIBRATION, TEST)
     )
     return Task(
-        "deeploc-multilabel",
-        everything.subset(train),
-        everything.subset(calibration),
-        everything.subset(test),
-        proteins,
-        lambda row: draw(proteins.sequences[test[row]]),
+        name="deeploc-multilabel",
+        train=everything.subset(train),
+        calibration=everything.subset(calibration),
+        test=everything.subset(test),
+        teacher_data=proteins,
+        drawn=lambda row: draw(proteins.sequences[test[row]]),
         noun="location",
     )
 
@@ -84,8 +83,7 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
     effort = _TINY_EFFORT if config.scenario == "tiny" else Effort()
     tables, costs = [], {}
     for number, (name, train) in enumerate(_teachers(proteins, effort).items()):
-        size, spent = 0.0, 0.0
-        found = []
+        found, size, spent = [], 0.0, 0.0
         for fold in TEACH:
             rows = np.flatnonzero(
                 np.isin(proteins.partitions, TEACH) & (proteins.partitions != fold)
@@ -103,7 +101,7 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
         tables.append(
             make_table(
                 name,
-                combined(np.stack(found)),
+                np.nanmean(found, 0),  # over the models that had not seen the protein
                 kind="probs",
                 ids=proteins.ids,
                 classes=LOCATIONS,
@@ -111,16 +109,6 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
             )
         )
     return align(tables, task.ids, LOCATIONS), costs
-
-
-def combined(answers: Floats32) -> Floats32:
-    """One answer for each protein: the mean of those models that were asked.
-
-    Args:
-        answers: Probabilities of yes, NaN where a model was not asked because it had seen the
-            partition, shape (model, protein, label).
-    """
-    return np.nanmean(answers, 0)
 
 
 Train = Callable[[Ints, int], tuple[Predict, float]]

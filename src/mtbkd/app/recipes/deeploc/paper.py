@@ -12,21 +12,27 @@ other three. Validation is kept apart as well, else it would be easier than the 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.data import data_root
 from mtbkd.app.recipes.base import Costs, Recipe, Task
-from mtbkd.app.recipes.deeploc.shared import LOCATIONS, cached_features, draw, network, read
+from mtbkd.app.recipes.deeploc.shared import (
+    LOCATIONS,
+    cached_features,
+    data_files,
+    draw,
+    network,
+    read,
+)
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.inputs.proteins.reading import Proteins, read_proteins
+from mtbkd.inputs.proteins.reading import read_proteins
+from mtbkd.inputs.tables import read_table
 from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
-from mtbkd.types import InputError, Report, quiet
+from mtbkd.types import Floats, InputError, Ints, Report, quiet
 
-_FOLDER = "deeploc2_mtbkd"
-FILES = ("data_our_train_sample.csv", "data_our_test.csv")
+_FILES = ("data_our_train_sample.csv", "data_our_test.csv")
 # (training rows, test rows): logits despite the names, and only the first have a header
 _TEACHERS = {
     "ESM-2 650M": ("ESM_650M_probs_sample.csv", "ESM_650M_probs_test.csv"),
@@ -39,35 +45,31 @@ VALIDATION = 0.2
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Read the proteins, compute their features once, and split by seed."""
-    del report
     source = data_folder(config)
-    (train, labels, partitions), (test, more, judged_partitions) = (
-        read_labelled(source / name) for name in FILES
-    )
-    ids = [*train.ids, *test.ids]
+    paper = read_paper(source)
     everything = make_dataset(
-        cached_features([*train.sequences, *test.sequences], folder),
-        labels=[*labels, *more],
+        cached_features(paper.sequences, folder),
+        labels=paper.labels,
         classes=LOCATIONS,
-        ids=ids,
+        ids=paper.ids,
         name="proteins",
     )
     rng = np.random.default_rng(config.seed)
-    order, judged = rng.permutation(len(train.ids)), np.arange(len(test.ids))
+    order, judged = rng.permutation(paper.n_train), np.arange(paper.n_train, len(paper.ids))
     held = np.arange(len(order)) < round(VALIDATION * len(order))
     if config.scenario is not None:
         tested = SCENARIOS.index(config.scenario)
         validated = (tested + rng.integers(1, len(SCENARIOS))) % len(SCENARIOS)
-        judged = judged[judged_partitions == tested]
-        order = order[partitions[order] != tested]
-        held = partitions[order] == validated
+        judged = judged[paper.partitions[judged] == tested]
+        order = order[paper.partitions[order] != tested]
+        held = paper.partitions[order] == validated
     return Task(
-        "deeploc",
-        everything.subset(order[~held]),
-        everything.subset(order[held]),
-        everything.subset(len(train.ids) + judged),
-        None,
-        lambda row: draw(test.sequences[judged[row]]),
+        name="deeploc",
+        train=everything.subset(order[~held]),
+        calibration=everything.subset(order[held]),
+        test=everything.subset(judged),
+        teacher_data=paper.ids,
+        drawn=lambda row: draw(paper.sequences[judged[row]]),
         others=_several_locations(source, folder),
         noun="location",
     )
@@ -85,57 +87,61 @@ def _several_locations(source: Path, folder: Path) -> dict[str, Dataset]:
 
 def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
     """Read both teachers' logits; they were trained on the training proteins."""
-    del report
-    source = data_folder(config)
-    ids = [i for name in FILES for i in read_proteins(source / name).ids]
+    source, ids = data_folder(config), task.teacher_data
     tables = []
     for name, (train, test) in _TEACHERS.items():
         logits = np.concatenate([_read_numbers(source / train, 1), _read_numbers(source / test, 0)])
         tables.append(
             make_table(name, logits, kind="logits", ids=ids, classes=LOCATIONS, held_out=False)
         )
-    outputs = align(tables, tuple(ids), LOCATIONS)
-    return outputs.at(task.ids), {}
+    return align(tables, ids, LOCATIONS).at(task.ids), {}
 
 
 def data_folder(config: RunConfig, outputs: bool = True) -> Path:
-    """Where the files are: `data_root` says under which folder.
-
-    Args:
-        config: May name another folder.
-        outputs: Whether the teachers' outputs are needed.
+    """Where the files are, those of the teachers' outputs among them unless they are not needed.
 
     Raises:
         InputError: If they are not there.
     """
-    folder = data_root(config.data) / _FOLDER
-    wanted = [*FILES, *(f for pair in _TEACHERS.values() for f in pair if outputs)]
-    missing = [name for name in wanted if not (folder / name).exists()]
-    if missing:
-        to = f" --to {config.data}" if config.data else ""
-        raise InputError(
-            f"Expected the paper's protein files in {folder}, but {missing[0]} is missing "
-            f"({len(missing)} such). Run `mtbkd data get deeploc{to}`; see docs/data.md."
-        )
-    return folder
+    names = [*_FILES, *(f for pair in _TEACHERS.values() for f in pair if outputs)]
+    return data_files(config, "deeploc2_mtbkd", names, "the paper's protein files", "deeploc")
 
 
-def read_labelled(path: Path) -> tuple[Proteins, list[int], NDArray[np.int64]]:
-    """The proteins of one of the paper's files, their labels, and their partitions.
+class Paper(NamedTuple):
+    """The paper's proteins of one location, those for training first.
+
+    Attributes:
+        ids: Accessions.
+        sequences: Residues in one-letter code.
+        labels: Positions among the locations.
+        partitions: Homology partitions, 0 to 4, shape (protein,).
+        n_train: How many are for training.
+    """
+
+    ids: tuple[str, ...]
+    sequences: tuple[str, ...]
+    labels: list[int]
+    partitions: Ints
+    n_train: int
+
+
+def read_paper(source: Path) -> Paper:
+    """Both files of a folder.
 
     Raises:
-        InputError: If it is not one.
+        InputError: If one is not what it should be.
     """
-    proteins = read_proteins(path, needed=("Label", "Partition"))
-    if proteins.table is None:
-        raise InputError(f"Expected a table in {path}, but it is FASTA. Fetch the file again.")
-    labels, partitions = (
-        proteins.table.numbers(name).astype(np.int64) for name in ("Label", "Partition")
+    read = [read_table(source / name, "proteins") for name in _FILES]
+    return Paper(
+        ids=tuple(i for table in read for i in table.words("ACC")),
+        sequences=tuple(s for table in read for s in table.words("Sequence")),
+        labels=[int(label) for table in read for label in table.numbers("Label")],
+        partitions=np.concatenate([table.numbers("Partition") for table in read]).astype(np.int64),
+        n_train=read[0].cells.num_rows,
     )
-    return proteins, labels.tolist(), partitions
 
 
-def _read_numbers(path: Path, skip: int) -> NDArray[np.float64]:
+def _read_numbers(path: Path, skip: int) -> Floats:
     """A table of numbers with or without a header row."""
     try:
         return np.loadtxt(path, delimiter=",", skiprows=skip, ndmin=2)

@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.data import data_root
-from mtbkd.app.recipes.deeploc.shared import LOCATIONS
+from mtbkd.app.recipes.deeploc.shared import LOCATIONS, data_files
 from mtbkd.inputs.tables import read_table
-from mtbkd.types import InputError
+from mtbkd.types import Floats32, InputError, Ints
 
-FOLDER = "deeploc2_full"
 TEACH, CALIBRATION, TEST = (0, 1, 2), 3, 4
 """Partitions; no protein has a close relative in another."""
 
@@ -30,8 +27,8 @@ class PartitionProteins(NamedTuple):
 
     ids: tuple[str, ...]
     sequences: tuple[str, ...]
-    labels: NDArray[np.float32]
-    partitions: NDArray[np.int64]
+    labels: Floats32
+    partitions: Ints
 
 
 def read_partitions(config: RunConfig) -> PartitionProteins:
@@ -40,45 +37,34 @@ def read_partitions(config: RunConfig) -> PartitionProteins:
     Raises:
         InputError: If a file is missing, or is not what it should be.
     """
-    root = data_root(config.data) / FOLDER
-    files = [root / f"partition{part}.csv.gz" for part in (*TEACH, CALIBRATION, TEST)]
-    missing = [path.name for path in files if not path.exists()]
-    if missing:
-        raise InputError(
-            f"Expected the DeepLoc 2.0 proteins in {root}, but {missing[0]} is missing "
-            f"({len(missing)} such). Run `mtbkd data get deeploc2`; see docs/data.md."
-        )
-    ids: list[str] = []
-    sequences: list[str] = []
-    named: list[str] = []
-    partitions: list[int] = []
-    for part, path in enumerate(files):
-        table = read_table(path, "proteins")
-        ids += table.words("accession")
-        sequences += table.words("sequence")
-        named += table.words("label")
-        partitions += [part] * table.cells.num_rows
-    labels = np.zeros((len(ids), len(LOCATIONS)), np.float32)
-    for row, names in enumerate(named):
-        for name in names.split("|"):
-            if name not in LOCATIONS:
-                raise InputError(
-                    f"Expected locations among {', '.join(LOCATIONS)}, but got {name!r} for "
-                    f"protein {ids[row]!r}. Fetch the files again."
-                )
-            labels[row, LOCATIONS.index(name)] = 1
-    return PartitionProteins(tuple(ids), tuple(sequences), labels, np.array(partitions))
+    names = [f"partition{part}.csv.gz" for part in (*TEACH, CALIBRATION, TEST)]
+    root = data_files(config, "deeploc2_full", names, "the DeepLoc 2.0 proteins", "deeploc2")
+    read = [read_table(root / name, "proteins") for name in names]
+    ids = tuple(i for table in read for i in table.words("accession"))
+    sequences = tuple(s for table in read for s in table.words("sequence"))
+    places = [set(written.split("|")) for table in read for written in table.words("label")]
+    for i, named in zip(ids, places, strict=True):
+        if unknown := sorted(named - set(LOCATIONS)):
+            raise InputError(
+                f"Expected locations among {', '.join(LOCATIONS)}, but got {unknown[0]!r} for "
+                f"protein {i!r}. Fetch the files again."
+            )
+    return PartitionProteins(
+        ids=ids,
+        sequences=sequences,
+        labels=np.array([[place in named for place in LOCATIONS] for named in places], np.float32),
+        partitions=np.repeat(np.arange(len(read)), [table.cells.num_rows for table in read]),
+    )
 
 
 def some_of_each(proteins: PartitionProteins, n: int, seed: int) -> PartitionProteins:
     """So many proteins of each partition."""
     chance = np.random.default_rng([seed, 2])
-    parts = np.unique(proteins.partitions)
-    rows = np.concatenate(
-        [
-            np.sort(chance.choice(np.flatnonzero(proteins.partitions == part), n, replace=False))
-            for part in parts
-        ]
+    parts = (np.flatnonzero(proteins.partitions == p) for p in np.unique(proteins.partitions))
+    rows = np.concatenate([np.sort(chance.choice(part, n, replace=False)) for part in parts])
+    return PartitionProteins(
+        ids=tuple(proteins.ids[i] for i in rows),
+        sequences=tuple(proteins.sequences[i] for i in rows),
+        labels=proteins.labels[rows],
+        partitions=proteins.partitions[rows],
     )
-    ids, sequences = (tuple(values[i] for i in rows) for values in proteins[:2])
-    return PartitionProteins(ids, sequences, proteins.labels[rows], proteins.partitions[rows])

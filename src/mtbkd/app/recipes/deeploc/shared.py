@@ -5,19 +5,22 @@ from __future__ import annotations
 import hashlib
 import html
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
+from mtbkd.app.data import data_root
 from mtbkd.app.data.deeploc2 import LOCATIONS
 from mtbkd.app.recipes.base import mlp
 from mtbkd.data import make_dataset
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inputs.proteins.features import feature_names, sequence_features, standardisation
 from mtbkd.inputs.proteins.reading import read_proteins
+from mtbkd.types import InputError
 
 _CLIP = 5.0
 # How much a group of features counts, by the start of its name; chosen by cross-validation on the
@@ -30,7 +33,7 @@ class Standardise(nn.Module):
     """Frozen first layer: features in standard deviations of the training proteins, clipped.
 
     Args:
-        features: Of training proteins, shape (protein, feature).
+        features: Those of training proteins, shape (protein, feature).
         loudness: How much each feature counts, shape (feature,); all alike if not given. Only
             ratios matter: together they have the size of standardised features.
     """
@@ -78,8 +81,10 @@ def cached_features(sequences: Sequence[str], folder: Path) -> Tensor:
     return load_tensors(path)["features"]
 
 
-def read_sequences(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Ids and sequences of new proteins; what was changed in them is told in warnings.
+def read_new(
+    path: Path, features: Callable[[Sequence[str]], ArrayLike | Tensor]
+) -> tuple[tuple[str, ...], Tensor]:
+    """Ids and features of new proteins; what was changed in their sequences is told in warnings.
 
     Raises:
         InputError: If the file does not hold proteins.
@@ -87,18 +92,40 @@ def read_sequences(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     proteins = read_proteins(path)
     for note in proteins.notes:
         warnings.warn(note, stacklevel=2)
-    return proteins.ids, proteins.sequences
+    inputs = features(proteins.sequences)
+    data = make_dataset(inputs, classes=LOCATIONS, ids=proteins.ids, name=str(path))
+    return data.ids, data.inputs
 
 
 def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
-    """Read new proteins from FASTA, CSV or Parquet, as hand-made features.
+    """New proteins from FASTA, CSV or Parquet, as hand-made features."""
+    return read_new(path, sequence_features)
+
+
+def data_files(
+    config: RunConfig, folder: str, names: Sequence[str], what: str, data_set: str
+) -> Path:
+    """The folder of a data set, under the one that `data_root` says.
+
+    Args:
+        config: May name another root.
+        folder: Its name there.
+        names: Files that are needed.
+        what: What they are, for messages.
+        data_set: Whose they are, as ``mtbkd data get`` calls it.
 
     Raises:
-        InputError: If the file does not hold proteins.
+        InputError: If any of them is not there.
     """
-    ids, sequences = read_sequences(path)
-    data = make_dataset(sequence_features(sequences), classes=LOCATIONS, ids=ids, name=str(path))
-    return data.ids, data.inputs
+    place = data_root(config.data) / folder
+    missing = [name for name in names if not (place / name).exists()]
+    if missing:
+        to = f" --to {config.data}" if config.data else ""
+        raise InputError(
+            f"Expected {what} in {place}, but {missing[0]} is missing ({len(missing)} such). Run "
+            f"`mtbkd data get {data_set}{to}`; see docs/data.md."
+        )
+    return place
 
 
 def draw(sequence: str) -> str:

@@ -1,0 +1,86 @@
+"""What built-in recipes share: asking teachers, the student's network, new inputs, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+
+from mtbkd.app.config.run import RunConfig
+from mtbkd.app.recipes.base import Costs, Task, mlp
+from mtbkd.app.recipes.tabular import read_numbers
+from mtbkd.data import make_dataset
+from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
+from mtbkd.teachers.base import Teacher, check_output
+from mtbkd.types import Floats
+
+
+def ask(teachers: Sequence[Teacher], task: Task) -> tuple[TeacherOutputs, Costs]:
+    """What trained teachers say on all examples of a task, asked at once, and what that costs."""
+    inputs = torch.cat([task.train.inputs, task.calibration.inputs, task.test.inputs]).numpy()
+    tables, costs = [], {}
+    for teacher in teachers:
+        start = perf_counter()
+        output = teacher.predict(inputs)
+        spent = {"ms_per_example": 1000 * (perf_counter() - start) / len(inputs)}
+        if teacher.parameters is not None:
+            spent["parameters"] = float(teacher.parameters)
+        costs[teacher.name] = spent
+        values, variance = check_output(
+            teacher, output, rows=len(inputs), where=f"the examples of {task.name}"
+        )
+        tables.append(
+            make_table(
+                teacher.name,
+                values,
+                kind=teacher.kind,
+                ids=task.ids,
+                classes=teacher.classes,
+                family=teacher.family,
+                variance=variance,
+                partial=teacher.partial,
+            )
+        )
+    return align(tables, task.ids, task.train.classes), costs
+
+
+def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
+    """The student: from numbers to logits, or means and log variances, through hidden layers."""
+    return mlp([example.shape[-1], *config.student.hidden, n_outputs])
+
+
+def reader(
+    n_columns: int, what: str, unit: float = 1.0
+) -> Callable[[Path], tuple[tuple[str, ...], Tensor]]:
+    """Reads new inputs: .npy (example, column) or .csv with a header and, if wanted, an id first.
+
+    Args:
+        n_columns: Numbers of each example.
+        what: What the examples are, in the plural, for messages.
+        unit: What the numbers of the file are divided by.
+    """
+
+    def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
+        ids, numbers = read_numbers(path, n_columns, what)
+        data = make_dataset(numbers / unit, classes=["any"], ids=ids, name=str(path))
+        return data.ids, data.inputs
+
+    return read
+
+
+def picture(pixels: Floats, width: int, label: str) -> str:
+    """Grey pixels in 0-1, row by row, as inline SVG of 12 screen pixels each."""
+    height = len(pixels) // width
+    cells = "".join(
+        f'<rect x="{i % width}" y="{i // width}" width="1.02" height="1.02" '
+        f'fill-opacity="{v:.2f}"/>'
+        for i, v in enumerate(pixels.tolist())
+        if v > 0
+    )
+    return (
+        f'<svg viewBox="0 0 {width} {height}" width="{12 * width}" height="{12 * height}" '
+        f'role="img" aria-label="{label}" style="background:#fff" fill="#111">{cells}</svg>'
+    )
