@@ -64,7 +64,8 @@ def test_a_prediction_imports_nothing_that_it_does_not_need(distilled, tmp_path,
     }
     assert not modules & unused
     recipes = {name for name in modules if name.startswith("mtbkd.app.recipes.")}
-    assert recipes <= {f"mtbkd.app.recipes.{name}" for name in ("base", "digits", "tabular")}
+    needed = ("base", "common", "digits", "tabular")
+    assert recipes <= {f"mtbkd.app.recipes.{name}" for name in needed}
 
 
 def test_every_public_name_is_there_and_typed():

@@ -65,7 +65,10 @@ def reader(
 
     def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
         ids, numbers = read_numbers(path, n_columns, what)
-        data = make_dataset(numbers / unit, classes=["any"], ids=ids, name=str(path))
+        # checked without labels, so the family and its columns do not matter
+        data = make_dataset(
+            numbers / unit, classes=[what], ids=ids, family="regression", name=str(path)
+        )
         return data.ids, data.inputs
 
     return read
