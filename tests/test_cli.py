@@ -261,7 +261,7 @@ def test_a_store_whose_bytes_were_changed_is_refused(copied, monkeypatch, capsys
     ("content", "message"),
     [
         ("id,a\nx,1\n", "Expected 64 numbers for each row of images"),
-        ("a,b\nx,y\n", "Expected images in"),
+        ("a,b\nx,y\n", "Expected 64 numbers for each row of images in"),
     ],
 )
 def test_inputs_of_another_shape_are_refused(
@@ -277,7 +277,8 @@ def test_inputs_of_another_shape_are_refused(
 
 
 def new_images(path: Path) -> Path:
-    np.savetxt(path, np.full((2, 64), 3.0), delimiter=",", header=",".join("x" * 64), comments="")
+    header = ",".join(f"p{i}" for i in range(64))
+    np.savetxt(path, np.full((2, 64), 3.0), delimiter=",", header=header, comments="")
     return path
 
 

@@ -415,7 +415,8 @@ class FakeStudent:
 
     prior_mean = torch.zeros(1)
 
-    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+    def features(self, inputs: torch.Tensor, first: int = 0) -> torch.Tensor:
+        del first
         return inputs
 
     def logits_at(self, parameters: torch.Tensor, features: torch.Tensor) -> torch.Tensor:

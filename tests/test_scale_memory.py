@@ -24,7 +24,7 @@ import sys, threading, time, numpy as np, torch
 from pathlib import Path
 from mtbkd.data import make_dataset
 from mtbkd import distill
-from mtbkd.inference import batches
+from mtbkd import training
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd import MapSettings, PriorSettings
 from mtbkd.outputs.store import load_outputs
@@ -39,7 +39,7 @@ def watch():
         most = max(most, own())
         time.sleep(0.002)
 
-folder, batches._PREPARED = Path(sys.argv[1]), int(sys.argv[2])
+folder, training._PREPARED = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
 import pyarrow.parquet
 torch.nn.Linear(3, 3)(torch.randn(3, 3)).softmax(-1)

@@ -23,6 +23,7 @@ from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, all_finite, check
 from mtbkd.student.student import Student
 from mtbkd.types import Family, InputError
 
+_SAMPLE_LONGER = "Distil again with more steps or a smaller step size, or scale the inputs."
 _BUDGET = 2**24  # floats held at a time: draws times examples times classes
 
 
@@ -62,7 +63,7 @@ def predict(
     answer = joined([outcome.summarise(d, units=units, level=level, point=point) for d in draws])
     for part in vars(answer).values():
         if isinstance(part, np.ndarray):
-            check_finite(torch.from_numpy(part), "answers", SCALE_INPUTS)
+            check_finite(torch.from_numpy(part), "answers", _SAMPLE_LONGER)
     return answer
 
 
