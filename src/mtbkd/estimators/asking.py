@@ -11,6 +11,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 
 from mtbkd.estimators.labels import class_name
+from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs, TeacherTable, align, make_table
 from mtbkd.teachers.base import Teacher, from_callable
 from mtbkd.teachers.sklearn_estimator import from_sklearn
@@ -38,6 +39,11 @@ class FitRows:
     columns: tuple[str, ...]
     held_out: bool
     family: Family = "classification"
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the student predicts numbers."""
+        return OUTCOMES[self.family].numeric
 
 
 def fit_rows(
@@ -111,7 +117,7 @@ def _table(name: str, given: Any, rows: FitRows) -> TeacherTable:
         return _matched(name, given, rows)
     teacher = _declared(name, given, rows)
     said = _ask(name, teacher.predict, rows)
-    several = teacher.variance or (rows.family == "regression" and isinstance(said, tuple))
+    several = teacher.variance or (rows.numeric and isinstance(said, tuple))
     parts = said if several else (said, None)
     if len(parts) != 2:
         raise InputError(
@@ -148,7 +154,7 @@ def _declared(name: str, given: Any, rows: FitRows) -> Teacher:
             )
         classes = list(map(class_name, given.classes))
         return from_callable(name, given.predict, kind=given.kind, classes=classes, **declared)
-    if rows.family == "regression":
+    if rows.numeric:
         if hasattr(given, "predict"):
             return from_sklearn(name, given, classes=rows.columns, **declared)
     elif hasattr(given, "predict_proba"):
@@ -168,7 +174,7 @@ def _declared(name: str, given: Any, rows: FitRows) -> Teacher:
             "it. Calibrate it (CalibratedClassifierCV)."
         )
     answer = given if callable(given) else lambda _: given
-    kind = "mean" if rows.family == "regression" else "probs"
+    kind = "mean" if rows.numeric else "probs"
     return from_callable(name, answer, kind=kind, classes=rows.columns, **declared)
 
 
