@@ -120,14 +120,14 @@ def test_a_background_is_written_and_read(world, tmp_path):
     _, background, _, _ = world
     path = tmp_path / "background.safetensors"
     save_background(path, background)
-    again = load_background(path)
+    again = load_background(path, 0.9)
     assert again.level == background.level
     assert torch.equal(again.bounds, background.bounds)
     assert torch.equal(again.features, background.features)
     assert torch.equal(again.reliable, background.reliable)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match="background.safetensors as it was written, but"):
-        load_background(path)
+        load_background(path, 0.9)
 
 
 def test_dissent_is_the_weight_against_the_pool():
@@ -216,3 +216,24 @@ def test_without_enough_teachers_nothing_is_said_of_them(world):
     causes = find_causes(silent, test.inputs, predictive)
     assert np.isnan(causes.dissent).all()
     assert set(causes.flags) <= {"", OUTSIDE, AMBIGUOUS}
+
+
+def test_features_too_large_for_half_precision_stay_finite(world, tmp_path):
+    posterior, _, test, _ = world
+    tables = [
+        make_table(
+            name, np.full((len(test), 3), 1 / 3), kind="probs", ids=test.ids, classes=CLASSES
+        )
+        for name in ("one", "two")
+    ]
+    inputs = test.inputs.clone()
+    inputs[0, 0] = 70_000.0
+    far = replace(test, inputs=inputs)
+    teachers = align(tables, test.ids, CLASSES)
+    background = make_background(posterior, far, far, teachers, level=0.9, seed=0)
+    assert background.features.isfinite().all()
+    assert background.distances.isfinite().all()
+    save_background(tmp_path / "background.safetensors", background)
+    again = load_background(tmp_path / "background.safetensors", 0.9)
+    causes = find_causes(again, far.inputs, posterior.predict(far.inputs))
+    assert causes.outside[0] == pytest.approx(1 / (1 + len(far)), abs=2 / len(far))

@@ -422,3 +422,19 @@ def test_a_disk_that_fails_is_one_message_and_nothing_is_half_written(
     monkeypatch.undo()
     before = json.loads((run / "metrics.json").read_text())
     assert without_costs(run_again(config, tmp_path / "run")) == without_costs(before)
+
+
+def test_a_distilled_run_keeps_the_level_of_its_sets(run, tmp_path):
+    begun = shutil.copytree(run, tmp_path / "run")
+    for name in ("manifest.json", "report.html", *JUDGED):
+        (begun / name).unlink()
+    config = yaml.safe_load((begun / "config.yaml").read_text())
+    config["predict"]["level"] = 0.5
+    (begun / "config.yaml").write_text(yaml.safe_dump(config))
+    shutil.copy(run.parent / "new.csv", tmp_path)
+    for reader in (predict, evaluate):
+        with pytest.raises(mtbkd.InputError, match="background.safetensors of predict.level 0.5"):
+            reader(begun)
+    (begun / "background.safetensors").unlink()
+    evaluate(begun)
+    assert predict(begun)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mtbkd.data import Dataset
@@ -21,7 +20,7 @@ from mtbkd.files import load_tensors, save_tensors
 from mtbkd.metrics import best_thresholds
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
-from mtbkd.types import Floats
+from mtbkd.types import Bools, Floats, InputError
 from mtbkd.weights.rules import Weighting, pool_log_probs
 
 OUTSIDE = "outside what was trained on"
@@ -35,16 +34,6 @@ _RARE, _DISPUTED, _EVEN = 0.02, 0.25, 0.5
 _ENOUGH = 50  # examples with and without a label, for a threshold of its own
 _BATCH = 1024
 _SURE = 1e-9
-_TENSORS = (
-    "features",
-    "answers",
-    "dissent",
-    "reliable",
-    "distances",
-    "thresholds",
-    "bounds",
-    "odds",
-)
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,7 @@ class Background:
             label, none of numbers.
         odds: Intercept and slope of the log odds that all labels are right, in those that they
             would have if labels were independent; 0 and 1 for the other families.
-        level: Of the sets.
+        level: How often sets hold the truth, shape ().
     """
 
     features: Tensor
@@ -77,7 +66,7 @@ class Background:
     thresholds: Tensor
     bounds: Tensor
     odds: Tensor
-    level: float
+    level: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,8 +93,8 @@ class Causes:
     pool: Floats
     reliable: Floats
     flags: tuple[str, ...]
-    sets: NDArray[np.bool_] | None
-    labels: NDArray[np.bool_] | None = None
+    sets: Bools | None
+    labels: Bools | None = None
 
 
 def make_background(
@@ -129,7 +118,9 @@ def make_background(
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MOST])
     some = train.subset(chosen)
-    features = _flat(posterior.student.features(some.inputs)).half()
+    features = _flat(posterior.student.features(some.inputs))
+    half = features.half()
+    features = half if half.isfinite().all() else features
     held_out = calibration.subset(np.flatnonzero(calibration.known.numpy()))
     predictive = posterior.predict(held_out.inputs)
     labels = held_out.labels.numpy()
@@ -141,15 +132,17 @@ def make_background(
         thresholds = _thresholds(predictive.probs, labels)
         odds = _odds(predictive.probs, labels, thresholds)
     far = _distances(_flat(posterior.student.features(calibration.inputs)), features.float())
+    against, reliable = _told(teachers.at(some.ids), posterior.weighting)
     return Background(
-        features,
-        _answers(posterior.predict(some.inputs)).float(),
-        *_told(teachers.at(some.ids), posterior.weighting),
-        far.sort().values,
-        torch.from_numpy(thresholds),
-        torch.from_numpy(bounds),
-        torch.from_numpy(odds),
-        level,
+        features=features,
+        answers=_answers(posterior.predict(some.inputs)).float(),
+        dissent=against,
+        reliable=reliable,
+        distances=far.sort().values,
+        thresholds=torch.from_numpy(thresholds),
+        bounds=torch.from_numpy(bounds),
+        odds=torch.from_numpy(odds),
+        level=torch.tensor(level, dtype=torch.float64),
     )
 
 
@@ -198,20 +191,23 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
 
 def save_background(path: Path, background: Background) -> None:
     """Write it for `load_background`."""
-    level = torch.tensor(background.level, dtype=torch.float64)
-    tensors = {n: getattr(background, n) for n in _TENSORS}
-    save_tensors(path, tensors | {"level": level})
+    save_tensors(path, vars(background))
 
 
-def load_background(path: Path) -> Background:
-    """Read what `save_background` wrote.
+def load_background(path: Path, level: float) -> Background:
+    """Read what `save_background` wrote for sets of this level.
 
     Raises:
-        InputError: If it is missing or was changed.
+        InputError: If it is missing, was changed, or was made for another level.
     """
     then = "Delete it and run `mtbkd distill` on the run directory."
-    stored = load_tensors(path, then=then)
-    return Background(**stored | {"level": float(stored["level"])})  # type: ignore[arg-type]
+    background = Background(**load_tensors(path, then=then))
+    if background.level != level:
+        raise InputError(
+            f"Expected {path} of predict.level {level:g}, but it was made for "
+            f"{background.level:g}. {then}"
+        )
+    return background
 
 
 def _thresholds(probs: Floats, labels: Floats) -> Floats:
@@ -220,7 +216,7 @@ def _thresholds(probs: Floats, labels: Floats) -> Floats:
     return np.where(enough, best_thresholds(probs, labels), _EVEN)
 
 
-def _together(probs: Floats, answer: NDArray[np.bool_]) -> Floats:
+def _together(probs: Floats, answer: Bools) -> Floats:
     """Log odds that all labels are right if they are independent given the input, (example,)."""
     right = np.where(answer, probs, 1 - probs).prod(1).clip(_SURE, 1 - _SURE)
     return np.log(right) - np.log1p(-right)

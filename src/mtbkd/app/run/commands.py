@@ -217,5 +217,6 @@ def predict_run(out: Path, source: Path, report: Report = quiet) -> Predicted:
     features = posterior.student.features(inputs)
     head = replace(posterior, student=replace(posterior.student, frozen=None))
     predictive = head.predict(features, level=config.predict.level, point=config.predict.point)
-    causes = find_causes(load_background(out / stages.BACKGROUND), features, predictive)
+    background = load_background(out / stages.BACKGROUND, config.predict.level)
+    causes = find_causes(background, features, predictive)
     return Predicted(ids, classes, predictive, causes)

@@ -195,7 +195,7 @@ def background(
             seed=config.seed,
         )
         save_background(path, made)
-    return load_background(path)
+    return load_background(path, config.predict.level)
 
 
 def baselines(
