@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
-from typing import Any
+from importlib import resources
 
-import matplotlib
+from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _ROLES = ("ink", "muted", "line", "student", "pool", "wrong", "heat")
 ROLE = {name: f"#0a00{i:02x}" for i, name in enumerate(_ROLES, start=1)}
@@ -27,69 +29,62 @@ CHAINS = tuple(f"#0b00{i:02x}" for i in range(8))
 _VARIABLES = {colour: f"var(--{name})" for name, colour in ROLE.items()} | {
     colour: f"var(--chain-{i})" for i, colour in enumerate(CHAINS)
 }
-_STYLE = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": ROLE["line"],
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.labelcolor": ROLE["muted"],
-    "axes.labelsize": 11,
-    "axes.linewidth": 1.0,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.unicode_minus": True,
-    "figure.facecolor": "none",
-    "font.size": 11,
-    "grid.color": ROLE["line"],
-    "grid.linewidth": 0.8,
-    "legend.edgecolor": "none",
-    "legend.facecolor": "none",
-    "legend.fontsize": 10.5,
-    "legend.frameon": False,
-    "legend.handlelength": 1.4,
-    "legend.labelcolor": ROLE["ink"],
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "svg.fonttype": "none",
-    "text.color": ROLE["ink"],
-    "text.parse_math": False,
-    "xtick.color": ROLE["line"],
-    "xtick.labelcolor": ROLE["muted"],
-    "xtick.labelsize": 10.5,
-    "ytick.color": ROLE["line"],
-    "ytick.labelcolor": ROLE["muted"],
-    "ytick.labelsize": 10.5,
-}
 _METADATA = {key: None for key in ("Date", "Creator", "Format", "Type")}
+DASHED = (0, (4, 3))
 
 
-def draw(name: str, title: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> str:
-    """Paint a figure and return it as one ``<svg>`` element.
+@dataclass
+class Drawing:
+    """A figure, and what became of it when its ``with`` block ended."""
+
+    figure: Figure
+    svg: str = ""
+
+
+@contextmanager
+def draw(name: str, title: str, size: tuple[float, float]) -> Iterator[Drawing]:
+    """A figure to be painted in the block, of which it makes one ``<svg>`` element.
 
     Args:
         name: Unique on the page; prefixes every id.
         title: What a screen reader says and the pointer shows.
         size: Width and height, in CSS pixels.
-        paint: Fills the figure, which has a constrained layout.
     """
-    style: Any = _STYLE | {"svg.hashsalt": name}
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
-        matplotlib.rcParams.update(style)
-        figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout="constrained")
-        FigureCanvasSVG(figure)
-        paint(figure)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", transparent=True, metadata=_METADATA)
-    return _inline(buffer.getvalue(), name, title, size)
+    inches = size[0] / 72, size[1] / 72
+    with styled("inline", {"svg.hashsalt": name}):
+        drawing = Drawing(Figure(figsize=inches, layout="constrained"))
+        yield drawing
+        file = io.StringIO()
+        drawing.figure.savefig(file, format="svg", transparent=True, metadata=_METADATA)
+    drawing.svg = _inline(file.getvalue(), name, title, size)
 
 
-def quiet(axes: Axes, grid: str = "y") -> None:
-    """Leave the axes a base line and a grid in one direction ("x", "y" or "both")."""
+@contextmanager
+def styled(name: str, more: dict[str, str] | None = None) -> Iterator[None]:
+    """A style that lies beside this file, whatever the user's matplotlibrc says."""
+    file = resources.files("mtbkd.app.report") / f"{name}.mplstyle"
+    with style.context([str(file), more or {}], after_reset=True):
+        yield
+
+
+def quiet(axes: Axes, grid: str = "y", ticks: int | None = None) -> None:
+    """Leave the axes a base line, a grid in one direction ("x", "y" or "both"), and few ticks."""
     axes.spines["left"].set_visible(False)
     axes.tick_params(length=0, pad=5)
     if grid != "both":
         axes.grid(visible=False, axis="y" if grid == "x" else "x")
+    if ticks:
+        axes.xaxis.set_major_locator(MaxNLocator(ticks))
+
+
+def diagonal(axes: Axes, most: float = 1.0) -> None:
+    """The line on which what is stated is what is observed."""
+    axes.plot([0, most], [0, most], color=ROLE["muted"], linewidth=1, linestyle=DASHED)
+
+
+def legend(figure: Figure, columns: int = 1) -> None:
+    """Above the figure, on the left."""
+    figure.legend(loc="outside upper left", ncols=columns)
 
 
 def _inline(svg: str, name: str, title: str, size: tuple[float, float]) -> str:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from mtbkd.app.report.answers import Answers
-from mtbkd.app.report.canvas import CHAINS, ROLE, draw, quiet
+from mtbkd.app.report.canvas import CHAINS, DASHED, ROLE, diagonal, draw, legend, quiet
 from mtbkd.app.report.findings import mean_when_handing_over
 from mtbkd.types import Floats, Ints
 
@@ -33,10 +32,9 @@ def calibration(
     confidence, hit_rate, counts = bins
     filled = np.flatnonzero(counts)
     low, high = wilson(hit_rate[filled], counts[filled])
-
-    def paint(figure: Figure) -> None:
-        top, beneath = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
-        top.plot([0, 1], [0, 1], color=ROLE["muted"], linewidth=1, linestyle=(0, (4, 3)))
+    with draw(name, title, MIDDLE) as drawing:
+        top, beneath = drawing.figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+        diagonal(top)
         top.vlines(confidence[filled], low, high, color=ROLE[colour], linewidth=1.4, alpha=0.5)
         top.plot(confidence[filled], hit_rate[filled], color=ROLE[colour], alpha=0.35, linewidth=1)
         top.plot(confidence[filled], hit_rate[filled], "o", color=ROLE[colour], markersize=5.5)
@@ -48,9 +46,8 @@ def calibration(
         for axes in (top, beneath):
             quiet(axes)
         in_percent(top.yaxis, beneath.xaxis)
-        figure.align_ylabels()
-
-    return draw(name, title, MIDDLE, paint)
+        drawing.figure.align_ylabels()
+    return drawing.svg
 
 
 def right_and_wrong(answers: Answers) -> str:
@@ -72,9 +69,8 @@ def overlaid(
     top = max((float(values.max()) for *_, values in groups if len(values)), default=0.0)
     crowded = len(groups) > 2
     edges = np.linspace(0, max(top, 1e-3), 17 if crowded else 25)
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
+    with draw(name, title, SMALL) as drawing:
+        axes = drawing.figure.subplots()
         for word, colour, values in groups:
             if len(values):
                 shares = np.histogram(values, edges)[0] / len(values)
@@ -84,26 +80,24 @@ def overlaid(
                 axes.stairs(shares, edges, color=ROLE[colour], linewidth=1.6, label=label)
         axes.set(xlabel=words[0], ylabel=words[1])
         axes.set(xlim=(-0.02 * edges[-1], 1.02 * edges[-1]))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
         in_percent(axes.yaxis)
-        quiet(axes)
+        quiet(axes, ticks=5)
         short = max(len(word) for word, *_ in groups) <= 18
-        figure.legend(loc="outside upper left", ncols=2 if short else 1)
-
-    return draw(name, title, SMALL, paint)
+        legend(drawing.figure, 2 if short else 1)
+    return drawing.svg
 
 
 def handing_over(answers: Answers, numbers: bool = False) -> str:
     """Accuracy, or RMSE of numbers, of the rest against the share handed to a person."""
     squares = np.square(answers.error)
     orders = [
-        ("perfect order", answers.error, "muted", (0, (4, 3))),
+        ("perfect order", answers.error, "muted", DASHED),
         ("by the teachers' disagreement", answers.disagreement, "pool", "-"),
         ("by the student's uncertainty", answers.total, "student", "-"),
     ]
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
+    what = "RMSE when uncertain numbers" if numbers else "Accuracy when uncertain answers"
+    with draw("handing", f"{what} go to a person", SMALL) as drawing:
+        axes = drawing.figure.subplots()
         for label, order, colour, style in orders:
             if order is not None:
                 handed, mean = mean_when_handing_over(squares, order)
@@ -128,17 +122,14 @@ def handing_over(answers: Answers, numbers: bool = False) -> str:
             axes.set_ylim(top=1 + 0.02 * (1 - axes.get_ylim()[0]))
             in_percent(axes.yaxis)
         quiet(axes)
-        figure.legend(loc="outside upper left")
-
-    what = "RMSE when uncertain numbers" if numbers else "Accuracy when uncertain answers"
-    return draw("handing", f"{what} go to a person", SMALL, paint)
+        legend(drawing.figure)
+    return drawing.svg
 
 
 def trace(values: Floats) -> str:
     """What each chain's draws score on the probe examples, in nats, shape (chain, draw)."""
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
+    with draw("trace", "Log score of each draw, one line for each chain", (440, 250)) as drawing:
+        axes = drawing.figure.subplots()
         draws = np.arange(1, values.shape[1] + 1)
         for chain, scores in enumerate(values):
             colour = CHAINS[chain % len(CHAINS)]
@@ -148,8 +139,7 @@ def trace(values: Floats) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.margins(x=0.01)
         quiet(axes)
-
-    return draw("trace", "Log score of each draw, one line for each chain", (440, 250), paint)
+    return drawing.svg
 
 
 def in_percent(*several: Axis) -> None:

@@ -1,25 +1,29 @@
-"""Figures with a row for each class: heat maps, and right answers above wrong ones."""
+"""Figures of each class or label: heat maps, right answers above wrong ones, reliability."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 
 from mtbkd.app.report.answers import Answers
-from mtbkd.app.report.canvas import ROLE, draw, quiet
-from mtbkd.app.report.figures import SMALL
+from mtbkd.app.report.canvas import ROLE, diagonal, draw, legend, quiet
+from mtbkd.app.report.data import Labels, ReportData
+from mtbkd.app.report.figures import SMALL, wilson
 from mtbkd.app.report.words import shorten
+from mtbkd.metrics import label_ece, label_reliability
 from mtbkd.types import Floats, Ints
 
 LETTERS = 24
 """Beyond so many, names are cut."""
+
+PANELS = 24
+_ACROSS, _BINS = 6, 8
 
 
 def confusion_map(
@@ -58,16 +62,15 @@ def confusion_map(
             text = f"{counts[i, j]}" if counts[i, j] else ""
         return role if shown else "muted", alpha, text
 
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
+    with draw("confusion", title, size) as drawing:
+        axes = drawing.figure.subplots()
         _cells(axes, (c, c), cell, (0.94, 0.92), 10 if few else 8)
         axes.set(ylabel=words[0], xlabel=words[1])
         axes.set_yticks(range(c), short, fontsize=font)
         axes.set_xticks(range(c), short, **tilt)
         axes.tick_params(labelsize=font)
         axes.xaxis.set_label_position("bottom")
-
-    return draw("confusion", title, size, paint)
+    return drawing.svg
 
 
 def shares(
@@ -91,13 +94,12 @@ def shares(
         share = float(np.clip(np.nan_to_num(values[j, i]), 0, 1))
         return "heat", 0.04 + 0.96 * share, f"{values[j, i]:.2f}" if few and width >= 30 else ""
 
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
+    with draw(name, title, size) as drawing:
+        axes = drawing.figure.subplots()
         _cells(axes, (c, k), cell, (0.96, 0.92), 10)
         axes.set_yticks(range(c), [shorten(n, LETTERS) for n in classes], fontsize=font)
         axes.set_xticks(range(k), heads, rotation=rotation, ha=side)
-
-    return draw(name, title, size, paint)
+    return drawing.svg
 
 
 def _cells(
@@ -147,9 +149,8 @@ def right_above_wrong(
     """
     room, dot, font = (0.0, 1.0, 10.5) if fewest == 1 else (0.1, 0.8, 10)
     ring: Any = {"markerfacecolor": "none", "markeredgewidth": 1.3, "markersize": 5}
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
+    with draw(name, title, size) as drawing:
+        axes = drawing.figure.subplots()
         for row, (_, *pair) in enumerate(rows):
             for values, role, shift in zip(pair, ("student", "wrong"), (-0.16, 0.16), strict=True):
                 at, colour = row + shift, ROLE[role]
@@ -165,11 +166,42 @@ def right_above_wrong(
         axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
         for word, role in (("right", "student"), ("wrong", "wrong")):
             axes.plot([], [], color=ROLE[role], linewidth=4, label=word)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        quiet(axes, "x")
-        figure.legend(loc="outside upper left", ncols=2)
+        quiet(axes, "x", ticks=5)
+        legend(drawing.figure, 2)
+    return drawing.svg
 
-    return draw(name, title, size, paint)
+
+def each_label(data: ReportData[Labels]) -> str:
+    """A small reliability diagram of each label, the worst calibrated first, at most `PANELS`."""
+    probs, labels, names = data.part.probs, data.labels, data.classes
+    errors = label_ece(probs, labels)
+    order = np.argsort(-errors, kind="stable")  # NaN, never known, ends up last
+    order = order[~np.isnan(errors[order])][:PANELS]
+    across = min(_ACROSS, len(order))
+    down = math.ceil(len(order) / across)
+    size = (24 + 162 * across, 20 + 178 * down)
+    with draw("labels", "Reliability diagram of each label", size) as drawing:
+        drawing.figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr, call-arg]
+        panels = drawing.figure.subplots(down, across, squeeze=False, sharex=True, sharey=True)
+        for axes in panels.flat[len(order) :]:
+            axes.set_axis_off()
+        for place, (axes, label) in enumerate(zip(panels.flat, order.tolist(), strict=False)):
+            said, true, counts = label_reliability(probs[:, label], labels[:, label], _BINS)
+            filled = np.flatnonzero(counts)
+            said, true, counts = said[filled], true[filled], counts[filled]
+            low, high = wilson(true, counts)
+            diagonal(axes)
+            axes.vlines(said, low, high, color=ROLE["student"], linewidth=1.3, alpha=0.5)
+            axes.plot(said, true, "o", color=ROLE["student"], markersize=4)
+            axes.set_title(shorten(names[label], 20), fontsize=10.5)
+            axes.set_xlabel(f"ECE {errors[label]:.3f}", fontsize=9.5, labelpad=2)
+            axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+            axes.set_xticklabels(["0", "", "100\xa0%"])
+            axes.set_yticklabels(["0", "", "100\xa0%"])
+            axes.tick_params(length=0, labelsize=9, labelbottom=True)
+            axes.tick_params(labelleft=place % across == 0)
+            axes.spines["left"].set_visible(False)
+    return drawing.svg
 
 
 def _lines(text: str, letters: int) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from mtbkd.app.report.answers import Answers
-from mtbkd.app.report.canvas import ROLE, draw, quiet
+from mtbkd.app.report.canvas import DASHED, ROLE, diagonal, draw, legend, quiet
 from mtbkd.app.report.data import Numbers, ReportData
 from mtbkd.app.report.figures import SMALL, in_percent
 from mtbkd.app.report.words import shorten
@@ -29,12 +28,9 @@ def against_truth(data: ReportData[Numbers], target: int, size: tuple[float, flo
     lower, upper = part.lower[rows, target], part.upper[rows, target]
     inside = (lower <= true) & (true <= upper)
     name = data.classes[target]
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.axline(
-            (true[0], true[0]), slope=1, color=ROLE["muted"], linewidth=1, linestyle=(0, (4, 3))
-        )
+    with draw(f"truth{target}", f"Predicted against true {name}", size) as drawing:
+        axes = drawing.figure.subplots()
+        axes.axline((true[0], true[0]), slope=1, color=ROLE["muted"], linewidth=1, linestyle=DASHED)
         for mask, colour, word in ((inside, "student", "inside"), (~inside, "wrong", "outside")):
             if mask.any():
                 axes.vlines(
@@ -46,12 +42,10 @@ def against_truth(data: ReportData[Numbers], target: int, size: tuple[float, flo
                     color=ROLE[colour], markersize=3.2, alpha=0.9, label=f"truth {word}",
                 )  # fmt: skip
         axes.set(xlabel=f"true {shorten(name, 24)}", ylabel="predicted")
-        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(6))
-        quiet(axes, "both")
-        figure.legend(loc="outside upper left", ncols=2)
-
-    return draw(f"truth{target}", f"Predicted against true {name}", size, paint)
+        quiet(axes, "both", ticks=5)
+        legend(drawing.figure, 2)
+    return drawing.svg
 
 
 def quantiles(data: ReportData[Numbers], size: tuple[float, float]) -> str:
@@ -62,14 +56,13 @@ def quantiles(data: ReportData[Numbers], size: tuple[float, float]) -> str:
     lines = [("student", pit, "student", 2.0)]
     if pool_pit is not None:
         lines.insert(0, ("pool of teachers", pool_pit, "pool", 1.6))
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
+    with draw("student", "Calibration of quantiles", size) as drawing:
+        axes = drawing.figure.subplots()
         axes.fill_between(
             _QUANTILES, _QUANTILES - half, _QUANTILES + half,
             color=ROLE["muted"], alpha=0.2, linewidth=0,
         )  # fmt: skip
-        axes.plot([0, 1], [0, 1], color=ROLE["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        diagonal(axes)
         for label, values, colour, width in lines:
             shares = quantile_shares(values, _QUANTILES)
             axes.plot(_QUANTILES, shares, color=ROLE[colour], linewidth=width, label=label)
@@ -77,22 +70,20 @@ def quantiles(data: ReportData[Numbers], size: tuple[float, float]) -> str:
         axes.set(xlabel="stated share below", ylabel="observed share below")
         in_percent(axes.xaxis, axes.yaxis)
         quiet(axes)
-        figure.legend(loc="outside upper left", ncols=2)
-
-    return draw("student", "Calibration of quantiles", size, paint)
+        legend(drawing.figure, 2)
+    return drawing.svg
 
 
 def split_by_error(answers: Answers) -> str:
     """Parts of the predictive variance, as standard deviations, in tenths by absolute error."""
     bands = _tenths(answers.error)
     parts = (
-        ("total", answers.total, "ink", (0, (4, 3))),
+        ("total", answers.total, "ink", DASHED),
         ("aleatoric", answers.aleatoric, "pool", "-"),
         ("epistemic", answers.epistemic, "student", "-"),
     )
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
+    with draw("split", "Aleatoric and epistemic part against absolute error", SMALL) as drawing:
+        axes = drawing.figure.subplots()
         at = [answers.error[rows].mean() for rows in bands]
         for label, variance, colour, style in parts:
             sds = np.sqrt([variance[rows].mean() for rows in bands])
@@ -100,15 +91,12 @@ def split_by_error(answers: Answers) -> str:
                 at, sds, "o",
                 color=ROLE[colour], linestyle=style, linewidth=1.5, markersize=4, label=label,
             )  # fmt: skip
-        axes.set_xlabel(f"absolute error{answers.unit}")
-        axes.set_ylabel(f"standard deviation{answers.unit}")
-        axes.set_ylim(0, 1.08 * axes.get_ylim()[1])
-        axes.set_xlim(left=0)
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-        quiet(axes)
-        figure.legend(loc="outside upper left", ncols=3)
-
-    return draw("split", "Aleatoric and epistemic part against absolute error", SMALL, paint)
+        unit = answers.unit
+        axes.set(xlabel=f"absolute error{unit}", ylabel=f"standard deviation{unit}")
+        axes.set(xlim=(0, None), ylim=(0, 1.08 * axes.get_ylim()[1]))
+        quiet(axes, ticks=5)
+        legend(drawing.figure, 3)
+    return drawing.svg
 
 
 def errors_by_certainty(answers: Answers) -> str:
@@ -118,10 +106,9 @@ def errors_by_certainty(answers: Answers) -> str:
     observed = np.sqrt([np.square(answers.error[rows]).mean() for rows in bands])
     half = 1.645 * observed / np.sqrt([2 * len(rows) for rows in bands])
     most = 1.1 * max(stated.max(), (observed + half).max(), 1e-12)
-
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.plot([0, most], [0, most], color=ROLE["muted"], linewidth=1, linestyle=(0, (4, 3)))
+    with draw("spread", "Error against stated standard deviation", SMALL) as drawing:
+        axes = drawing.figure.subplots()
+        diagonal(axes, most)
         axes.vlines(
             stated, observed - half, observed + half,
             color=ROLE["student"], linewidth=1.4, alpha=0.5,
@@ -129,11 +116,9 @@ def errors_by_certainty(answers: Answers) -> str:
         axes.plot(stated, observed, "o", color=ROLE["student"], markersize=5.5)
         axes.set_xlabel(f"stated standard deviation{answers.unit}")
         axes.set(ylabel=f"RMSE{answers.unit}", xlim=(0, most), ylim=(0, most))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        quiet(axes)
-
-    return draw("spread", "Error against stated standard deviation", SMALL, paint)
+        quiet(axes, ticks=5)
+    return drawing.svg
 
 
 def _tenths(values: Floats) -> list[Ints]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtbkd.app.report import by_class, figures_labels
+from mtbkd.app.report import by_class, figures_classes
 from mtbkd.app.report.answers import of_labels
 from mtbkd.app.report.apart import several
 from mtbkd.app.report.data import Example, Labels, ReportData
@@ -25,7 +25,7 @@ def figures(data: ReportData[Labels]) -> dict[str, str]:
     words = "stated probability of yes", "share of yes"
     drawn = figures_of_answers(data, of_labels(data), label_reliability, words)
     if len(data.classes) > 1:
-        drawn["labels"] = figures_labels.each_label(data)
+        drawn["labels"] = figures_classes.each_label(data)
     return drawn
 
 
@@ -33,7 +33,7 @@ def more(data: ReportData[Labels]) -> dict[str, Any]:
     """The table by label and the section on each label."""
     return {
         "by_label": _by_label(data),
-        "drawn_apart": min(figures_labels.PANELS, len(data.classes)),
+        "drawn_apart": min(figures_classes.PANELS, len(data.classes)),
         "each": section(data, _columns(data), apart=several(data)),
     }
 

@@ -5,36 +5,18 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from textwrap import fill
-from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
+from mtbkd.app.report.canvas import styled
 from mtbkd.metrics import total_variation
 from mtbkd.types import Floats
 
-_INK, _MUTED, _OWN, _FLOOR, _LIMIT = "#1c2733", "#5b6875", "#2f74c0", "#9aa7b4", "#b4423a"
-_STYLE: Any = {
-    "axes.edgecolor": _MUTED,
-    "axes.labelcolor": _MUTED,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlecolor": _INK,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "font.size": 10,
-    "legend.frameon": False,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "mtbkd",
-    "text.parse_math": False,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
-}
+_INK, _OWN, _FLOOR, _LIMIT = "#1c2733", "#2f74c0", "#9aa7b4", "#b4423a"
 
 
 @dataclass(frozen=True)
@@ -66,11 +48,8 @@ def draw_reference(data: ReferenceData) -> str:
 
     Equal data gives equal bytes.
     """
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # whatever the user's matplotlibrc says
-        matplotlib.rcParams.update(_STYLE)
+    with styled("reference"):
         figure = Figure(figsize=(11, 7.6), facecolor="white", layout="constrained")
-        FigureCanvasSVG(figure)
         figure.suptitle(fill(data.verdict, 120), x=0.01, ha="left", color=_INK, fontsize=11.5)
         (first, second), (third, fourth) = figure.subplots(2, 2)
         _probabilities(first, data)
