@@ -231,7 +231,5 @@ def test_missing_files_and_unknown_locations_are_named(tmp_path):
         recipe.load(config, tmp_path)
     (folder / "partition2.csv.gz").write_bytes(b"no such thing")
     (folder / "partition1.csv.gz").write_bytes(gzip.compress(text.encode()))
-    with pytest.raises(
-        InputError, match=r"proteins in .*partition2.csv.gz, but it cannot be read"
-    ):
+    with pytest.raises(InputError, match=r"proteins in .*partition2.csv.gz, but it cannot be read"):
         recipe.load(config, tmp_path)

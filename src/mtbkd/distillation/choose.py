@@ -64,11 +64,15 @@ class Trials:
 
 
 def choose_prior(settings: PriorSettings, trials: Trials) -> Prior:
-    """The prior asked for, with what is ``auto`` chosen on the calibration labels."""
+    """The prior asked for, with what is ``auto`` chosen on the calibration labels.
+
+    The first candidates stay where these cannot judge a teacher: there are none, or none of them
+    is of a class that it knows.
+    """
     training, calibration = trials.training, trials.calibration
     chosen = {name: values[0] for name, values in settings.candidates().items()}
     speaking = not torch.isneginf(training.log_weights).all()
-    if speaking and calibration is not None and calibration.n_labelled:
+    if speaking and calibration is not None and _judged(training, calibration):
         chosen = _best(settings, trials, calibration)
     prior = settings.prior(chosen)
     if settings.evidence is None:
@@ -79,6 +83,15 @@ def choose_prior(settings: PriorSettings, trials: Trials) -> Prior:
         evidence = disagreement_evidence(trials.student, mode, training)
     power = power_of(evidence, prior.concentration, len(training.labels))
     return replace(prior, power=power)
+
+
+def _judged(training: TrainingSet, calibration: Dataset) -> bool:
+    """Whether there are labels, and some in the classes of each teacher that knows a part."""
+    labels, spaces = calibration.labels[calibration.known], training.observation.spaces
+    if spaces is None:
+        return len(labels) > 0
+    shown = (spaces.blocks >= 0).cpu()[:, labels.cpu().unique()]
+    return bool(shown.any(1).all())
 
 
 def _best(settings: PriorSettings, trials: Trials, calibration: Dataset) -> dict[str, float]:

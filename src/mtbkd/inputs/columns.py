@@ -194,7 +194,8 @@ def _as_numpy(column: pa.ChunkedArray) -> Floats:
     """
     if column.null_count:
         return column.to_numpy()
-    return np.concatenate([np.empty(0), *map(np.from_dlpack, column.chunks)])
+    chunks = map(np.from_dlpack, column.chunks)
+    return np.concatenate([np.empty(0), *chunks], dtype=np.float64)
 
 
 def _numbers(column: pa.ChunkedArray) -> Floats | None:

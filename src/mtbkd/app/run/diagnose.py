@@ -25,6 +25,7 @@ from mtbkd.inference.run import Chains, sample
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.metrics import agreement, total_variation
 from mtbkd.predictive import draw_probs
+from mtbkd.student.finite import all_finite
 from mtbkd.student.student import Student
 from mtbkd.training import TrainingSet, training_set
 from mtbkd.types import Floats, InputError, Report, check_positive
@@ -113,7 +114,12 @@ def diagnose_run(
     )
     task, behind = stages.on_features(task, posterior, out)
     inputs = task.test.inputs
-    own = _mean_probs(behind, inputs, out)
+    _check_draws(
+        behind.samples,
+        out / "samples",
+        "Run it again with sampler.step_size=null or a smaller sampler.tolerance.",
+    )
+    own = _mean_of(behind.student, behind.samples, inputs)
     chains, seconds = _reference(out, config, posterior, training, engine, factor, seed, report)
     seen = _look(behind.student, chains.samples, inputs)
     modes = _mean_of(behind.student, stages.modes_as_samples(behind.student, behind.modes), inputs)
@@ -141,7 +147,8 @@ def diagnose_run(
 
 def _check(engine: str, factor: float, seed: int, own_seed: int) -> None:
     """Refuse what makes no reference; engines without chains converge to no posterior."""
-    check_positive(factor=factor)
+    if not factor > _LARGEST_FACTOR:
+        check_positive(factor=factor)
     known = [name for name, method in METHODS.items() if not method.independent]
     faults = []
     if engine not in known:
@@ -170,15 +177,9 @@ def _mean_of(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Flo
     return torch.cat([part.double().mean((0, 1)).cpu() for part in parts]).numpy()
 
 
-def _mean_probs(posterior: Posterior, inputs: Tensor, out: Path) -> Floats:
-    """The run's predictive on the test set, shape (example, class)."""
-    probs = _mean_of(posterior.student, posterior.samples, inputs)
-    if not np.isfinite(probs).all():
-        raise InputError(
-            f"Expected finite draws in {out / 'samples'}, but the run's sampler diverged. Run it "
-            "again with sampler.step_size=null or a smaller sampler.tolerance."
-        )
-    return probs
+def _check_draws(samples: PosteriorSamples, folder: Path, remedy: str) -> None:
+    if not all(map(all_finite, samples.segments)):
+        raise InputError(f"Expected finite draws in {folder}, but its sampler diverged. {remedy}")
 
 
 def _run_steps(config: RunConfig) -> int:
@@ -231,6 +232,7 @@ def _reference(
         folder=folder / "samples",
         progress=progress_of(report, "reference"),
     )
+    _check_draws(chains.samples, folder / "samples", "Use another --reference or --seed.")
     cost = folder / "cost.json"
     if not cost.exists():
         save_json(cost, {"cpu_seconds": round(process_time() - start, 1)})
@@ -274,15 +276,13 @@ def _judge(own: Floats, modes: Floats, seen: _Seen) -> dict[str, Any]:
     same, apart = compared(own, seen.probs) if converged else (None, None)
     numbers: dict[str, Any] = {"agreement": same, "total_variation": apart}
     if same is None or apart is None:
-        reached, advice = "nothing moved, or fewer than 4 draws", "Raise --factor."
-        if not np.isfinite(seen.halves).all():
-            reached, advice = "its sampler diverged", "Use another --reference."
-        elif rhat_99 is not None:
+        reached = "nothing moved, or fewer than 4 draws"
+        if rhat_99 is not None:
             reached = f"R-hat {rhat_99:.3f}, ESS {ess_5:.0f}"
         verdict = (
             f"No verdict: the reference has not converged ({reached}; expected R-hat at most "
             f"{RHAT_LIMIT} for 99 % of the test probabilities and ESS at least {ESS_LIMIT:.0f} "
-            f"for 95 %). {advice}"
+            "for 95 %). Raise --factor."
         )
     else:
         manner = "differs from"
