@@ -125,7 +125,7 @@ def read_json(path: Path, then: str = AGAIN) -> Any:
     """Read JSON.
 
     Args:
-        path: Of the file.
+        path: Where the file is.
         then: What to do if it cannot be read.
 
     Raises:
@@ -150,7 +150,7 @@ def read_sealed(path: Path, then: str = AGAIN, *needed: str) -> dict[str, Any]:
     """Read what `save_sealed` wrote, without the hash.
 
     Args:
-        path: Of the file.
+        path: Where the file is.
         then: What to do if it cannot be read.
         needed: Keys by which it is told from other files of its name.
 
@@ -180,9 +180,9 @@ def save_rows(path: Path, name: str, n_rows: int, parts: Iterable[Tensor]) -> No
     """As `save_tensors`, one tensor, some of its rows at a time.
 
     Args:
-        path: Of the file.
-        name: Of the tensor.
-        n_rows: Of all parts together.
+        path: Where the file shall be.
+        name: The tensor's name.
+        n_rows: Rows of all parts together.
         parts: At least one; only one is held at a time.
     """
     rest = iter(parts)
@@ -214,7 +214,7 @@ def fill(partial: Path, name: str, layout: Layout, pieces: Pieces) -> None:
     Args:
         partial: From `replacing`.
         name: What the file will be called.
-        layout: Of the tensors.
+        layout: Types and shapes of the tensors.
         pieces: Together all of them.
     """
     entries: dict[str, Any] = {"__metadata__": {"sha256": _UNSEALED}}

@@ -47,7 +47,7 @@ def predict(
         samples: Its posterior draws.
         inputs: Raw inputs of the student, shape (example, ...).
         family: What is predicted.
-        units: Of regression.
+        units: Units of the targets, for regression.
         level: Posterior mass of the credible intervals, in (0, 1).
         point: ``mean`` over draws, or the paper's ``mode`` of each class's marginal density,
             renormalised (MT-BKD).

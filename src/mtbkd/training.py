@@ -178,7 +178,7 @@ def prior_terms(
     Args:
         data: With what the teachers say.
         prior: Its concentration and softening.
-        rows: Of the data.
+        rows: Which examples of the data.
         at: Another concentration, for the warm-up.
     """
     softening: float | Tensor = prior.softening

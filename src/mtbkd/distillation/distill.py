@@ -61,7 +61,7 @@ class Posterior:
         plan: Which engine drew them, why, and its steps.
         statistics: Numbers on the chains, a list with one value for each.
         family: What it predicts.
-        units: Of real-valued targets.
+        units: Units of the targets, for regression.
     """
 
     student: Student

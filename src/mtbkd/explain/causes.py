@@ -41,17 +41,17 @@ class Background:
     """What new examples are compared with.
 
     Attributes:
-        features: Of some training examples, behind the student's frozen part, shape
+        features: Features of some training examples, behind the student's frozen part, shape
             (training example, feature).
         answers: Roots of the student's probabilities there, shape (training example, column).
         dissent: Share of the teachers' weight that answers otherwise than their pool, NaN where
             fewer than two teachers answer, shape (training example,).
         reliable: Probability that the pool's whole answer is right, NaN where no teacher answers,
             shape (training example,).
-        distances: Of calibration examples to the nearest training examples, in rising order.
+        distances: How far calibration examples are from the nearest training examples, rising.
         thresholds: Probability from which on a label is answered with yes, shape (label,); empty
             for the other families.
-        bounds: Of the sets, as in `mtbkd.explain.conformal`: one of all classes, one of each
+        bounds: Bounds of the sets, as in `mtbkd.explain.conformal`: one of all classes, one of each
             label, none of numbers.
         odds: Intercept and slope of the log odds that all labels are right, in those that they
             would have if labels were independent; 0 and 1 for the other families.
@@ -109,12 +109,12 @@ def make_background(
     """Keep what later answers are compared with.
 
     Args:
-        posterior: Of the student.
+        posterior: The student.
         train: What it learned from; at most 2,000 examples are kept, drawn by the seed.
         calibration: Labelled examples that it did not learn from.
         teachers: What they say on the training examples.
         level: How often sets shall hold the truth.
-        seed: Of the choice of examples.
+        seed: Seed of the choice of examples.
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MOST])
     some = train.subset(chosen)
@@ -158,8 +158,8 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
     asking one would help. Otherwise the answer is *truly ambiguous*, as far as anybody knows.
 
     Args:
-        background: Of the run.
-        features: Of the examples, behind the student's frozen part, shape (example, ...).
+        background: What the run's answers are compared with.
+        features: Features of the examples, behind the student's frozen part, shape (example, ...).
         predictive: The student's answers on them.
     """
     far = _distances(_flat(features), background.features.float())

@@ -25,7 +25,7 @@ def class_bound(probs: Floats, labels: NDArray[np.int64], level: float) -> float
     (Romano et al. 2020, without randomisation).
 
     Args:
-        probs: Of held-out examples, shape (example, class).
+        probs: Probabilities of held-out examples, shape (example, class).
         labels: Class indices, shape (example,).
         level: In (0, 1).
 

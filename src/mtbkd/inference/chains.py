@@ -75,7 +75,7 @@ def chain_generators(
     """One generator for each chain; chain c's does not depend on the number of chains.
 
     Args:
-        seed: Of the run.
+        seed: The run's seed.
         stream: Tells apart stages of one run that must not share random numbers.
         n_chains: How many.
         device: Where they draw.

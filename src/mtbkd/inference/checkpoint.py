@@ -18,8 +18,8 @@ class Checkpoint(NamedTuple):
     """Between two segments of draws.
 
     Attributes:
-        state: Of the engine.
-        probe: Of the step-size adaptation.
+        state: The engine's state.
+        probe: The step-size adaptation's state.
         totals: Sums over the updates after burn-in of what the engine tells, each (chain,).
         done: Steps done.
         n_segments: Segments of draws written.
@@ -47,7 +47,7 @@ def restore(
     """Read the last checkpoint and the draws before it, or stay at the start if any is missing.
 
     Args:
-        folder: Of the draws.
+        folder: Where the draws lie.
         start: Where an undisturbed run starts; gives types and device.
         generators: Set to where they were.
 

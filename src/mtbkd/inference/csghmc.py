@@ -55,7 +55,7 @@ def build(
     1.00 of the variance. ``benchmarks/csghmc.py`` measures all of these.
 
     Args:
-        gradient: Of the log posterior averaged per example.
+        gradient: Gradient of the log posterior averaged per example.
         temperature: 1/N for the posterior of N examples.
         step_size: The largest of a cycle, in time, the same or one for each chain.
         cycle: Updates in a cycle.

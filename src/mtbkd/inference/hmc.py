@@ -74,7 +74,7 @@ def build(
     an acceptance of 0.8, and its diagonal mass.
 
     Args:
-        gradient: Of the log posterior averaged per example, over all examples.
+        gradient: Gradient of the log posterior averaged per example, over all examples.
         temperature: 1/N for the posterior of N examples.
         step_size: To start from, the same or one for each chain.
         burn_in: Updates in which the chain adapts; 0 keeps the step size and a mass of 1.

@@ -37,7 +37,7 @@ def build(precision: PrecisionAt, *, temperature: float) -> Engine:
     one; parameters outside ``which`` stay at the mode.
 
     Args:
-        precision: Of the log posterior whose temperature is the next argument.
+        precision: Precision of the log posterior whose temperature is the next argument.
         temperature: 1 for a precision that sums over examples, 1/N for one averaged per example.
 
     Returns:

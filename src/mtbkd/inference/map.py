@@ -27,7 +27,7 @@ def build(gradient: Gradient, *, learning_rate: float, n_steps: int) -> Engine:
     The weight prior is part of the log posterior, so there is no weight decay to add.
 
     Args:
-        gradient: Of the log posterior averaged per example, which is climbed.
+        gradient: Gradient of the log posterior averaged per example, which is climbed.
         learning_rate: At the start, in units of the position.
         n_steps: Length of the schedule.
 

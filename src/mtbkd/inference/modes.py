@@ -62,7 +62,7 @@ def mode_score(
         modes: Shape (chain, parameter).
         inputs: Shape (example, ...).
         labels: As the observation reads them.
-        observation: Of the family.
+        observation: How the family's labels are read and scored.
     """
     forward = torch.vmap(student.logits, in_dims=(0, None))
     total = 0.0

@@ -58,7 +58,7 @@ def save_manifest(
     """Close a folder of draws: what they are, how they were drawn, and the hash of every file.
 
     Args:
-        folder: Of the draws.
+        folder: Where the draws lie.
         samples: What lies there.
         details: How they were drawn.
         beside: Files next to the folder that belong to the draws.

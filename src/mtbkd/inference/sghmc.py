@@ -35,7 +35,7 @@ def build(
     doi:10.1093/amrx/abs010).
 
     Args:
-        gradient: Of the log posterior averaged per example.
+        gradient: Gradient of the log posterior averaged per example.
         temperature: 1/N for the posterior of N examples.
         step_size: Integration step in units of the position, the same or one for each chain.
         friction: Rate at which momentum is forgotten, in 1/time.

@@ -24,7 +24,7 @@ def build(gradient: Gradient, *, temperature: float, step_size: float | Tensor) 
     """Build the engine (Welling and Teh 2011): ``x + step * grad / T + sqrt(2 * step) * noise``.
 
     Args:
-        gradient: Of the log posterior averaged per example.
+        gradient: Gradient of the log posterior averaged per example.
         temperature: 1/N for the posterior of N examples.
         step_size: Step in squared units of the position, the same or one for each chain.
 

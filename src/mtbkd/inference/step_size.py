@@ -26,7 +26,7 @@ def largest_curvature(
     first derivatives will do.
 
     Args:
-        gradient: Of the log posterior averaged per example.
+        gradient: Gradient of the log posterior averaged per example.
         position: Shape (chain, parameter).
         batch: The same at every iteration.
         direction: Where to start, shape (chain, parameter).

@@ -37,7 +37,7 @@ def adapt(state: Any, rows: Tensor, probability: Tensor, jump: Tensor, burn_in: 
     """Learn from trajectories that have ended and the draws that they left.
 
     Args:
-        state: Of `hmc`; changed in place.
+        state: The state of `hmc`; changed in place.
         rows: The chains, all of them still burning in.
         probability: That the trajectories' ends were accepted with, shape (row,).
         jump: Mean squared distance of the draw from the one before, in units of the scale, (row,).

@@ -69,7 +69,7 @@ class Table:
         """A column as numbers, shape (row,); true is 1, an empty cell NaN.
 
         Args:
-            name: Of the column.
+            name: The column's name.
             missing: Whether cells may be empty or NaN.
             infinite: Whether numbers may be infinite.
 

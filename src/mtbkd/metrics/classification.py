@@ -71,7 +71,7 @@ def ece(probs: Floats, labels: Ints, n_bins: int = 15) -> float:
     Args:
         probs: Shape (example, class).
         labels: Class indices, shape (example,).
-        n_bins: Of equal width.
+        n_bins: Number of bins of equal width.
 
     Example:
         >>> round(ece(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1])), 3)

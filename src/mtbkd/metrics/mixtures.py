@@ -21,10 +21,10 @@ def mixture_log_density(
     """Log density of a mixture of Gaussians at the labels, in nats.
 
     Args:
-        means: Of the components, shape (draw, example, target).
+        means: Means of the components, shape (draw, example, target).
         sds: Their standard deviations, shape (draw, example, target).
         labels: Shape (example, target).
-        weights: Of the components, summing to 1 over draws, broadcast to (draw, example, target);
+        weights: Their shares, summing to 1 over draws, broadcast to (draw, example, target);
             equal if not given.
 
     Returns:
@@ -52,7 +52,7 @@ def mixture_crps(
     (Grimit et al. 2006, eq. 5). Memory grows with the number of draws, time with its square.
 
     Args:
-        means: Of the components, shape (draw, example, target).
+        means: Means of the components, shape (draw, example, target).
         sds: Their standard deviations, shape (draw, example, target).
         labels: Shape (example, target).
         weights: As in `mixture_log_density`.
@@ -82,7 +82,7 @@ def pit(means: Floats, sds: Floats, labels: Floats, weights: Floats | None = Non
     Uniform on [0, 1] if the predictions are calibrated (Dawid 1984).
 
     Args:
-        means: Of the components, shape (draw, example, target).
+        means: Means of the components, shape (draw, example, target).
         sds: Their standard deviations, shape (draw, example, target).
         labels: Shape (example, target).
         weights: As in `mixture_log_density`.
@@ -106,7 +106,7 @@ def mixture_quantile(
     """Where a mixture of Gaussians has this mass below it, by bisection.
 
     Args:
-        means: Of the components, shape (draw, example, target).
+        means: Means of the components, shape (draw, example, target).
         sds: Their standard deviations, shape (draw, example, target).
         level: In (0, 1).
         weights: As in `mixture_log_density`.

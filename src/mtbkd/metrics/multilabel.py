@@ -116,7 +116,7 @@ def best_thresholds(probs: Floats, labels: Floats) -> Floats:
     label of which all known answers are the same.
 
     Args:
-        probs: Of yes, shape (example, label).
+        probs: P(yes), shape (example, label).
         labels: 0, 1 or NaN, shape (example, label), not those that will be judged.
 
     Example:
@@ -173,7 +173,7 @@ def label_reliability(
     """Mean P(yes) and share of yes in bins of equal width of P(yes).
 
     Args:
-        probs: Of yes, any shape; all answers share the bins.
+        probs: P(yes), any shape; all answers share the bins.
         labels: The same shape.
         n_bins: Bins ``(b / n, (b + 1) / n]``; zero belongs to the first.
 
@@ -223,7 +223,7 @@ def label_scores(
     """Scores of predictions on labelled examples.
 
     Args:
-        probs: Of yes, shape (example, label).
+        probs: P(yes), shape (example, label).
         labels: 0, 1 or NaN, shape (example, label).
         threshold: From which on an answer is yes.
 

@@ -109,7 +109,7 @@ def quantile_shares(values: Floats, levels: Floats = LEVELS) -> Floats:
 
     Args:
         values: From `pit`, any shape.
-        levels: Of the quantiles, shape (level,).
+        levels: Levels of the quantiles, shape (level,).
 
     Returns:
         Shape (level,); equal to ``levels`` if the predictions are calibrated.
@@ -129,7 +129,7 @@ def calibration_error(values: Floats, levels: Floats = LEVELS) -> float:
 
     Args:
         values: From `pit`, any shape.
-        levels: Of the quantiles, 0.05 to 0.95 if not given, shape (level,).
+        levels: Levels of the quantiles, 0.05 to 0.95 if not given, shape (level,).
 
     Example:
         >>> round(calibration_error(np.full(10, 0.52)), 3)
@@ -148,12 +148,12 @@ def number_scores(
     """Scores of predictive mixtures of Gaussians on labelled examples.
 
     Args:
-        means: Of the components, shape (draw, example, target); a single Gaussian has one draw.
+        means: Means of the components, shape (draw, example, target); one draw for a Gaussian.
         sds: Their standard deviations, shape (draw, example, target).
         labels: NaN where missing, shape (example, target).
         weights: As in `mixture_log_density`; those of a pool of teachers, say.
-        unit: Of each target, shape (target,): its standard deviation in training, where there are
-            several, so that none outweighs the others. One if not given.
+        unit: Unit of each target, shape (target,): its standard deviation in training, where there
+            are several, so that none outweighs the others. One if not given.
 
     Returns:
         ``rmse`` and ``mae`` of the mixture's mean; ``nll`` in nats per number; ``crps``;

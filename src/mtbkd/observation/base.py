@@ -188,7 +188,7 @@ class Outcome(Protocol):
             numbers: Shape (example, own column).
             kind: What they are.
             target: The new column of each own one, -1 for those that are left out.
-            log_variance: Of numbers, where the teacher gives it.
+            log_variance: Log variance of each number, where the teacher gives it.
         """
         ...
 

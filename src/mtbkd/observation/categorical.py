@@ -38,7 +38,7 @@ class Categorical:
 
     @property
     def unions(self) -> Sequence[Tensor]:
-        """Of classes, which the terms speak of."""
+        """Sets of classes whose probability the terms speak of."""
         return () if self.spaces is None else self.spaces.unions
 
     def terms(

@@ -83,7 +83,7 @@ def curvature_roots(
         logits: Shape (example, class).
         batch: The examples, without a chain axis.
         prior: The mixture prior, its power a scalar.
-        unions: Of classes, which the terms speak of.
+        unions: Sets of classes whose probability the terms speak of.
 
     Returns:
         Shape (example, class, class).

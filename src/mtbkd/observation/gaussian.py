@@ -33,8 +33,8 @@ class GaussianTerms(NamedTuple):
     """What the mixture needs from the teachers, each of shape (teacher, example, target).
 
     Attributes:
-        mean: Of the teacher.
-        log_variance: Of the teacher, softened.
+        mean: The teacher's mean.
+        log_variance: The teacher's log variance, softened.
         counts: Pseudo-observations; 0 where no teacher says anything.
         log_offsets: Log weights.
     """

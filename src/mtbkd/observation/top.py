@@ -28,7 +28,7 @@ class TopTerms(NamedTuple):
 
     Attributes:
         kept: Classes, shape (teacher, example, kept); 0 where fewer were kept.
-        pseudo_counts: Of these classes, 0 where fewer were kept, then of the tail, shape
+        pseudo_counts: Counts of these classes, 0 where fewer were kept, then of the tail, shape
             (teacher, example, kept + 1).
         log_offsets: Log weight minus log of the relative normaliser, shape (teacher, example).
     """
@@ -205,7 +205,7 @@ def pulls(
     Args:
         terms: Prepared by `top_terms`.
         log_q: The student's, softened, shape (..., example, class).
-        power: Of the mixture; one number, or one for each chain.
+        power: Power of the mixture; one number, or one for each chain.
         soft: What divided the student's logits.
 
     Returns:

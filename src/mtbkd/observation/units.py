@@ -53,7 +53,7 @@ def find_units(
     A missing variance is the mean square of what the teacher is off by, where labels are known.
 
     Args:
-        names: Of the teachers.
+        names: Names of the teachers.
         values: Means and log variances, shape (teacher, example, target, 2).
         mask: False where a teacher says nothing, shape (teacher, example, target).
         labels: NaN where missing, shape (example, target).
@@ -95,8 +95,8 @@ def mixture(outputs: Tensor, units: Units | None) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of draws for numbers, in the targets' own units.
 
     Args:
-        outputs: Of the student, shape (..., example, mean and log variance).
-        units: Of the targets.
+        outputs: The student's outputs, shape (..., example, mean and log variance).
+        units: Units of the targets.
 
     Returns:
         Two tensors of shape (..., example, target), float64.

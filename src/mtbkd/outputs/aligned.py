@@ -37,7 +37,7 @@ def align(
 
     Args:
         tables: At least one, all of one family.
-        ids: Of the examples, in the order wanted.
+        ids: Ids of the examples, in the order wanted.
         classes: In the order wanted.
         missing: Whether an example that a teacher does not know is an error or masked.
         top: Cut classification teachers to so many of their most probable classes and the rest's

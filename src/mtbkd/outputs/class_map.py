@@ -40,7 +40,7 @@ def read_class_map(
     """Check a class map against a teacher's own classes.
 
     Args:
-        name: Of the teacher.
+        name: The teacher's name.
         outcome: What it predicts.
         own: Its classes, without duplicates.
         class_map: What they mean; classes that are not in it keep their names.

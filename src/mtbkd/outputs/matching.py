@@ -53,7 +53,7 @@ def match_classes(
     Args:
         own: The teacher's columns.
         covers: Those that stand for several classes of the data.
-        classes: Of the data.
+        classes: The data's classes.
 
     Returns:
         For each class of the data the first class of its block, -1 where unknown, and the own

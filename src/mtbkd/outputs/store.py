@@ -41,8 +41,8 @@ def save_outputs(folder: Path, outputs: TeacherOutputs, dtype: StoredDtype = "fl
     Args:
         folder: Made if there is none.
         outputs: May be mapped from a file, this store's own too.
-        dtype: Of the values. Half precision keeps log-probabilities to 0.01 nats at the floor and
-            to a thousandth of their size elsewhere.
+        dtype: Type of the values. Half precision keeps log-probabilities to 0.01 nats at the floor
+            and to a thousandth of their size elsewhere.
 
     Raises:
         InputError: If the values do not fit the precision, or the folder cannot be written to.

@@ -31,7 +31,7 @@ class TeacherTable:
     """One teacher's outputs, checked, in its own order of examples and classes.
 
     Attributes:
-        name: Of the teacher.
+        name: The teacher's name.
         values: As in `TeacherOutputs`, without the teacher axis, in the teacher's own columns. The
             log variance is NaN where the teacher gives no variance; it is then estimated from
             labels.
@@ -95,14 +95,14 @@ def make_table(
     """Check one teacher's outputs and turn them into the family's values.
 
     Args:
-        name: Of the teacher.
+        name: The teacher's name.
         values: Shape (example, class); (example,) will do for one target.
         kind: What the numbers are. It is declared, never guessed, but refused when impossible.
             Classification: logits, probs or log_probs. Multi-label: logits, which are log-odds,
             or probs of yes. Regression: mean.
         ids: One for each row.
         classes: One for each column, in the teacher's own words.
-        variance: Of a regression teacher, above zero, in squared units of the target: one number,
+        variance: A regression teacher's, above zero, in squared units of the target: one number,
             one for each target, or shape (example, target). None if it gives none.
         **declared: ``family``, ``held_out``, ``partial``, ``class_map`` and ``merge``, as
             `Declared` describes them.
@@ -183,9 +183,9 @@ def make_top_table(
     """Check the outputs of a teacher that gives its most probable classes only.
 
     Args:
-        name: Of the teacher.
-        values: Of these classes, shape (example, kept); whatever stands beside a padding is left
-            out.
+        name: The teacher's name.
+        values: What it says of these classes, shape (example, kept); what stands beside a padding
+            is left out.
         kept: Which they are, shape (example, kept): positions in ``classes``, -1 as padding, or
             their names, "" as padding.
         tail: Probability of all other classes together, shape (example,).

@@ -74,7 +74,7 @@ def mixture_terms(
         softening: Divides the teachers' log-probabilities before they are renormalised; one number
             or one for each teacher, shape (teacher,).
         spaces: What the teachers tell apart; None if that is everything.
-        inside: Of teachers that do not know all classes: probability that one of those that they
+        inside: For teachers that do not know all classes: probability that one of those that they
             know is true, shape (teacher, example); NaN where a teacher does not say.
         nobody: Log weight of trusting no teacher, shape (example,): the flat density, as one more
             component, which comes last.

@@ -17,8 +17,8 @@ class Spaces:
         blocks: As in `TeacherOutputs`, shape (teacher, class).
         unions: Positions of the classes of each set whose total probability some teacher speaks
             of: blocks of several classes, what a partial teacher knows, and the rest.
-        known: Of each teacher: which set of ``unions`` it knows; -1 for all classes.
-        outside: Of each teacher: which set it does not know; -1 for none.
+        known: Which set of ``unions`` each teacher knows; -1 for all classes.
+        outside: Which set each teacher does not know; -1 for none.
         merged: For each teacher and union whether it is one of its blocks: its first class, or -1,
             shape (teacher, union).
     """

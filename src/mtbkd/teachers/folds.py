@@ -27,9 +27,9 @@ def group_folds(groups: Sequence[Any], k: int, seed: int) -> Tensor:
     Groups are dealt in random order, the largest first, each to the smallest fold.
 
     Args:
-        groups: Of each row.
+        groups: The group of each row.
         k: How many folds.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Returns:
         The fold of each row, int64, shape (row,).

@@ -26,8 +26,8 @@ class Training:
         epochs: At most.
         patience: Epochs without a better validation score after which a head is done.
         batch_size: Rows of a step.
-        learning_rate: Of AdamW.
-        weight_decay: Of AdamW.
+        learning_rate: Learning rate of AdamW.
+        weight_decay: Weight decay of AdamW.
         validation: Share of a head's rows that it is not trained but stopped and calibrated on.
     """
 
@@ -47,7 +47,7 @@ class Part:
     Attributes:
         train: Rows for its steps.
         validation: Rows that stop and calibrate it.
-        generator: Of its first weights and its batches.
+        generator: Source of its first weights and its batches.
     """
 
     train: Tensor
@@ -60,7 +60,7 @@ class Heads:
     """All heads, stacked: features to calibrated logits, (fold, row, output).
 
     Attributes:
-        mean: Of the features, shape (fold, feature).
+        mean: Means of the features, shape (fold, feature).
         scale: Inverse standard deviations, of the same shape.
         parameters: Weights and biases of both layers.
         temperature: That divides the logits, shape (fold,).

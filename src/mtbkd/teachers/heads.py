@@ -42,14 +42,15 @@ def cross_fitted(
         features: Frozen, shape (row, feature).
         labels: Class, -1 where missing, int64 of shape (row,); or 0 and 1, NaN where missing,
             shape (row, label).
-        folds: Of each row, int64, shape (row,); -1 where no head is trained on the row. Such rows
-            get the mean of all heads' probabilities.
+        folds: The fold of each row, int64, shape (row,); -1 where no head is trained on the row. Such
+            rows get the mean of all heads' probabilities.
         family: What is predicted.
         n_outputs: Classes or labels.
-        seed: Of weights, validation rows and batches. Head k is the same alone or beside others.
-        groups: Of each row, shape (row,): heads are then validated on whole groups. Take the folds
-            themselves where they are homology partitions, so that validation is as hard as
-            answering is; each head is then trained on two folds fewer than there are.
+        seed: What weights, validation rows and batches come from. Head k is the same alone or
+            beside others.
+        groups: The group of each row, shape (row,): heads are then validated on whole groups. Take
+            the folds themselves where they are homology partitions, so that validation is as hard
+            as answering is; each head is then trained on two folds fewer than there are.
         training: How heads are trained.
 
     Returns:

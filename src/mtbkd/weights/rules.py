@@ -109,7 +109,7 @@ class Weighting:
 
     @property
     def temperature(self) -> Tensor | None:
-        """Of each teacher, shape (teacher,), if it was fitted."""
+        """The temperature of each teacher, shape (teacher,), if it was fitted."""
         return None if self.stacked is None else self.stacked.temperature
 
     def apply(
@@ -126,7 +126,7 @@ class Weighting:
             mask: False where a teacher says nothing, shape (teacher, example) or (teacher,
                 example, column).
             kept: As in `TeacherOutputs`.
-            observation: Of their family.
+            observation: The object of their family.
 
         Returns:
             What they say, with weights and, for partial teachers that were stacked, how sure they

@@ -58,9 +58,10 @@ class BackbonesConfig(BaseModel):
     Attributes:
         teachers: By name, each a folder or an id on the hub (``id@revision`` for one version).
         student: The same.
-        precision: Of weights and arithmetic; ``auto`` halves it on accelerators where that is safe.
-        max_tokens: Of a batch, padding included; as the device likes it if not given.
-        folds: Of the training proteins, for answers of teachers to proteins they have not seen.
+        precision: Type of the arithmetic; ``auto`` takes a half on accelerators where that is safe.
+        max_tokens: Most tokens of a batch, padding included; as the device likes it if not given.
+        folds: How many times teachers are trained, each without one part of the training proteins,
+            on which it then answers.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -94,7 +95,7 @@ class RunConfig(BaseModel):
 
     Attributes:
         recipe: The built-in recipe that reads the data and the teachers.
-        seed: Of everything random.
+        seed: Seed of everything random.
         data: A folder, for recipes that read one; ``$MTBKD_DATA`` if not given, else where
             ``mtbkd data get`` puts it.
         scenario: Which variant of the data, for recipes that have several.

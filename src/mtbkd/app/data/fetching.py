@@ -25,7 +25,7 @@ class Patience:
 
     Attributes:
         timeout: Seconds to wait for a connection, and for each next byte.
-        attempts: Of one file.
+        attempts: How often one file is tried.
         wait: Seconds before the second attempt; twice as many before each next.
     """
 
@@ -67,7 +67,7 @@ def fetch(
     """Download a file unless it is there already, with this hash.
 
     Args:
-        url: Of the file.
+        url: Where the file is.
         path: Its final name.
         sha256: What it must hold; any file that is there will do if not given.
         patience: How long to try.

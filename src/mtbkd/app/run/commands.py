@@ -56,7 +56,7 @@ class Predicted:
     """Answers on new inputs.
 
     Attributes:
-        ids: Of the examples.
+        ids: Ids of the examples.
         classes: Names of classes, labels or targets.
         predictive: What the posterior says.
         causes: Why it is uncertain.

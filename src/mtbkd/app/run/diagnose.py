@@ -82,9 +82,9 @@ def diagnose_run(
 
     Args:
         out: The run directory.
-        engine: Of the reference.
+        engine: Engine of the reference.
         factor: The reference's steps over those of the run.
-        seed: Of the reference; by default that of the run plus 1000.
+        seed: Seed of the reference; by default that of the run plus 1000.
         report: Called with each stage's progress.
 
     Returns:

@@ -33,7 +33,7 @@ class Spent(NamedTuple):
 
     Attributes:
         teachers: As in `Costs`.
-        milliseconds: Of a prediction for one example.
+        milliseconds: Wall-clock time of a prediction for one example.
         seconds: Wall-clock time by stage.
     """
 

@@ -61,7 +61,7 @@ def of_examples(answer: Answer, unit: Floats | None) -> dict[str, Floats]:
     variances of targets.
 
     Args:
-        answer: Of the student.
+        answer: The student's answer.
         unit: What each target is counted in, shape (target,); 1 if not given.
     """
     parts = {name: np.asarray(getattr(answer, name), dtype=np.float64) for name in PARTS}

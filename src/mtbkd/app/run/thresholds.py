@@ -45,7 +45,7 @@ def add_thresholds(
         metrics: With ``teachers``, ``teacher_pool``, ``baselines`` and ``student``; changed.
         task: With the calibration and the test labels.
         teachers: On both.
-        posterior: Of the student.
+        posterior: The student.
         rivals: Baselines.
         answer: The student's, on the test examples.
     """

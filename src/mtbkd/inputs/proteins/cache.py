@@ -46,9 +46,9 @@ def recall(folder: Path, keys: Sequence[bytes], width: int) -> tuple[Tensor, Ten
     A file that is damaged is told in a warning and removed; what it held counts as not kept.
 
     Args:
-        folder: Of one model and way of pooling.
-        keys: Of the sequences.
-        width: Of the features.
+        folder: Where features of one model and way of pooling are kept.
+        keys: Hashes of the sequences.
+        width: Numbers in the features of a sequence.
 
     Returns:
         Features, zero where they are not kept, shape (sequence, width), and which are kept, shape
@@ -74,8 +74,8 @@ def keep(folder: Path, keys: Sequence[bytes], features: Tensor) -> None:
     """Add features to those kept, in one new file.
 
     Args:
-        folder: Of one model and way of pooling.
-        keys: Of the sequences.
+        folder: Where features of one model and way of pooling are kept.
+        keys: Hashes of the sequences.
         features: Shape (sequence, width).
 
     Raises:

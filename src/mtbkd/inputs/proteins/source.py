@@ -44,7 +44,7 @@ class ModelFiles:
         source: The path or id that was asked for.
         folder: Where the files are.
         config: The content of ``config.json``.
-        weights: Of safetensors.
+        weights: Files of safetensors.
         tokenizer: Those of the tokenizer.
         half: Whether weights are stored in float16.
     """
@@ -102,7 +102,7 @@ def digest_of(files: ModelFiles, memory: Path | None) -> str:
     """SHA-256 over everything that decides what a model says: config, tokenizer and weights.
 
     Args:
-        files: Of the model.
+        files: The model's files.
         memory: A folder in which digests of large files are kept for next time, together with
             size, times and inode of the file; None hashes them all.
     """

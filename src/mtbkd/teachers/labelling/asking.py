@@ -67,7 +67,7 @@ def label_shard(
     Args:
         teacher: Whom to ask.
         source: The examples.
-        folder: Of the shards.
+        folder: Where the shards lie.
         journal: Says which rows, and in which form.
         shard: Which one.
         batch_size: Rows of one call.

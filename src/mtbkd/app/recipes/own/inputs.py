@@ -104,7 +104,7 @@ def encode(
         sequences: Cleaned.
         own: Names the encoder.
         device: Where it runs.
-        folder: Of the run directory. Nothing is written.
+        folder: Where the run directory keeps them. Nothing is written.
         recorded: The encoder as the run directory says that it was.
         report: Told how many proteins it has read.
 
