@@ -42,7 +42,7 @@ def cross_fitted(
         features: Frozen, shape (row, feature).
         labels: Class, -1 where missing, int64 of shape (row,); or 0 and 1, NaN where missing,
             shape (row, label).
-        folds: The fold of each row, int64, shape (row,); -1 where no head is trained on the row. Such
+        folds: The fold of each row, int64, shape (row,); -1 where no head is trained on it; such
             rows get the mean of all heads' probabilities.
         family: What is predicted.
         n_outputs: Classes or labels.
