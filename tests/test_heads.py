@@ -208,3 +208,7 @@ def test_what_does_not_fit_is_told_at_once():
         cross_fitted(
             features, labels, folds=torch.arange(20) % 2, **options | {"family": "multilabel"}
         )
+    with pytest.raises(InputError, match="classification or multilabel, but got regression"):
+        cross_fitted(
+            features, labels, folds=torch.arange(20) % 2, **options | {"family": "regression"}
+        )

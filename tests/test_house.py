@@ -60,7 +60,7 @@ def test_a_family_is_asked_not_compared():
         for line in path.read_text(encoding="utf-8").splitlines()
         if SWITCH.search(line)
     ]
-    assert len(found) <= 15, "\n".join(found)
+    assert len(found) <= 10, "\n".join(found)
 
 
 @pytest.mark.parametrize("name", ["assert", "pickle", "torch.load", "manual_seed", "seed"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-HeadFamily = Literal["classification", "multilabel"]
+from mtbkd.observation import Outcome
 
 _BEST, _SMALLEST = 1e-4, 1e-6  # nats that count as better; share of a column that is no variation
 _TEMPERATURES = torch.linspace(-1.5, 2.0, 71).exp()
@@ -81,7 +80,7 @@ def fit(
     features: Tensor,
     labels: Tensor,
     parts: list[Part],
-    family: HeadFamily,
+    outcome: Outcome,
     n_outputs: int,
     training: Training,
 ) -> Heads:
@@ -109,12 +108,12 @@ def fit(
         for start in range(0, orders.shape[1], training.batch_size):
             rows, mask = (t[:, start : start + training.batch_size] for t in (orders, masks))
             optimiser.zero_grad()
-            loss = _score(_forward(parameters, read(rows)), labels[rows], mask, family)
+            loss = _score(_forward(parameters, read(rows)), labels[rows], mask, outcome)
             loss.sum().backward()
             optimiser.step()
         with torch.no_grad():
             said = _answer(parameters, read, held)
-            now = _score(said, labels[held], held_mask, family)
+            now = _score(said, labels[held], held_mask, outcome)
         active = since < training.patience
         better = active & (now < score - _BEST)
         for kept, parameter in zip(best, parameters, strict=True):
@@ -125,7 +124,7 @@ def fit(
             break
     with torch.no_grad():
         said = _answer(tuple(best), read, held)
-        trials = [_score(said / t, labels[held], held_mask, family) for t in _TEMPERATURES]
+        trials = [_score(said / t, labels[held], held_mask, outcome) for t in _TEMPERATURES]
         temperature = _TEMPERATURES[torch.stack(trials).argmin(0)]
     return Heads(mean, scale, tuple(best), temperature)
 
@@ -143,9 +142,9 @@ def _forward(parameters: tuple[Tensor, ...], inputs: Tensor) -> Tensor:
     return torch.baddbmm(bias_out, torch.baddbmm(bias, inputs, weight).relu(), weight_out)
 
 
-def _score(said: Tensor, labels: Tensor, mask: Tensor, family: HeadFamily) -> Tensor:
+def _score(said: Tensor, labels: Tensor, mask: Tensor, outcome: Outcome) -> Tensor:
     """Nats by which each head misses a label, on average over known ones, shape (fold,)."""
-    if family == "classification":
+    if outcome.exclusive:
         nats = cross_entropy(said.flatten(0, 1), labels.flatten(), reduction="none")
         nats, known = nats.view(mask.shape), mask
     else:

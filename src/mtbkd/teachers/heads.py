@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from mtbkd.observation import OUTCOMES, Outcome
+from mtbkd.observation.base import cell_shape
 from mtbkd.teachers.folds import group_folds as group_folds
 from mtbkd.teachers.folds import random_folds as random_folds
-from mtbkd.teachers.head_training import HeadFamily, Part, Training, fit
-from mtbkd.types import InputError, check_positive
+from mtbkd.teachers.head_training import Part, Training, fit
+from mtbkd.types import Family, InputError, check_positive
 
 _ROWS = 2**14
 
@@ -27,7 +29,7 @@ def cross_fitted(
     labels: Tensor,
     *,
     folds: Tensor,
-    family: HeadFamily,
+    family: Family,
     n_outputs: int,
     seed: int,
     groups: Tensor | None = None,
@@ -44,7 +46,7 @@ def cross_fitted(
             shape (row, label).
         folds: The fold of each row, int64, shape (row,); -1 where no head is trained on it; such
             rows get the mean of all heads' probabilities.
-        family: What is predicted.
+        family: Classification or multilabel.
         n_outputs: Classes or labels.
         seed: What weights, validation rows and batches come from. Head k is the same alone or
             beside others.
@@ -59,15 +61,16 @@ def cross_fitted(
     Raises:
         InputError: If shapes, labels or folds do not fit each other.
     """
-    _check(features, labels, folds, family, n_outputs, training)
+    outcome = OUTCOMES[family]
+    _check(features, labels, folds, outcome, n_outputs, training)
     numbers = sorted(set(folds.tolist()) - {-1})
     parts = [_split(labels, folds, number, groups, seed, training.validation) for number in numbers]
-    heads = fit(features, labels, parts, family, n_outputs, training)
+    heads = fit(features, labels, parts, outcome, n_outputs, training)
     answers = torch.empty(len(features), n_outputs)
     for start in range(0, len(features), _ROWS):
         rows = torch.arange(start, min(start + _ROWS, len(features)))
         said = heads(features[rows])
-        pooled = _pool(said, family)
+        pooled = _pool(said, outcome)
         for i, number in enumerate(numbers):
             mine = folds[rows] == number
             pooled[mine] = said[i, mine]
@@ -105,9 +108,9 @@ def _split(
     return Part(train, validation, generator)
 
 
-def _pool(said: Tensor, family: HeadFamily) -> Tensor:
+def _pool(said: Tensor, outcome: Outcome) -> Tensor:
     """Logits whose probabilities are the mean of those of all heads."""
-    if family == "classification":
+    if outcome.exclusive:
         return said.log_softmax(-1).logsumexp(0) - math.log(len(said))
     yes, no = (logsigmoid(sign * said).logsumexp(0) for sign in (1, -1))
     return yes - no
@@ -122,7 +125,7 @@ def _check(
     features: Tensor,
     labels: Tensor,
     folds: Tensor,
-    family: HeadFamily,
+    outcome: Outcome,
     n_outputs: int,
     training: Training,
 ) -> None:
@@ -135,7 +138,12 @@ def _check(
         validation=training.validation,
     )
     faults = []
-    shape = (len(features),) if family == "classification" else (len(features), n_outputs)
+    if outcome.numeric:
+        faults.append(
+            f"Expected classification or multilabel, but got {outcome.family}. Fit another "
+            "model to numbers, and wrap it as a teacher."
+        )
+    shape = (len(features), *cell_shape(outcome, n_outputs))
     lowest, highest = (
         (float(labels.nan_to_num(0.5).min()), float(labels.nan_to_num(0.5).max()))
         if labels.numel()
@@ -143,15 +151,15 @@ def _check(
     )
     if tuple(labels.shape) != shape:
         faults.append(
-            f"Expected labels of shape {shape} for {family}, but got {tuple(labels.shape)}. Give "
-            "one row for each row of features."
+            f"Expected labels of shape {shape} for {outcome.family}, but got "
+            f"{tuple(labels.shape)}. Give one row for each row of features."
         )
-    elif family == "classification" and not -1 <= lowest <= highest < n_outputs:
+    elif outcome.exclusive and not -1 <= lowest <= highest < n_outputs:
         faults.append(
             f"Expected classes between 0 and {n_outputs - 1}, or -1 where missing, but got "
             f"{lowest:g} to {highest:g}. Correct the labels."
         )
-    elif family == "multilabel" and not 0 <= lowest <= highest <= 1:
+    elif not outcome.exclusive and not 0 <= lowest <= highest <= 1:
         faults.append(
             f"Expected labels between 0 and 1, or NaN where missing, but got {lowest:g} to "
             f"{highest:g}. Correct the labels."

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtbkd.observation import CLASSES, OUTCOMES
 from mtbkd.teachers.base import Teacher, from_callable
 from mtbkd.types import InputError
 
@@ -47,14 +48,15 @@ def from_sklearn(
         answers = ("classes_", "predict_proba", "decision_function")
         classifies = any(hasattr(estimator, each) for each in answers)
         family = ("multilabel" if several else "classification") if classifies else "regression"
-    if family == "regression":
+    outcome = OUTCOMES.get(family, CLASSES)  # one that is none is refused with what it says
+    if outcome.numeric:
         return _regressor(name, estimator, names, variance, declared)
     if own is None:
         raise InputError(
             f"Expected a fitted classifier for teacher {name!r}, but got "
             f"{type(estimator).__name__} without classes_. Fit it first."
         )
-    if family == "multilabel":
+    if not outcome.exclusive:
         return _labeller(name, estimator, own, names, declared)
     declared["family"] = family
     found = tuple(str(c) for c in own)

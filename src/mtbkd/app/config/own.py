@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from mtbkd.app.config.own_teachers import BackboneTeacher, Name, TeacherConfig
+from mtbkd.observation import OUTCOMES
 from mtbkd.types import Family
 
 
@@ -85,12 +86,12 @@ class OwnConfig(BaseModel):
 
     @model_validator(mode="after")
     def _columns(self) -> OwnConfig:
-        if self.family == "classification" and not isinstance(self.labels, str):
+        if OUTCOMES[self.family].exclusive and not isinstance(self.labels, str):
             raise ValueError(
                 "Expected one column of labels for classification, but got a list. Name one "
                 "column, or set family to multilabel."
             )
-        if self.family != "classification" and self.classes is not None:
+        if not OUTCOMES[self.family].exclusive and self.classes is not None:
             raise ValueError(
                 f"Expected classes of classification only, but got them for {self.family}, whose "
                 f"columns of labels are named. Remove them."
@@ -114,7 +115,7 @@ class OwnConfig(BaseModel):
     @model_validator(mode="after")
     def _proteins(self) -> OwnConfig:
         backbones = [name for name, t in self.teachers.items() if isinstance(t, BackboneTeacher)]
-        if backbones and self.family == "regression":
+        if backbones and OUTCOMES[self.family].numeric:
             raise ValueError(
                 "Expected teachers with a backbone for classification or multilabel, but got "
                 f"{', '.join(backbones)} for regression. Write a factory or a table instead."

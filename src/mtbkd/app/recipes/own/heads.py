@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import Literal
 
 import numpy as np
 import torch
@@ -197,17 +196,13 @@ def _out_of_fold(features: Tensor, n_folds: int, proteins: LabelledProteins) -> 
     train, taught = proteins.train, proteins.taught
     folds = torch.full((len(features),), -1)
     folds[taught] = group_folds(proteins.groups[taught].tolist(), n_folds, proteins.seed)
-    family: Literal["classification", "multilabel"] = (
-        "classification" if train.family == "classification" else "multilabel"
-    )
-    missing = -1 if family == "classification" else torch.nan
-    labels = torch.full((len(features), *train.labels.shape[1:]), missing, dtype=train.labels.dtype)
-    labels[: len(train)] = train.labels
+    n_more = len(features) - len(train)
+    unknown = train.labels.new_full((n_more, *train.labels.shape[1:]), train.outcome.missing)
     return cross_fitted(
         features,
-        labels,
+        torch.cat([train.labels, unknown]),
         folds=folds,
-        family=family,
+        family=train.family,
         n_outputs=len(train.classes),
         seed=proteins.seed,
         groups=torch.from_numpy(proteins.groups) if proteins.together else None,
