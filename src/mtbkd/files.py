@@ -122,11 +122,7 @@ def save_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path, then: str = AGAIN) -> Any:
-    """Read JSON.
-
-    Args:
-        path: Where the file is.
-        then: What to do if it cannot be read.
+    """Read JSON; ``then`` says what to do if it cannot be read.
 
     Raises:
         InputError: If it is missing, or no JSON.
@@ -149,10 +145,7 @@ def save_sealed(path: Path, record: Mapping[str, Any]) -> None:
 def read_sealed(path: Path, then: str = AGAIN, *needed: str) -> dict[str, Any]:
     """Read what `save_sealed` wrote, without the hash.
 
-    Args:
-        path: Where the file is.
-        then: What to do if it cannot be read.
-        needed: Keys by which it is told from other files of its name.
+    By the keys ``needed`` it is told from other files of its name.
 
     Raises:
         InputError: If it is missing or was changed.
@@ -177,14 +170,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def save_rows(path: Path, name: str, n_rows: int, parts: Iterable[Tensor]) -> None:
-    """As `save_tensors`, one tensor, some of its rows at a time.
-
-    Args:
-        path: Where the file shall be.
-        name: The tensor's name.
-        n_rows: Rows of all parts together.
-        parts: At least one; only one is held at a time.
-    """
+    """As `save_tensors`, one tensor of so many rows, of which one part at a time is held."""
     rest = iter(parts)
     first = next(rest)
 
@@ -209,13 +195,8 @@ def fill_whole(partial: Path, name: str, tensors: Mapping[str, Tensor]) -> None:
 def fill(partial: Path, name: str, layout: Layout, pieces: Pieces) -> None:
     """Write a safetensors file piece by piece, in any order, and seal it.
 
-    The seal is in the file's metadata: the hash of its name and its bytes, itself left out.
-
-    Args:
-        partial: From `replacing`.
-        name: What the file will be called.
-        layout: Types and shapes of the tensors.
-        pieces: Together all of them.
+    The seal is in the file's metadata: the hash of its name and its bytes, itself left out. It is
+    written to a name that `replacing` gives, and will be called as ``name`` says.
     """
     entries: dict[str, Any] = {"__metadata__": {"sha256": _UNSEALED}}
     begin, end = {}, 0
@@ -244,11 +225,7 @@ def load_tensors(
 ) -> dict[str, Tensor]:
     """Map the tensors of a file after checking each of its bytes.
 
-    Args:
-        path: What `save_tensors`, `save_rows` or `fill` wrote.
-        sha256: Of the file, as a manifest has it; if not given, its own seal counts.
-        then: What to do if it cannot be read.
-        device: Where to.
+    Without a ``sha256``, as a manifest has it, its own seal counts.
 
     Raises:
         InputError: If it is missing or was changed.

@@ -97,11 +97,7 @@ class Progress:
 
 
 def metrics_table(metrics: dict[str, Any]) -> None:
-    """Print everyone's scores, those of the family, and the warnings.
-
-    Args:
-        metrics: The content of ``metrics.json``; its ``family`` is "classification" if absent.
-    """
+    """Print everyone's scores in ``metrics.json``, those of its family, and the warnings."""
     columns = _COLUMNS[metrics.get("family", "classification")]
     title = (
         f"{metrics['task']}: {metrics['n_train']} training examples, {metrics['n_labelled']} of "

@@ -89,14 +89,9 @@ def read_manifest(out: Path) -> dict[str, Any]:
 
 
 def check_run(out: Path, only: Collection[str] | None = None, *, but: Collection[str] = ()) -> bool:
-    """Compare the files of a finished run with its manifest.
+    """Compare the files of a finished run, ``only`` these or all ``but`` these, with its manifest.
 
     Files that are missing are left to those that read them, or make them again.
-
-    Args:
-        out: The run directory.
-        only: Which files; all if not given.
-        but: Files that may differ.
 
     Returns:
         Whether the run is finished and all of these files are there.
@@ -125,13 +120,8 @@ def check_run(out: Path, only: Collection[str] | None = None, *, but: Collection
 def check_place(out: Path, source: Path, answers: Path) -> None:
     """Refuse to write answers over what they are made of.
 
-    Args:
-        out: The run directory.
-        source: What is to be predicted.
-        answers: Where answers shall go.
-
     Raises:
-        InputError: If that is the source, or a file of the run.
+        InputError: If their place is the source, or a file of the run.
     """
     if not answers.exists():
         return
@@ -178,9 +168,7 @@ def close_run(
 def amended(out: Path, *again: str) -> Iterator[None]:
     """Take into the manifest of a finished run what is made inside.
 
-    Args:
-        out: The run directory.
-        again: Files that are made again; the hashes of others that are there stay as they are.
+    Hashes of files that are there stay as they are, but for those that are made ``again``.
     """
     before = set(_written(out)) - set(again)
     yield

@@ -50,15 +50,8 @@ def prediction_table(
     that the whole answer is right; ``possible``, the classes or labels of the calibrated set;
     ``outside``, the share of calibration examples at least as far from the training examples; and
     ``dissent`` and ``pool``, how much teachers disagree, and how probably their pool is right, on
-    training examples that are answered alike (`mtbkd.explain.causes.Causes`). The extra columns
-    come last.
-
-    Args:
-        ids: Ids of the examples.
-        classes: Names of the classes, labels or targets.
-        predictive: What the student says about them.
-        causes: Why it is uncertain about them.
-        extra: More columns, each of shape (example,).
+    training examples that are answered alike (`mtbkd.explain.causes.Causes`). The extra columns,
+    each of shape (example,), come last.
     """
     columns = _COLUMNS[type(predictive)](classes, predictive, causes)
     if causes is not None:

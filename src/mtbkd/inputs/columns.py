@@ -37,11 +37,7 @@ class Table:
         return self.cells.column_names
 
     def with_ids(self, column: str, hint: str) -> Table:
-        """The same with the ids of a column.
-
-        Args:
-            column: Its name.
-            hint: What to do if there is no such column, for messages.
+        """The same with the ids of a column; ``hint`` says what to do if there is none.
 
         Raises:
             InputError: If it is not there, or an id is missing or there twice.
@@ -68,10 +64,7 @@ class Table:
     def numbers(self, name: str, *, missing: bool = False, infinite: bool = False) -> Floats:
         """A column as numbers, shape (row,); true is 1, an empty cell NaN.
 
-        Args:
-            name: The column's name.
-            missing: Whether cells may be empty or NaN.
-            infinite: Whether numbers may be infinite.
+        Cells may be empty or NaN if ``missing``, and infinite if ``infinite``.
 
         Raises:
             InputError: If a cell holds something else.

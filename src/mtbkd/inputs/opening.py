@@ -23,10 +23,7 @@ _LINE_END = re.compile(rb"\r\n?|\n")
 def suffix_of(path: Path, known: Sequence[str], what: str) -> str:
     """The suffix that says the format, in lower case and without ``.gz``.
 
-    Args:
-        path: The file.
-        known: Formats that can be read.
-        what: What is expected in the file, for messages: "proteins".
+    ``what`` says what is expected in the file, in the plural, for messages: "proteins".
 
     Raises:
         InputError: If it is none of those known.

@@ -184,11 +184,8 @@ class Outcome(Protocol):
     ) -> Tensor:
         """A teacher's numbers as `TeacherOutputs` holds them.
 
-        Args:
-            numbers: Shape (example, own column).
-            kind: What they are.
-            target: The new column of each own one, -1 for those that are left out.
-            log_variance: Log variance of each number, where the teacher gives it.
+        Numbers, and log variances where the teacher gives them, are (example, own column);
+        ``target`` is the new column of each own one, -1 for those that are left out.
         """
         ...
 

@@ -77,16 +77,11 @@ def curvature_roots(
     sum indefinite; then its negative eigenvalues are replaced by 0. It must not be left out: with
     two teachers far apart, a regression has 0.99 of the posterior's variance with it and 0.55
     without (``test_without_the_covariance_of_teachers_laplace_would_be_too_sure``). The log
-    probability of a union has ``diag(q) - q q'`` too, less that of the odds within it.
-
-    Args:
-        logits: Shape (example, class).
-        batch: The examples, without a chain axis.
-        prior: The mixture prior, its power a scalar.
-        unions: Sets of classes whose probability the terms speak of.
+    probability of a union has ``diag(q) - q q'`` too, less that of the odds within it. The batch
+    has no chain axis, and the prior's power is a scalar.
 
     Returns:
-        Shape (example, class, class).
+        Shape (example, class, class), from logits of shape (example, class).
     """
     labelled = (batch.labels >= 0).to(logits.dtype)
     soft = prior.student_softening

@@ -69,9 +69,7 @@ def confidence(log_probs: Tensor, sizes: Tensor | None = None) -> Tensor:
 def certainty(log_probs: Tensor, mask: Tensor) -> Tensor:
     """Log of the paper's weights before they are normalised, ``1 - H_k / sum_j H_j`` (MT-BKD).
 
-    Args:
-        log_probs: Shape (teacher, ..., class); for labels of no and of yes.
-        mask: False where a teacher says nothing, shape (teacher, ...).
+    Log-probabilities (teacher, ..., class), for labels of no and of yes, to the shape of the mask.
     """
     h = entropy(log_probs) * mask
     share = h / h.sum(0).clamp_min(1e-12)
@@ -81,13 +79,8 @@ def certainty(log_probs: Tensor, mask: Tensor) -> Tensor:
 def pool_log_probs(log_weights: Tensor, log_probs: Tensor, nobody: Tensor | None = None) -> Tensor:
     """Log of the teachers' weighted mean; where nobody is trusted, all classes are alike.
 
-    Args:
-        log_weights: Shape (teacher, ...).
-        log_probs: Shape (teacher, ..., class).
-        nobody: Log weight of trusting nobody, shape (...).
-
-    Returns:
-        Shape (..., class).
+    Weights, (teacher, ...), and probabilities, (teacher, ..., class), to (..., class); ``nobody``
+    is the log weight of trusting nobody, shape (...).
     """
     pool = torch.logsumexp(log_weights.unsqueeze(-1) + log_probs, 0)
     if nobody is None:

@@ -176,9 +176,7 @@ def top_terms(
 def components(terms: TopTerms, log_q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Log of weighted components, and the student's probabilities of kept classes and tails.
 
-    Args:
-        terms: Prepared by `top_terms`.
-        log_q: Shape (..., example, class).
+    ``log_q`` has the shape (..., example, class).
 
     Returns:
         Shapes (..., teacher, example), (..., teacher, example, kept), (..., teacher, example).

@@ -94,9 +94,7 @@ def find_units(
 def mixture(outputs: Tensor, units: Units | None) -> tuple[Tensor, Tensor]:
     """Means and standard deviations of draws for numbers, in the targets' own units.
 
-    Args:
-        outputs: The student's outputs, shape (..., example, mean and log variance).
-        units: Units of the targets.
+    Outputs are (..., example, mean and log variance).
 
     Returns:
         Two tensors of shape (..., example, target), float64.

@@ -37,14 +37,7 @@ class Columns:
 def read_class_map(
     name: str, outcome: Outcome, own: tuple[str, ...], class_map: ClassMap | None, merge: bool
 ) -> Columns:
-    """Check a class map against a teacher's own classes.
-
-    Args:
-        name: The teacher's name.
-        outcome: What it predicts.
-        own: Its classes, without duplicates.
-        class_map: What they mean; classes that are not in it keep their names.
-        merge: Whether several own classes may mean the same.
+    """Check a class map against a teacher's own classes; those not in it keep their names.
 
     Raises:
         InputError: With one message for each fault.

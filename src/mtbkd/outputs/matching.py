@@ -48,12 +48,7 @@ def match_rows(
 def match_classes(
     own: tuple[str, ...], covers: Mapping[str, tuple[str, ...]], classes: tuple[str, ...]
 ) -> tuple[Tensor, Tensor, list[str]]:
-    """Where a teacher's columns stand among the data's classes.
-
-    Args:
-        own: The teacher's columns.
-        covers: Those that stand for several classes of the data.
-        classes: The data's classes.
+    """Where a teacher's own columns, some of which cover several, stand among the data's classes.
 
     Returns:
         For each class of the data the first class of its block, -1 where unknown, and the own

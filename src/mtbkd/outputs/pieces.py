@@ -63,12 +63,8 @@ def _piece(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Values, mask and kept classes of some examples.
 
-    Args:
-        table: What the teacher gave.
-        rows: Its row of each example, -1 where it has none.
-        columns: Its column of each class of the data, -1 where it has none.
-        place: The class of the data of each of its own, -1 behind them for padding.
-        layout: What the outputs will be.
+    ``rows`` and ``columns`` are the table's for each example and class, -1 where it has none;
+    ``place`` is the class for each of its columns, -1 behind them for padding.
     """
     speaks = torch.from_numpy(rows >= 0)
     found = rows[rows >= 0]

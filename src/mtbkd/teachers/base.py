@@ -69,11 +69,6 @@ class Teacher:
 def as_numbers(teacher: Teacher, output: object, where: str) -> Numbers:
     """What a teacher returned, as tensors on the CPU with one column for each class.
 
-    Args:
-        teacher: Whose output it is.
-        output: What `Teacher.predict` returned.
-        where: Names the batch in messages.
-
     Raises:
         InputError: If it has not the declared form or number of columns.
     """
@@ -108,12 +103,6 @@ def finite_rows(teacher: Teacher, numbers: Numbers) -> Tensor:
 
 def check_output(teacher: Teacher, output: object, *, rows: int, where: str) -> Numbers:
     """A teacher's output on one batch, checked.
-
-    Args:
-        teacher: Whose output it is.
-        output: What `Teacher.predict` returned.
-        rows: Examples in the batch.
-        where: Names the batch in messages.
 
     Raises:
         InputError: If rows or columns are missing, or a number is not finite.

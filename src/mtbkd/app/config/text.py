@@ -29,11 +29,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse(text: str, source: str) -> Any:
-    """Parse YAML.
-
-    Args:
-        text: The YAML.
-        source: Where it is from, for messages.
+    """Parse YAML; where it is from is for messages.
 
     Raises:
         InputError: If it is not YAML, or too long, too deep or too large to be meant, or holds

@@ -170,12 +170,7 @@ def get(
 ) -> Path:
     """Fetch and check a data set, unless it is there; the terms are said first.
 
-    Args:
-        name: One of `DATASETS`.
-        to: The root of all data, as `data_root` takes it.
-        say: Told the terms, before anything is asked of a server.
-        report: Told how far each file is.
-        patience: How long to try.
+    ``to`` is the root of all data, as `data_root` takes it.
 
     Returns:
         The folder of the data set.

@@ -66,12 +66,8 @@ def fetch(
 ) -> None:
     """Download a file unless it is there already, with this hash.
 
-    Args:
-        url: Where the file is.
-        path: Its final name.
-        sha256: What it must hold; any file that is there will do if not given.
-        patience: How long to try.
-        report: Told how far it is, where the server says how long the file is.
+    Without a hash any file that is there will do. How far it is, is reported where the server says
+    how long the file is.
 
     Raises:
         InputError: If it cannot be fetched or written, or has another hash; nothing of it is left

@@ -57,10 +57,7 @@ def reader(
 ) -> Callable[[Path], tuple[tuple[str, ...], Tensor]]:
     """Reads new inputs: .npy (example, column) or .csv with a header and, if wanted, an id first.
 
-    Args:
-        n_columns: Numbers of each example.
-        what: What the examples are, in the plural, for messages.
-        unit: What the numbers of the file are divided by.
+    ``what`` says what the examples are, in the plural; numbers are divided by ``unit``.
     """
 
     def read(path: Path) -> tuple[tuple[str, ...], Tensor]:

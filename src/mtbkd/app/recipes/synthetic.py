@@ -116,13 +116,7 @@ class World(NamedTuple):
 
 
 def make_world(scenario: Scenario, seed: int, n_test: int = _TEST) -> World:
-    """Draw a truth, its teachers and the examples.
-
-    Args:
-        scenario: What is known, to whom.
-        seed: Decides all that is random.
-        n_test: Test examples.
-    """
+    """Draw a truth, its teachers and the examples."""
     chance = np.random.default_rng([seed, 7])
     truth = _coefficients(chance, scenario)
     sizes = (scenario.transfer, _CALIBRATION, n_test)

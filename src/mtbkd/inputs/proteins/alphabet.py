@@ -41,10 +41,7 @@ class Alphabet:
 def read_alphabet(tokenizer: Any, files: ModelFiles, rows: int) -> Alphabet:
     """Ask a tokenizer once how it writes every letter, and check that it is this model's.
 
-    Args:
-        tokenizer: One of `transformers`.
-        files: Where the model lies, for the messages.
-        rows: Embeddings that the model has.
+    ``rows`` is how many embeddings the model has.
 
     Raises:
         InputError: If an amino acid has no token of its own, or a token no embedding.

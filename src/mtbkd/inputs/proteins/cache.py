@@ -45,11 +45,6 @@ def recall(folder: Path, keys: Sequence[bytes], width: int) -> tuple[Tensor, Ten
 
     A file that is damaged is told in a warning and removed; what it held counts as not kept.
 
-    Args:
-        folder: Where features of one model and way of pooling are kept.
-        keys: Hashes of the sequences.
-        width: Numbers in the features of a sequence.
-
     Returns:
         Features, zero where they are not kept, shape (sequence, width), and which are kept, shape
         (sequence,).
@@ -71,12 +66,7 @@ def recall(folder: Path, keys: Sequence[bytes], width: int) -> tuple[Tensor, Ten
 
 
 def keep(folder: Path, keys: Sequence[bytes], features: Tensor) -> None:
-    """Add features to those kept, in one new file.
-
-    Args:
-        folder: Where features of one model and way of pooling are kept.
-        keys: Hashes of the sequences.
-        features: Shape (sequence, width).
+    """Add features, shape (sequence, width), to those kept, in one new file.
 
     Raises:
         InputError: If the folder cannot be written, or the disk is full.

@@ -36,11 +36,6 @@ def clean(ids: Sequence[str], sequences: Sequence[str], source: str) -> Cleaned:
 
     Residues are counted from 1 in the sequence without spaces and gaps. All 26 letters are
     residues: the 20 amino acids, U and O, and B, Z, J and X for those that are not known exactly.
-
-    Args:
-        ids: One for each sequence, for the messages.
-        sequences: As written.
-        source: The file, for the messages.
     """
     faults: list[str] = []
     nucleotides: list[str] = []

@@ -81,12 +81,9 @@ def embed(
 
 
 def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Rows in batches of similar length, the longest first.
+    """Rows of so many tokens in batches of similar length, the longest first.
 
-    Args:
-        lengths: Tokens of each row.
-        max_tokens: Largest size of a batch that is filled up to its longest row; a longer row is
-            alone.
+    A batch is filled up to its longest row, to ``max_tokens`` at most; a longer row is alone.
 
     >>> list(batches([2, 9, 3, 3], 6))
     [[1], [2, 3], [0]]

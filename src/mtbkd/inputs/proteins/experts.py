@@ -128,13 +128,7 @@ def school(
 ) -> nn.Module:
     """Train a network on some proteins; it keeps the epoch that is best on a part of them.
 
-    Args:
-        build: Makes the network to train.
-        pieces: What it sees of each protein.
-        labels: 0 or 1, shape (protein, label).
-        rows: Those that it may learn from.
-        schooling: How.
-        seed: Decides all that is random; PyTorch's own generator is left as it was.
+    Labels are 0 or 1, shape (protein, label). PyTorch's own generator is left as it was.
     """
     chance = np.random.default_rng(seed)
     rows = chance.permutation(rows)

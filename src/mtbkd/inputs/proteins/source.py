@@ -101,10 +101,8 @@ def count_parameters(files: ModelFiles, without: tuple[str, ...] = ()) -> int:
 def digest_of(files: ModelFiles, memory: Path | None) -> str:
     """SHA-256 over everything that decides what a model says: config, tokenizer and weights.
 
-    Args:
-        files: The model's files.
-        memory: A folder in which digests of large files are kept for next time, together with
-            size, times and inode of the file; None hashes them all.
+    Digests of large files are kept for next time in the folder ``memory``, with size, times and
+    inode of the file; without it all are hashed.
     """
     whole = hashlib.sha256()
     for path in (files.folder / "config.json", *files.tokenizer, *files.weights):

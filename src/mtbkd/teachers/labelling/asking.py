@@ -64,14 +64,7 @@ def label_shard(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Label the rows of one shard and write its file.
 
-    Args:
-        teacher: Whom to ask.
-        source: The examples.
-        folder: Where the shards lie.
-        journal: Says which rows, and in which form.
-        shard: Which one.
-        batch_size: Rows of one call.
-        stop: Told the errors by row, and the rows so far, when a batch fails; it may raise.
+    ``stop`` is told the errors by row, and the rows so far, when a batch fails; it may raise.
 
     Returns:
         The shard's record for the journal, and one record for each row that failed.

@@ -105,14 +105,7 @@ def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
 def data_files(
     config: RunConfig, folder: str, names: Sequence[str], what: str, data_set: str
 ) -> Path:
-    """The folder of a data set, under the one that `data_root` says.
-
-    Args:
-        config: May name another root.
-        folder: Its name there.
-        names: Files that are needed.
-        what: What they are, for messages.
-        data_set: Whose they are, as ``mtbkd data get`` calls it.
+    """The folder of a data set, under the one that `data_root` says, in which these files are.
 
     Raises:
         InputError: If any of them is not there.

@@ -67,10 +67,6 @@ def backbone_teachers(own: OwnConfig) -> dict[str, BackboneTeacher]:
 def find_backbones(own: OwnConfig, folder: Path) -> dict[str, Backbone]:
     """The models of all teachers that have not answered yet; none is read into memory.
 
-    Args:
-        own: Names them.
-        folder: Where the teachers' outputs are.
-
     Raises:
         InputError: With one message for each fault.
     """
@@ -116,15 +112,7 @@ def answer(
     """What the heads say of all examples, and what that costs; kept in the folder.
 
     A training example with a label is answered by the head that was trained without its fold, all
-    others by the mean of all heads.
-
-    Args:
-        name: What the teacher is called.
-        config: How it is trained.
-        backbone: Its model; None takes what was kept.
-        proteins: The examples.
-        folder: Where the teachers' outputs are.
-        labelling: Whom to tell.
+    others by the mean of all heads. Without a backbone it is what was kept.
 
     Raises:
         InputError: If the model cannot be asked, or what was kept is damaged.

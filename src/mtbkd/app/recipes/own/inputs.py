@@ -64,10 +64,7 @@ def model_of(own: OwnConfig, name: str) -> str:
 def find_encoder(own: OwnConfig, device: str, recorded: dict[str, Any] | None) -> Backbone | None:
     """The student's protein language model, not yet in memory; None for hand-made features.
 
-    Args:
-        own: Names it.
-        device: Where it runs.
-        recorded: How a run directory says that it was, if one does.
+    ``recorded`` is how a run directory says that it was, if one does.
 
     Raises:
         InputError: If it is not there, or is not the one that the run began with.
@@ -98,15 +95,7 @@ def encode(
     recorded: dict[str, Any] | None,
     report: Report = quiet,
 ) -> Encoded:
-    """Numbers of all proteins, from the folder if it holds them.
-
-    Args:
-        sequences: Cleaned.
-        own: Names the encoder.
-        device: Where it runs.
-        folder: Where the run directory keeps them. Nothing is written.
-        recorded: The encoder as the run directory says that it was.
-        report: Told how many proteins it has read.
+    """Numbers of clean sequences, from the run's folder if it holds them. Nothing is written.
 
     Raises:
         InputError: If the encoder is not there, or does not fit what was recorded.
@@ -132,10 +121,8 @@ def numbers(sequences: Sequence[str], backbone: Backbone | None, report: Report 
 def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
     """Mean and standard deviation of each column of training examples, as they are recorded.
 
-    Args:
-        inputs: Shape (example, column).
-        clipped: Whether these are numbers of sequences: columns that never change are then zero
-            for all proteins to come, and others within `CLIP` standard deviations.
+    If ``clipped``, as numbers of sequences are, columns that never change are zero for all proteins
+    to come, and others within `CLIP` standard deviations.
     """
     if clipped and len(inputs):
         mean, scale = standardisation(inputs.numpy())

@@ -34,12 +34,8 @@ class Split(NamedTuple):
 def groups_of(examples: Table, own: OwnConfig) -> RowIndices | None:
     """A number for each example, the same for those that stay together.
 
-    These are the examples of one cell of the column of groups, and proteins of the same sequence
-    that have no such cell. All others are alone.
-
-    Args:
-        examples: With sequences that are cleaned.
-        own: Names the columns.
+    These are the examples of one cell of the column of groups, and proteins of the same clean
+    sequence that have no such cell. All others are alone.
 
     Returns:
         Shape (example,); None if there is neither a column of groups nor one of sequences.
@@ -66,13 +62,6 @@ def split_rows(
     training, with all that have no label, 20 % for calibration and 20 % for the test. Where there
     are groups, these are shuffled, and examples without a label are left out if their group is for
     calibration or test.
-
-    Args:
-        examples: The examples.
-        own: Names the column.
-        known: Which examples have a label.
-        groups: The group of each example, or None.
-        seed: Seed of the shuffle.
 
     Raises:
         InputError: If a cell says something else, a label of calibration or test is missing, or

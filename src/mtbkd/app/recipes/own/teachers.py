@@ -54,14 +54,8 @@ def label_all(
     """Make all teachers, ask each about all examples, and write their aligned outputs.
 
     Teachers that are models are all made, and all that can be known to be wrong is told, before
-    the first is asked.
-
-    Args:
-        own: The configuration.
-        questions: What they are asked about.
-        folder: Where the outputs are written; labels go to ``labels/NAME`` in it.
-        labelling: How to ask.
-        begin: Called when all faults were looked for, before anything is written.
+    the first is asked; then ``begin`` is called, before anything is written. Labels go to
+    ``labels/NAME`` in the folder.
 
     Returns:
         For each teacher its parameters and milliseconds per example, where known.
