@@ -1,4 +1,7 @@
-"""How good predicted probabilities of classes are."""
+"""How good predicted probabilities of classes are.
+
+Probabilities have shape (example, class). Labels are indices of classes, shape (example,).
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,6 @@ from mtbkd.types import Floats, Ints
 def accuracy(probs: Floats, labels: Ints) -> float:
     """Share of examples whose most probable class is the label.
 
-    Args:
-        probs: Shape (example, class).
-        labels: Class indices, shape (example,).
-
     Example:
         >>> accuracy(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([0, 1]))
         0.5
@@ -24,10 +23,6 @@ def accuracy(probs: Floats, labels: Ints) -> float:
 
 def nll(probs: Floats, labels: Ints) -> float:
     """Mean negative log probability of the label, in nats; probabilities below 1e-12 count as it.
-
-    Args:
-        probs: Shape (example, class).
-        labels: Class indices, shape (example,).
 
     Example:
         >>> round(nll(np.array([[0.5, 0.5]]), np.array([1])), 4)
@@ -39,10 +34,6 @@ def nll(probs: Floats, labels: Ints) -> float:
 def brier(probs: Floats, labels: Ints) -> float:
     """Mean squared distance to the one-hot label, summed over classes, in [0, 2].
 
-    Args:
-        probs: Shape (example, class).
-        labels: Class indices, shape (example,).
-
     Example:
         >>> brier(np.array([[1.0, 0.0]]), np.array([1]))
         2.0
@@ -52,12 +43,7 @@ def brier(probs: Floats, labels: Ints) -> float:
 
 
 def reliability(probs: Floats, labels: Ints, n_bins: int = 15) -> tuple[Floats, Floats, Ints]:
-    """Mean confidence and accuracy of the top class in bins of equal width.
-
-    Args:
-        probs: Shape (example, class).
-        labels: Class indices, shape (example,).
-        n_bins: Bins ``(b / n, (b + 1) / n]``.
+    """Mean confidence and accuracy of the top class in the bins ``(b / n, (b + 1) / n]``.
 
     Returns:
         Mean confidence and accuracy in each bin (NaN where empty), and counts, each (bin,).
@@ -68,10 +54,7 @@ def reliability(probs: Floats, labels: Ints, n_bins: int = 15) -> tuple[Floats, 
 def ece(probs: Floats, labels: Ints, n_bins: int = 15) -> float:
     """Expected calibration error of the top class (Naeini et al. 2015; Guo et al. 2017).
 
-    Args:
-        probs: Shape (example, class).
-        labels: Class indices, shape (example,).
-        n_bins: Number of bins of equal width.
+    Bins are those of `reliability`.
 
     Example:
         >>> round(ece(np.array([[0.8, 0.2], [0.8, 0.2]]), np.array([0, 1])), 3)
@@ -83,10 +66,7 @@ def ece(probs: Floats, labels: Ints, n_bins: int = 15) -> float:
 def binned(said: Floats, true: NDArray[np.generic], n_bins: int) -> tuple[Floats, Floats, Ints]:
     """Means of what is said and of what is true in bins of what is said, and counts.
 
-    Args:
-        said: Probabilities, shape (answer,).
-        true: 0 or 1, shape (answer,).
-        n_bins: Bins ``(b / n, (b + 1) / n]``; zero belongs to the first.
+    Both have shape (answer,). Bins are ``(b / n, (b + 1) / n]``; zero belongs to the first.
 
     Returns:
         Three of shape (bin,); means are NaN where a bin is empty.
@@ -117,11 +97,6 @@ def exact_coverage(probs: Floats, labels: Ints, level: float) -> float:
     sets (Vovk et al. 2005), and the share is the expectation over that choice. It equals the level
     if the predictions are calibrated, whatever the number of classes.
 
-    Args:
-        probs: Shape (example, class).
-        labels: Class indices, shape (example,).
-        level: In (0, 1).
-
     Example:
         >>> round(exact_coverage(np.array([[0.5, 0.3, 0.2]]), np.array([1]), 0.65), 3)
         0.5
@@ -144,10 +119,6 @@ def error_auroc(probs: Floats, uncertainty: Floats, labels: Ints) -> float | Non
 def wrong_auroc(uncertainty: Floats, wrong: NDArray[np.bool_]) -> float | None:
     """Area under the ROC curve of an uncertainty as a detector of wrong answers of any kind.
 
-    Args:
-        uncertainty: Shape (answer,).
-        wrong: Shape (answer,).
-
     Returns:
         0.5 for chance, 1 for perfect; None if all answers are right or all are wrong.
 
@@ -165,10 +136,6 @@ def agreement(probs: Floats, reference: Floats) -> float:
 
     Of Izmailov et al. 2021, arXiv:2104.14421, as is `total_variation`.
 
-    Args:
-        probs: Shape (example, class).
-        reference: Shape (example, class).
-
     Example:
         >>> agreement(np.array([[0.9, 0.1], [0.6, 0.4]]), np.array([[0.7, 0.3], [0.4, 0.6]]))
         0.5
@@ -178,10 +145,6 @@ def agreement(probs: Floats, reference: Floats) -> float:
 
 def total_variation(probs: Floats, reference: Floats) -> Floats:
     """Total variation distance of two predictions, ``sum_c |p_c - q_c| / 2``, shape (example,).
-
-    Args:
-        probs: Shape (example, class).
-        reference: Shape (example, class).
 
     Example:
         >>> total_variation(np.array([[0.9, 0.1]]), np.array([[0.7, 0.3]])).round(3)

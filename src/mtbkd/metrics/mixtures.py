@@ -1,6 +1,8 @@
 """Mixtures of Gaussians, such as the posterior predictive of numbers, at the true numbers.
 
-Components have shape (draw, example, target), numbers (example, target).
+Means and standard deviations of the components have shape (draw, example, target), numbers
+(example, target). Weights of the components sum to 1 over draws and broadcast to their shape; they
+are equal if not given.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import numpy as np
 
 from mtbkd.types import Floats
 
-_HALVINGS = 50
+_HALVINGS = 40
 _LEAST_SD = 1e-12
 
 
@@ -19,13 +21,6 @@ def mixture_log_density(
     means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None
 ) -> Floats:
     """Log density of a mixture of Gaussians at the labels, in nats.
-
-    Args:
-        means: Means of the components, shape (draw, example, target).
-        sds: Their standard deviations, shape (draw, example, target).
-        labels: Shape (example, target).
-        weights: Their shares, summing to 1 over draws, broadcast to (draw, example, target);
-            equal if not given.
 
     Returns:
         Shape (example, target); NaN where the label is.
@@ -51,12 +46,6 @@ def mixture_crps(
     ``A(d, s^2) = E|N(d, s^2)| = 2 s phi(d / s) + d (2 Phi(d / s) - 1)``
     (Grimit et al. 2006, eq. 5). Memory grows with the number of draws, time with its square.
 
-    Args:
-        means: Means of the components, shape (draw, example, target).
-        sds: Their standard deviations, shape (draw, example, target).
-        labels: Shape (example, target).
-        weights: As in `mixture_log_density`.
-
     Returns:
         Shape (example, target); NaN where the label is.
 
@@ -81,12 +70,6 @@ def pit(means: Floats, sds: Floats, labels: Floats, weights: Floats | None = Non
 
     Uniform on [0, 1] if the predictions are calibrated (Dawid 1984).
 
-    Args:
-        means: Means of the components, shape (draw, example, target).
-        sds: Their standard deviations, shape (draw, example, target).
-        labels: Shape (example, target).
-        weights: As in `mixture_log_density`.
-
     Returns:
         Shape (example, target); NaN where the label is.
 
@@ -103,13 +86,7 @@ def pit(means: Floats, sds: Floats, labels: Floats, weights: Floats | None = Non
 def mixture_quantile(
     means: Floats, sds: Floats, level: float, weights: Floats | None = None
 ) -> Floats:
-    """Where a mixture of Gaussians has this mass below it, by bisection.
-
-    Args:
-        means: Means of the components, shape (draw, example, target).
-        sds: Their standard deviations, shape (draw, example, target).
-        level: In (0, 1).
-        weights: As in `mixture_log_density`.
+    """Where a mixture of Gaussians has this mass, in (0, 1), below it, by bisection.
 
     Returns:
         Shape (example, target).
@@ -118,7 +95,10 @@ def mixture_quantile(
         >>> mixture_quantile(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), 0.975).round(3)
         array([[1.96]])
     """
-    low, high = (means - 40 * sds).min(0), (means + 40 * sds).max(0)
+    from scipy.special import ndtri
+
+    each = means + ndtri(level) * sds  # of each component; that of the mixture is between them
+    low, high = each.min(0), each.max(0)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         above = pit(means, sds, middle, weights) >= level

@@ -113,11 +113,7 @@ def best_thresholds(probs: Floats, labels: Floats) -> Floats:
     The correlation hardly changes over a wide range, in which the best place is chance. So of all
     thresholds whose correlation r is within its standard error, ``(1 - r^2) / sqrt(n)``, of the
     largest, the one next to 0.5 is taken; it lies halfway between two probabilities. 0.5 for a
-    label of which all known answers are the same.
-
-    Args:
-        probs: P(yes), shape (example, label).
-        labels: 0, 1 or NaN, shape (example, label), not those that will be judged.
+    label of which all known answers are the same. Not of labels that will be judged.
 
     Example:
         >>> best_thresholds(np.array([[0.1], [0.2], [0.4]]), np.array([[0.0], [0.0], [1.0]]))
@@ -172,10 +168,7 @@ def label_reliability(
 ) -> tuple[Floats, Floats, Ints]:
     """Mean P(yes) and share of yes in bins of equal width of P(yes).
 
-    Args:
-        probs: P(yes), any shape; all answers share the bins.
-        labels: The same shape.
-        n_bins: Bins ``(b / n, (b + 1) / n]``; zero belongs to the first.
+    All answers, of any shape, share the bins ``(b / n, (b + 1) / n]``; zero belongs to the first.
 
     Returns:
         Mean probability and share of yes in each bin (NaN where empty), and counts, each (bin,).
@@ -221,11 +214,6 @@ def label_scores(
     probs: Floats, labels: Floats, threshold: Threshold = _THRESHOLD
 ) -> dict[str, float]:
     """Scores of predictions on labelled examples.
-
-    Args:
-        probs: P(yes), shape (example, label).
-        labels: 0, 1 or NaN, shape (example, label).
-        threshold: From which on an answer is yes.
 
     Returns:
         ``accuracy`` (of the whole set of an example's labels), ``f1_micro``, ``f1_macro``,

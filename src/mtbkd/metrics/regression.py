@@ -107,12 +107,8 @@ def interval_width(lower: Floats, upper: Floats) -> float:
 def quantile_shares(values: Floats, levels: Floats = LEVELS) -> Floats:
     """Share of labels below each quantile of their predictive, from `pit` values.
 
-    Args:
-        values: From `pit`, any shape.
-        levels: Levels of the quantiles, shape (level,).
-
     Returns:
-        Shape (level,); equal to ``levels`` if the predictions are calibrated.
+        Shape (level,), as the levels have; equal to ``levels`` if the predictions are calibrated.
 
     Example:
         >>> quantile_shares(np.array([0.1, 0.4, np.nan]), np.array([0.3, 0.5]))
@@ -127,9 +123,7 @@ def quantile_shares(values: Floats, levels: Floats = LEVELS) -> Floats:
 def calibration_error(values: Floats, levels: Floats = LEVELS) -> float:
     """Mean gap between observed and stated share below quantiles (after Kuleshov et al. 2018).
 
-    Args:
-        values: From `pit`, any shape.
-        levels: Levels of the quantiles, 0.05 to 0.95 if not given, shape (level,).
+    Values are from `pit`; levels are 0.05 to 0.95 if not given.
 
     Example:
         >>> round(calibration_error(np.full(10, 0.52)), 3)

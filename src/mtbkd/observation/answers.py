@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtbkd.types import Bools, Floats
 
-_GRID, _BISECTIONS = 64, 40
+_GRID = 64
 
 
 @dataclass(frozen=True)
@@ -154,18 +154,6 @@ def quantiles(values: Tensor, level: float) -> tuple[Tensor, Tensor]:
         ranked[b].lerp(ranked[a], s.item()) for b, a, s in zip(below, above, share, strict=True)
     )
     return lower, upper
-
-
-def mixture_quantile(means: Tensor, spreads: Tensor, mass: float) -> Tensor:
-    """Quantile of equally weighted Gaussians, by bisection: (draw, ...) to (...)."""
-    z = float(torch.special.ndtri(torch.tensor(mass, dtype=torch.float64)))
-    each = means + z * spreads
-    low, high = each.amin(0), each.amax(0)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        below = torch.special.ndtr((middle - means) / spreads).mean(0) < mass
-        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return (low + high) / 2
 
 
 def marginal_mode(probs: Tensor) -> Tensor:

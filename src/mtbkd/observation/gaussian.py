@@ -20,7 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.observation.answers import Answer, NumberPredictive, arrays, mixture_quantile, quantiles
+from mtbkd.metrics.mixtures import mixture_quantile
+from mtbkd.observation.answers import Answer, NumberPredictive, arrays, quantiles
 from mtbkd.observation.base import Kind, Labels, Names, Observation, Said, psd_root
 from mtbkd.observation.reading import number_labels
 from mtbkd.observation.units import Units, mixture
@@ -120,12 +121,12 @@ class Gaussian:
             mean=means.mean(0),
             aleatoric=spreads.square().mean(0),
             epistemic=means.var(0, correction=0),
-            lower=mixture_quantile(means, spreads, (1 - level) / 2),
-            upper=mixture_quantile(means, spreads, (1 + level) / 2),
             mean_lower=mean_lower,
             mean_upper=mean_upper,
         )
-        return NumberPredictive(**fields, level=level)
+        components = means.cpu().numpy(), spreads.cpu().numpy()
+        lower, upper = (mixture_quantile(*components, (1 + s * level) / 2) for s in (-1, 1))
+        return NumberPredictive(**fields, lower=lower, upper=upper, level=level)
 
     def log_likelihood(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return _likelihood(outputs, labels)[0].sum(-1)
@@ -189,13 +190,8 @@ class Gaussian:
         known = (~batch.labels.isnan()).to(outputs.dtype)
         curvature = fisher(log_variance, known) + prior.power * (fisher(ell, counts) - covariance)
         blocks = psd_root(curvature)  # (example, target, 2, 2)
-        n_targets = mean.shape[-1]
-        roots = outputs.new_zeros(*outputs.shape, 2 * n_targets)
-        for t in range(n_targets):
-            for i in range(2):
-                for j in range(2):
-                    roots[:, t + i * n_targets, t + j * n_targets] = blocks[:, t, i, j]
-        return roots
+        same = torch.eye(mean.shape[-1]).to(blocks)
+        return torch.einsum("ntij,ts->nitjs", blocks, same).flatten(3).flatten(1, 2)
 
     def log_responsibilities(
         self, terms: GaussianTerms, outputs: Tensor, softening: float
