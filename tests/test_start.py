@@ -64,7 +64,7 @@ def test_a_prediction_imports_nothing_that_it_does_not_need(distilled, tmp_path,
     }
     assert not modules & unused
     recipes = {name for name in modules if name.startswith("mtbkd.app.recipes.")}
-    needed = ("base", "common", "digits", "tabular")
+    needed = ("base", "common", "digits")
     assert recipes <= {f"mtbkd.app.recipes.{name}" for name in needed}
 
 

@@ -129,23 +129,15 @@ class RunConfig(BaseModel):
     backbones: BackbonesConfig | None = None
 
     @model_validator(mode="after")
-    def _backbones(self) -> RunConfig:
-        if (self.recipe == "deeploc-backbones") != (self.backbones is not None):
-            raise ValueError(
-                "Expected the section `backbones` with the recipe deeploc-backbones, and with no "
-                f"other, but got recipe {self.recipe!r} {'with' if self.backbones else 'without'} "
-                "it. Start from `mtbkd recipes copy deeploc-backbones my.yaml`."
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _own(self) -> RunConfig:
-        if (self.recipe == "own") != (self.own is not None):
-            raise ValueError(
-                "Expected the section `own` with the recipe own, and with no other, but got "
-                f"recipe {self.recipe!r} {'with' if self.own else 'without'} it. Start from "
-                "`mtbkd recipes copy own my.yaml`."
-            )
+    def _sections(self) -> RunConfig:
+        for name, recipe in (("backbones", "deeploc-backbones"), ("own", "own")):
+            given = getattr(self, name) is not None
+            if given != (self.recipe == recipe):
+                raise ValueError(
+                    f"Expected the section `{name}` with the recipe {recipe}, and with no other, "
+                    f"but got recipe {self.recipe!r} {'with' if given else 'without'} it. Start "
+                    f"from `mtbkd recipes copy {recipe} my.yaml`."
+                )
         return self
 
     @field_validator("prior", mode="before")

@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Task, mlp
-from mtbkd.app.recipes.tabular import read_numbers
 from mtbkd.data import make_dataset
+from mtbkd.inputs.tables import read_table
 from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
 from mtbkd.teachers.base import Teacher, check_output
-from mtbkd.types import Floats
+from mtbkd.types import Floats, InputError
+
+
+class Rows(NamedTuple):
+    """What teachers train on: (example, column), and (example,) or (example, label)."""
+
+    inputs: NDArray[np.floating]
+    labels: NDArray[Any]
 
 
 def ask(teachers: Sequence[Teacher], task: Task) -> tuple[TeacherOutputs, Costs]:
@@ -61,10 +71,22 @@ def reader(
     """
 
     def read(path: Path) -> tuple[tuple[str, ...], Tensor]:
-        ids, numbers = read_numbers(path, n_columns, what)
+        table = read_table(path, what)
+        names = table.names
+        if names[0] == "id":
+            table, names = table.with_ids("id", "Add it."), names[1:]
+        if len(names) != n_columns:
+            raise InputError(
+                f"Expected {n_columns} numbers for each row of {what} in {path}, but got "
+                f"{len(names)}. Give one row for each example."
+            )
         # checked without labels, so the family and its columns do not matter
         data = make_dataset(
-            numbers / unit, classes=[what], ids=ids, family="regression", name=str(path)
+            table.matrix(names) / unit,
+            classes=[what],
+            ids=table.ids or None,
+            family="regression",
+            name=str(path),
         )
         return data.ids, data.inputs
 

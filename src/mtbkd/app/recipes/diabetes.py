@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
-from mtbkd.app.recipes.common import ask, network, reader
+from mtbkd.app.recipes.common import Rows, ask, network, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.teachers.sklearn_estimator import from_sklearn
@@ -23,13 +23,6 @@ from mtbkd.types import Floats, Report, quiet
 TARGETS = ("progression",)
 _COLUMNS, _SCALE = 10, 442**-0.5  # the columns are scaled to a sum of squares of 1
 _TEACH, _TRANSFER, _LABELLED, _CALIBRATION = 180, 130, 40, 40
-
-
-class Patients(NamedTuple):
-    """Standardised columns and the target: (example, 10), (example,)."""
-
-    columns: Floats
-    target: Floats
 
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
@@ -53,7 +46,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         train=everyone.subset(transfer).without_labels(np.arange(_LABELLED, _TRANSFER)),
         calibration=everyone.subset(calibration),
         test=everyone.subset(test),
-        teacher_data=Patients(columns[teach], target[teach]),
+        teacher_data=Rows(columns[teach], target[teach]),
         drawn=lambda row: draw(columns[test[row]]),
     )
 

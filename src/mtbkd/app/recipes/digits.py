@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from torch import nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.app.recipes.common import ask, network, picture, reader
+from mtbkd.app.recipes.common import Rows, ask, network, picture, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import Kind, TeacherOutputs
 from mtbkd.teachers.base import Teacher, from_callable
@@ -35,13 +35,6 @@ _PIXELS = 64
 _TEACH, _TRANSFER, _LABELLED, _CALIBRATION, _FEW = 600, 600, 100, 97, 60
 SCENARIOS = ("padded", "declared", "half", "20 labels", "50 labels")
 _LEAK = 0.03  # share of the other classes' rows that an expert sees
-
-
-class TeacherRows(NamedTuple):
-    """Images and labels that the teachers train on: (example, 64), (example,)."""
-
-    images: NDArray[np.floating]
-    labels: NDArray[np.int64]
 
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
@@ -72,7 +65,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         train=everything.subset(transfer),
         calibration=everything.subset(calibration),
         test=everything.subset(test),
-        teacher_data=TeacherRows(images[teach], labels[teach]),
+        teacher_data=Rows(images[teach], labels[teach]),
         drawn=lambda row: picture(images[test[row]], 8, "image of a digit"),
     )
 
@@ -99,7 +92,7 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
     few, _ = train_test_split(
         np.arange(len(rows.labels)), train_size=_FEW, stratify=rows.labels, random_state=seed
     )
-    small = _train_network(rows.images[few], rows.labels[few], seed)
+    small = _train_network(rows.inputs[few], rows.labels[few], seed)
     knows = config.scenario == "declared"
     teachers = [
         _expert(
@@ -144,11 +137,11 @@ def _expert(
 
 
 def _expert_rows(
-    rows: TeacherRows, classes: range, leak: float, chance: np.random.Generator
+    rows: Rows, classes: range, leak: float, chance: np.random.Generator
 ) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
     """Rows of these classes and a few of the others."""
     keep = np.isin(rows.labels, classes) | (chance.random(len(rows.labels)) < leak)
-    return rows.images[keep], rows.labels[keep]
+    return rows.inputs[keep], rows.labels[keep]
 
 
 def _every_class(values: NDArray[np.float64], model: Any) -> NDArray[np.float64]:

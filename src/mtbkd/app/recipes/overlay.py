@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
-from mtbkd.app.recipes.common import ask, network, picture, reader
+from mtbkd.app.recipes.common import Rows, ask, network, picture, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.teachers.sklearn_estimator import from_sklearn
-from mtbkd.types import Floats32, Report, quiet
+from mtbkd.types import Report, quiet
 
 CLASSES = tuple(str(digit) for digit in range(10))
 _WIDTH, _SHIFT = 14, 6
@@ -33,13 +33,6 @@ _SPLITS = {
     "test": (600, 0.25),
 }
 _LABELLED, _FEW = 150, 150
-
-
-class Pictures(NamedTuple):
-    """Pictures and their labels: (example, 112), (example, 10)."""
-
-    pixels: Floats32
-    labels: Floats32
 
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
@@ -56,10 +49,10 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     }
     splits = {
         name: make_dataset(
-            pictures.pixels,
+            pictures.inputs,
             labels=pictures.labels,
             classes=CLASSES,
-            ids=[f"{name}-{i:04d}" for i in range(len(pictures.pixels))],
+            ids=[f"{name}-{i:04d}" for i in range(len(pictures.inputs))],
             family="multilabel",
         )
         for name, pictures in made.items()
@@ -72,13 +65,13 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         calibration=splits["calibration"],
         test=splits["test"],
         teacher_data=made["teach"],
-        drawn=lambda row: picture(made["test"].pixels[row], _WIDTH, "picture of two digits"),
+        drawn=lambda row: picture(made["test"].inputs[row], _WIDTH, "picture of two digits"),
     )
 
 
 def make_pictures(
     images: NDArray[np.floating], digits: NDArray[np.int64], size: int, chance: np.random.Generator
-) -> Pictures:
+) -> Rows:
     """Random pairs of images, the second six pixels to the right, the darker pixel on top."""
     pairs = chance.integers(len(images), size=(size, 2))
     left, right = (images[rows].reshape(-1, 8, 8) for rows in pairs.T)
@@ -87,7 +80,7 @@ def make_pictures(
     canvas[:, :, _SHIFT:] = np.maximum(canvas[:, :, _SHIFT:], right)
     labels = np.zeros((size, len(CLASSES)), np.float32)
     np.put_along_axis(labels, digits[pairs], 1.0, 1)
-    return Pictures(canvas.reshape(size, -1).astype(np.float32), labels)
+    return Rows(canvas.reshape(size, -1).astype(np.float32), labels)
 
 
 def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
@@ -95,7 +88,7 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
     from sklearn.ensemble import ExtraTreesClassifier
     from sklearn.exceptions import ConvergenceWarning
 
-    seed, pixels, labels = config.seed, task.teacher_data.pixels, task.teacher_data.labels
+    seed, pixels, labels = config.seed, task.teacher_data.inputs, task.teacher_data.labels
     trees: Any = ExtraTreesClassifier(200, random_state=seed, min_samples_leaf=2)
     trees.fit(pixels, labels[:, :5])
     with warnings.catch_warnings():

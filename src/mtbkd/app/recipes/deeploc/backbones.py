@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -130,12 +131,7 @@ def _embed(
 
 
 def _section(config: RunConfig) -> BackbonesConfig:
-    if config.backbones is None:
-        raise InputError(
-            "Expected the section `backbones`, but got none. Start from `mtbkd recipes copy "
-            "deeploc-backbones my.yaml`."
-        )
-    return config.backbones
+    return cast(BackbonesConfig, config.backbones)  # a configuration of this recipe has it
 
 
 RECIPE = Recipe(

@@ -6,16 +6,17 @@ import html
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.base import Labelling, Recipe, Task, mlp
+from mtbkd.app.recipes.base import Labelling, Recipe, Task
+from mtbkd.app.recipes.common import network
 from mtbkd.app.recipes.deeploc.shared import draw
 from mtbkd.app.recipes.own.columns import (
     classes_of,
@@ -180,11 +181,6 @@ def label(
     return label_all(own, questions, folder, labelling, begin)
 
 
-def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
-    """The student: standardised features to outputs."""
-    return mlp([example.shape[-1], *config.student.hidden, n_outputs])
-
-
 def read_as(
     config: RunConfig, folder: Path, source: Path, report: Report = quiet
 ) -> tuple[tuple[str, ...], Tensor]:
@@ -223,11 +219,7 @@ def read_as(
 
 
 def _section(config: RunConfig) -> OwnConfig:
-    if config.own is None:
-        raise InputError(
-            "Expected the section `own`, but got none. Start from `mtbkd recipes copy own my.yaml`."
-        )
-    return config.own
+    return cast(OwnConfig, config.own)  # a configuration of this recipe has it
 
 
 def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
