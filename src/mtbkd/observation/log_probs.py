@@ -27,9 +27,7 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 def log_likelihood(outputs: Tensor, labels: Tensor) -> Tensor:
     """Log probability of each label, 0 where it is missing: (..., class) and (...) to (...)."""
-    log_q = torch.log_softmax(outputs, dim=-1)
-    found = log_q.gather(-1, labels.clamp_min(0).expand(log_q.shape[:-1])[..., None])[..., 0]
-    return torch.where(labels >= 0, found, 0.0)
+    return picked(torch.log_softmax(outputs, dim=-1), labels)
 
 
 def tempered(values: Tensor, temperature: Tensor | None) -> Tensor:

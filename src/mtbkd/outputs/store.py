@@ -18,6 +18,7 @@ from mtbkd.files import (
     sealed,
     sha256_of,
 )
+from mtbkd.observation.base import cell_shape, value_shape
 from mtbkd.outputs.aligned import (
     Piece,
     TeacherOutputs,
@@ -209,18 +210,17 @@ def _advice(folder: Path) -> str:
 def _check_shapes(folder: Path, outputs: TeacherOutputs, dtype: str) -> None:
     """Refuse files of which each is what was written, but not all in one store."""
     n_teachers, n_rows, n_classes = len(outputs.names), len(outputs.ids), len(outputs.classes)
-    mask = (n_teachers, n_rows)
-    width = n_classes if outputs.kept is None else outputs.kept.shape[-1] + 1
-    values = (*mask, width)
-    if not outputs.outcome.exclusive:
-        mask = (*mask, n_classes)
-        values = (*mask, 2)
     found = {"values": outputs.values, "mask": outputs.mask}
-    wanted: dict[str, tuple[int, ...]] = {"values": values, "mask": mask}
+    wanted: dict[str, tuple[int, ...]] = {
+        "values": (n_teachers, n_rows, *value_shape(outputs.outcome, n_classes)),
+        "mask": (n_teachers, n_rows, *cell_shape(outputs.outcome, n_classes)),
+    }
     if outputs.blocks is not None:
         found["blocks"], wanted["blocks"] = outputs.blocks, (n_teachers, n_classes)
     if outputs.kept is not None:
-        found["kept"], wanted["kept"] = outputs.kept, (n_teachers, n_rows, width - 1)
+        n_kept = outputs.kept.shape[-1]
+        found["kept"], wanted["kept"] = outputs.kept, (n_teachers, n_rows, n_kept)
+        wanted["values"] = (n_teachers, n_rows, n_kept + 1)
     wrong = [name for name in found if tuple(found[name].shape) != wanted[name]]
     if wrong or outputs.values.dtype != _DTYPES[dtype]:
         name = (wrong or ["values"])[0]

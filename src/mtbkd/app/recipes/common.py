@@ -16,8 +16,9 @@ from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Task, mlp
 from mtbkd.data import make_dataset
 from mtbkd.inputs.tables import read_table
-from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
+from mtbkd.outputs.aligned import TeacherOutputs, align
 from mtbkd.teachers.base import Teacher, check_output
+from mtbkd.teachers.labelling.convert import checked_table
 from mtbkd.types import Floats, InputError
 
 
@@ -39,21 +40,10 @@ def ask(teachers: Sequence[Teacher], task: Task) -> tuple[TeacherOutputs, Costs]
         if teacher.parameters is not None:
             spent["parameters"] = float(teacher.parameters)
         costs[teacher.name] = spent
-        values, variance = check_output(
+        numbers = check_output(
             teacher, output, rows=len(inputs), where=f"the examples of {task.name}"
         )
-        tables.append(
-            make_table(
-                teacher.name,
-                values,
-                kind=teacher.kind,
-                ids=task.ids,
-                classes=teacher.classes,
-                family=teacher.family,
-                variance=variance,
-                partial=teacher.partial,
-            )
-        )
+        tables.append(checked_table(teacher, numbers, task.ids))
     return align(tables, task.ids, task.train.classes), costs
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import LOG_FLOOR, TeacherTable, make_table
+from mtbkd.outputs.kinds import most_probable
 from mtbkd.teachers.base import Numbers, Teacher
 from mtbkd.types import InputError
 
@@ -31,7 +32,7 @@ def as_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherT
             partial=teacher.partial,
         )
         return table if teacher.top is None else cut(table, teacher.top)
-    return _checked(teacher, numbers, ids)
+    return checked_table(teacher, numbers, ids)
 
 
 def sample_table(teacher: Teacher, key: str) -> TeacherTable:
@@ -40,10 +41,11 @@ def sample_table(teacher: Teacher, key: str) -> TeacherTable:
     Raises:
         InputError: If the declaration holds faults.
     """
-    return _checked(teacher, neutral(teacher, 1), [key])
+    return checked_table(teacher, neutral(teacher, 1), [key])
 
 
-def _checked(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherTable:
+def checked_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherTable:
+    """As `as_table`, always in double precision."""
     values, variance = numbers
     table = make_table(
         teacher.name,
@@ -102,7 +104,5 @@ def cut(table: TeacherTable, top: int) -> TeacherTable:
         )
     if top >= len(table.classes):
         return table
-    kept, where = table.values.topk(top, -1)
-    rest = table.values.scatter(-1, where, -torch.inf).logsumexp(-1, keepdim=True)
-    values = torch.cat([kept, rest.clamp_min(LOG_FLOOR)], -1)
-    return replace(table, values=values, kept=where.int())
+    which, values, rest = most_probable(table.values, top)
+    return replace(table, values=torch.cat([values, rest], -1), kept=which.int())

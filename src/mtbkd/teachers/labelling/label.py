@@ -28,7 +28,7 @@ from mtbkd.teachers.labelling.shards import (
     shard_path,
     write_journal,
 )
-from mtbkd.types import InputError, Report, check_positive
+from mtbkd.types import InputError, Report, check_positive, quiet
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -66,7 +66,7 @@ def label(
     source: Examples,
     folder: Path,
     *,
-    report: Report | None = None,
+    report: Report = quiet,
     **settings: Any,
 ) -> TeacherTable:
     """Ask a teacher about every example and keep what it says.
@@ -95,8 +95,7 @@ def label(
     share = how.most_failures
     journal = open_journal(teacher, source, folder, how)
     rows, failed = tally(journal)
-    if report:
-        report(teacher.name, rows, len(source.ids))
+    report(teacher.name, rows, len(source.ids))
     for shard in range(journal.count):
         if shard in journal.shards:
             continue
@@ -113,8 +112,7 @@ def label(
         rows, failed = rows + record["rows"], failed + record["failed"]
         if failed and rows >= _ENOUGH:
             judge(teacher.name, folder, failed, rows, share)
-        if report:
-            report(teacher.name, rows, len(source.ids))
+        report(teacher.name, rows, len(source.ids))
     return close(teacher.name, folder, journal, source, share)
 
 

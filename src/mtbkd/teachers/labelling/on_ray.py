@@ -10,9 +10,9 @@ from typing import Any
 from mtbkd.outputs.aligned import TeacherTable
 from mtbkd.teachers.base import Teacher, need
 from mtbkd.teachers.labelling.asking import Examples, label_shard
-from mtbkd.teachers.labelling.label import LabelSettings, Report, close, enter, open_journal, tally
+from mtbkd.teachers.labelling.label import LabelSettings, close, enter, open_journal, tally
 from mtbkd.teachers.labelling.shards import Journal
-from mtbkd.types import InputError, check_positive
+from mtbkd.types import InputError, Report, check_positive, quiet
 
 
 def label_on_ray(
@@ -21,7 +21,7 @@ def label_on_ray(
     folder: Path,
     *,
     workers: int = 2,
-    report: Report | None = None,
+    report: Report = quiet,
     resources: dict[str, float] | None = None,
     **settings: Any,
 ) -> TeacherTable:
@@ -51,8 +51,7 @@ def label_on_ray(
     journal = open_journal(teacher, source, folder, how)
     pending = [k for k in range(journal.count) if k not in journal.shards]
     rows, _ = tally(journal)
-    if report:
-        report(teacher.name, rows, len(source.ids))
+    report(teacher.name, rows, len(source.ids))
     if pending:
         shards = data.range(len(pending), override_num_blocks=len(pending)).map(
             _Worker,
@@ -73,8 +72,7 @@ def label_on_ray(
                 raise InputError(*answer["faults"])
             enter(folder, journal, answer["record"], answer["failures"])
             rows += answer["record"]["rows"]
-            if report:
-                report(teacher.name, rows, len(source.ids))
+            report(teacher.name, rows, len(source.ids))
     return close(teacher.name, folder, journal, source, how.most_failures)
 
 
