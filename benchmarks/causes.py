@@ -48,7 +48,9 @@ def measure(name: str, seed: int, out: Path) -> dict[str, float]:
     assert isinstance(train, Predictive)
     assert isinstance(test, Predictive)
     apart = [
-        pool_of(teachers.at(part.ids), posterior.weighting, None)["disagreement"].float()
+        pool_of(teachers.at(part.ids), posterior.weighting, None, part.inputs)[
+            "disagreement"
+        ].float()
         for part in (task.train, task.test)
     ]
     told = apart[1].numpy()

@@ -48,7 +48,7 @@ KEYS = ("accuracy", "nll", "ece")
 def pseudo(config: RunConfig, task, teachers, posterior) -> dict[str, float]:
     """Students on the labels, and elsewhere on the pool's most probable class."""
     train = task.train
-    pool = pool_of(teachers.at(train.ids), posterior.weighting, None)
+    pool = pool_of(teachers.at(train.ids), posterior.weighting, None, train.inputs)
     labels = torch.where(train.labels >= 0, train.labels, pool["probs"].argmax(1))
     student = posterior.student
     data = examples(student, replace(train, labels=labels), teachers, posterior.weighting)

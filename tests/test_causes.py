@@ -145,7 +145,7 @@ def test_the_pool_of_labels_is_right_if_it_is_right_on_all():
         make_table(name, probs, kind="probs", ids=["e"], classes=CLASSES, family="multilabel")
         for name, probs in (("one", [[0.9, 0.2, 0.7]]), ("two", [[0.7, 0.4, 0.1]]))
     ]
-    against, sure = _told(align(tables, ["e"], CLASSES), Weighting("uniform"))
+    against, sure = _told(align(tables, ["e"], CLASSES), Weighting("uniform"), torch.zeros(1, 1))
     assert sure.item() == pytest.approx(0.8 * 0.7 * 0.6)
     assert against.item() == pytest.approx(0.5)
 

@@ -38,7 +38,7 @@ def test_a_partial_teacher_is_scored_where_it_speaks_and_gives_the_rest_their_sh
 def test_where_nobody_speaks_the_pool_is_flat_and_nobody_disagrees():
     told = outputs()
     silent = replace(told, mask=told.mask & torch.tensor([True, True, True, False]))
-    pool = pool_of(silent, Weighting("uniform"), None)
+    pool = pool_of(silent, Weighting("uniform"), None, torch.zeros(len(silent.ids), 1))
     quarrel = pool["disagreement"]
     torch.testing.assert_close(pool["probs"][3], torch.full((3,), 1 / 3).double())
     torch.testing.assert_close(pool["probs"].sum(1), torch.ones(4).double())

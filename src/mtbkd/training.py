@@ -53,6 +53,13 @@ def cached_features(student: Student, inputs: Tensor, out: Path | None) -> Tenso
     return load_tensors(path)["features"].to(student.prior_mean.device)
 
 
+def behind(student: Student, data: Dataset, out: Path | None) -> Dataset:
+    """The same examples as the student's head reads them."""
+    if student.frozen is None:
+        return data
+    return replace(data, inputs=cached_features(student, data.inputs, out).cpu())
+
+
 def nobody(data: Dataset) -> TeacherOutputs:
     """No teacher at all: one that says nothing about any example."""
     n_columns = len(data.classes)
@@ -83,12 +90,13 @@ def training_set(
     values = outputs.values
     if units is not None:
         values = units.values(values)
-    said = weighting.apply(values, outputs.mask, outputs.kept, observation)
+    features = cached_features(student, data.inputs, out)
+    said = weighting.apply(values, outputs.mask, outputs.kept, observation, features)
     labels = data.labels if units is None else units.labels(data.labels)
     temperature = weighting.temperature
     blocks = None if outputs.blocks is None else outputs.blocks.to(where)
     return TrainingSet(
-        features=cached_features(student, data.inputs, out),
+        features=features,
         labels=labels.to(where),
         values=_near(said.values, where),
         log_weights=said.log_weights.to(where),

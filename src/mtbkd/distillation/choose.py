@@ -17,8 +17,9 @@ from mtbkd.observation.units import Units, find_units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior, PriorSettings, Rule
 from mtbkd.student.student import Student
-from mtbkd.training import TrainingSet, cached_features
+from mtbkd.training import TrainingSet
 from mtbkd.types import InputError, Report
+from mtbkd.weights.directions import Directions, find_directions
 from mtbkd.weights.rules import Stacked, Weighting
 from mtbkd.weights.stacking import fit_stacked
 
@@ -101,15 +102,14 @@ def _best(settings: PriorSettings, trials: Trials, calibration: Dataset) -> dict
     known = calibration.known
     labels = calibration.labels[known]
     labels = labels if units is None else units.labels(labels)
-    features = cached_features(trials.student, calibration.inputs[known], trials.out)
-    head = replace(trials.student, frozen=None)
 
     def score(name: str, value: float) -> float:
         prior = settings.prior(chosen | {name: value})
         numbers = (prior.concentration, prior.softening, prior.power, prior.discount)
         name = "prior-" + "-".join(f"{number:g}" for number in numbers)
         modes = trials.find(prior, _TRIAL_CHAINS, name)
-        return mode_score(head, modes, features, labels, trials.training.observation)
+        inputs = calibration.inputs[known]
+        return mode_score(trials.student, modes, inputs, labels, trials.training.observation)
 
     for name, values in options.items():
         if len(values) == 1:
@@ -145,7 +145,20 @@ def choose_weighting(
     out: Path | None,
     units: Units | None = None,
 ) -> Weighting:
-    """Choose and fit the rule, or read the fit back."""
+    """Choose and fit the rule, or read the fit back.
+
+    Args:
+        rule: The one that is asked for.
+        data: The training examples as the student's head reads them; the directions of trust by
+            input are found on all of them.
+        teachers: What they say on all examples.
+        calibration: Further labelled examples, as the head reads them, if there are any.
+        out: A folder to write to, and to go on from.
+        units: Units of real-valued targets.
+
+    Raises:
+        InputError: If stacked weights are asked for without labels that no teacher was trained on.
+    """
     path = None if out is None else out / "weights.json"
     if path is not None and path.exists():
         return read_weighting(path)
@@ -169,16 +182,21 @@ def choose_weighting(
     if rule == "stacked":
         values = held.values if units is None else units.values(held.values)
         labels = labels if units is None else units.labels(labels)
-        weighting = Weighting(
-            rule,
-            fit_stacked(values, held.mask, labels, kept=held.kept, observation=held.observation),
+        splits = [split for split in (data, calibration) if split is not None]
+        fit = fit_stacked(
+            values,
+            held.mask,
+            labels,
+            kept=held.kept,
+            observation=held.observation,
+            features=torch.cat([split.inputs[split.known] for split in splits]),
+            directions=find_directions(data.inputs),
         )
+        weighting = Weighting(rule, fit)
     if path is not None:
         stored: dict[str, Any] = {"rule": weighting.rule, "teachers": teachers.names}
         if weighting.stacked is not None:
-            for name, value in asdict(weighting.stacked).items():
-                if value is not None:
-                    stored[name] = value.tolist() if isinstance(value, Tensor) else value
+            stored["fit"] = _as_lists(asdict(weighting.stacked))
         save_sealed(path, stored)
     return weighting
 
@@ -203,12 +221,21 @@ def read_weighting(path: Path) -> Weighting:
     stored = read_sealed(path)
     if stored["rule"] != "stacked":
         return Weighting(stored["rule"])
-    fit = Stacked(
-        intercept=torch.tensor(stored["intercept"]),
-        slope=torch.tensor(stored["slope"]),
-        temperature=torch.tensor(stored["temperature"]),
-        scale=stored["scale"],
-        nobody=torch.tensor(stored["nobody"]) if "nobody" in stored else None,
-        gate=torch.tensor(stored["gate"]) if "gate" in stored else None,
-    )
-    return Weighting("stacked", fit)
+    fit = _as_tensors(stored["fit"])
+    if fit["directions"] is not None:
+        fit["directions"] = Directions(**fit["directions"])
+    return Weighting("stacked", Stacked(**fit))
+
+
+def _as_lists(values: Any) -> Any:
+    """The same with lists in place of tensors, as JSON has it."""
+    if isinstance(values, dict):
+        return {name: _as_lists(value) for name, value in values.items()}
+    return values.tolist() if isinstance(values, Tensor) else values
+
+
+def _as_tensors(values: Any) -> Any:
+    """What `_as_lists` was given."""
+    if isinstance(values, dict):
+        return {name: _as_tensors(value) for name, value in values.items()}
+    return torch.tensor(values) if isinstance(values, list) else values

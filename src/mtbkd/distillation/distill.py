@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +40,7 @@ from mtbkd.prior.mixture import Prior
 from mtbkd.prior.settings import PriorSettings
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import Student, make_student
-from mtbkd.training import TrainingSet, nobody, training_set
+from mtbkd.training import TrainingSet, behind, nobody, training_set
 from mtbkd.types import Family, InputError, Report, outside, refuse
 from mtbkd.weights.rules import Weighting
 
@@ -146,17 +146,20 @@ def distill(
     if out is not None:
         settings = (prior, modes, sampler, chains, weight_scale, seed, where.type, alone)
         claim(out, settings, student, teachers, splits)
-    known = None if alone else calibration
-    units = choose_units(data, teachers, known, out)
+    read = behind(student, data, out)
+    held = None if calibration is None else behind(student, calibration, out)
+    head = replace(student, frozen=None)
+    known = None if alone else held
+    units = choose_units(read, teachers, known, out)
     rule = "uniform" if alone else prior.weights
-    weighting = choose_weighting(rule, data, teachers, known, out, units)
-    training = training_set(student, data, teachers, weighting, out, units)
-    _check_outputs(student, training, data.classes)
+    weighting = choose_weighting(rule, read, teachers, known, out, units)
+    training = training_set(head, read, teachers, weighting, out, units)
+    _check_outputs(head, training, data.classes)
     trials = Trials(
-        student=student,
+        student=head,
         training=training,
         modes=modes,
-        calibration=calibration,
+        calibration=held,
         units=units,
         seed=seed,
         out=out,
@@ -164,7 +167,7 @@ def distill(
     )
     chosen = choose_prior(prior, trials)
     start = starting_modes(
-        student,
+        head,
         training,
         chosen,
         modes,
@@ -174,7 +177,7 @@ def distill(
         progress=progress_of(report, "modes"),
     )
     drawn = sample(
-        student,
+        head,
         training,
         chosen,
         sampler,

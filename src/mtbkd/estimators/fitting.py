@@ -89,7 +89,7 @@ def fit_student(
         device=estimator.device,
     )
     estimator.teacher_weights_ = (
-        {} if teachers is None else _mean_weights(estimator.posterior_, teachers)
+        {} if teachers is None else _mean_weights(estimator.posterior_, teachers, data)
     )
 
 
@@ -137,11 +137,15 @@ def _prior(
     )
 
 
-def _mean_weights(posterior: Posterior, teachers: TeacherOutputs) -> dict[str, float]:
+def _mean_weights(
+    posterior: Posterior, teachers: TeacherOutputs, data: Dataset
+) -> dict[str, float]:
     values = teachers.values
     if posterior.units is not None:
         values = posterior.units.to(torch.device("cpu")).values(values)
-    said = posterior.weighting.apply(values, teachers.mask, teachers.kept, teachers.observation)
+    said = posterior.weighting.apply(
+        values, teachers.mask, teachers.kept, teachers.observation, data.inputs
+    )
     weights = torch.where(teachers.mask, said.log_weights.exp(), 0.0).flatten(1).double().sum(1)
     counts = teachers.mask.flatten(1).sum(1).clamp_min(1)
     return dict(zip(teachers.names, (weights / counts).tolist(), strict=True))

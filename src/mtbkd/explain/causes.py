@@ -132,7 +132,7 @@ def make_background(
         thresholds = _thresholds(predictive.probs, labels)
         odds = _odds(predictive.probs, labels, thresholds)
     far = _distances(_flat(posterior.student.features(calibration.inputs)), features.float())
-    against, reliable = _told(teachers.at(some.ids), posterior.weighting)
+    against, reliable = _told(teachers.at(some.ids), posterior.weighting, features)
     return Background(
         features=features,
         answers=_answers(posterior.predict(some.inputs)).float(),
@@ -265,13 +265,14 @@ def _answers(predictive: Answer) -> Tensor:
     return probs.sqrt()
 
 
-def _told(outputs: TeacherOutputs, weighting: Weighting) -> tuple[Tensor, Tensor]:
+def _told(outputs: TeacherOutputs, weighting: Weighting, features: Tensor) -> tuple[Tensor, Tensor]:
     """The teachers' dissent, and how reliable their pool's answer is, each (example,)."""
     if outputs.outcome.numeric:
         unknown = torch.full((len(outputs.ids),), torch.nan)
         return unknown, unknown.clone()
     observation = outputs.observation
-    said = weighting.apply(outputs.values.float(), outputs.mask, outputs.kept, observation)
+    values = outputs.values.float()
+    said = weighting.apply(values, outputs.mask, outputs.kept, observation, features)
     complete = observation.complete(said, weighting.temperature)
     against = dissent(said.log_weights, complete)
     sure = pool_log_probs(said.log_weights, complete, said.nobody).amax(-1).exp()

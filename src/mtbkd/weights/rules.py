@@ -6,8 +6,9 @@ example for the other families.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,8 +17,9 @@ from mtbkd.observation import CATEGORICAL, Observation, Said
 from mtbkd.observation.log_probs import certainty
 from mtbkd.observation.log_probs import entropy as entropy
 from mtbkd.observation.log_probs import pool_log_probs as pool_log_probs
+from mtbkd.weights.directions import Directions
 
-_ROWS = 2**16
+_ROWS = 2**14
 
 
 def uniform_weights(mask: Tensor) -> Tensor:
@@ -39,24 +41,44 @@ def entropy_weights(log_probs: Tensor, mask: Tensor) -> Tensor:
     return _normalise(certainty(log_probs, mask), mask)
 
 
-@dataclass(frozen=True)
-class Stacked:
-    """Weights ``softmax_k(a_k + b_k · phi_k(x))`` with one temperature for each teacher.
-
-    ``phi_k`` holds teacher k's normalised entropy and the log of its largest probability, or the
-    log of its standard deviation. Hierarchical stacking: Yao et al. 2021, arXiv:2101.08954.
+class Seen(NamedTuple):
+    """What stacked weights may depend on.
 
     Attributes:
-        intercept: a, shape (teacher,), or (teacher, column) where there are several labels or
-            targets, of which teachers may know some better than others.
-        slope: b, shape (teacher, feature).
+        confidence: How sure each teacher is, shape (teacher, ..., feature).
+        named: Position of the class that each teacher names, shape (teacher, example).
+        place: Where each example lies, as in `Directions`, shape (example, component).
+    """
+
+    confidence: Tensor
+    named: Tensor | None = None
+    place: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """Weights ``softmax_k(a_k + b_k · phi_k(x) + d_k[c_k(x)] + e_k · psi(x))``, temperatures.
+
+    ``phi_k`` holds teacher k's normalised entropy and the log of its largest probability, or the
+    log of its standard deviation; ``c_k`` is the class that it names; ``psi`` is where the example
+    lies among the student's inputs. Hierarchical stacking: Yao, Pirs, Vehtari and Gelman 2021,
+    arXiv:2101.08954. What the scores rest on has a leading axis of posterior draws, over which the
+    weights are averaged, so that few labels do not make them more certain than they are.
+
+    Attributes:
+        intercept: a, shape (draw, teacher), or (draw, teacher, column) where there are several
+            labels or targets, of which teachers may know some better than others.
+        slope: b, shape (draw, teacher, feature).
         temperature: Divides the teachers' log-probabilities, or multiplies their variances, shape
             (teacher,).
         scale: Standard deviation of the prior on a and b that was chosen; 0 means uniform.
-        nobody: Score of the case that no teacher is to be trusted, beside those of the teachers;
-            ``-inf`` if it was not fitted.
+        nobody: Score of the case that no teacher is to be trusted, beside those of the teachers,
+            shape (draw,); None if it was not fitted.
         gate: For teachers that do not know all classes: log odds that one of those that they know
             is true, ``gate · (1, phi_k)``, shape (teacher, 1 + feature). None if there are none.
+        by_class: d, shape (draw, teacher, class); None if the labels do not tell of it.
+        by_input: e, shape (draw, teacher, component); None likewise.
+        directions: What psi is along; None if the scores do not see the input.
     """
 
     intercept: Tensor
@@ -65,34 +87,50 @@ class Stacked:
     scale: float
     nobody: Tensor | None = None
     gate: Tensor | None = None
+    by_class: Tensor | None = None
+    by_input: Tensor | None = None
+    directions: Directions | None = None
 
-    def log_weights(self, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def log_weights(self, seen: Seen, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Log weights of the teachers and of trusting nobody.
 
         Args:
-            features: Shape (teacher, ..., feature).
+            seen: What they depend on.
             mask: Shape (teacher, ...).
 
         Returns:
             Shapes (teacher, ...) and (...), or None instead of the second.
         """
-        shape = (-1, *[1] * (mask.dim() - 1))
-        slope = self.slope.view(*shape, self.slope.shape[1])
-        intercept = self.intercept
-        intercept = intercept.view(shape) if intercept.dim() == 1 else intercept.unsqueeze(1)
-        scores = intercept + (features * slope).sum(-1)
+        scores = self._scores(seen)
         if self.nobody is None:
-            return _normalise(scores, mask), None
+            return _mean(_normalise(scores, mask)), None
         silent = ~mask.any(0, keepdim=True)
-        nobody = self.nobody.to(scores).expand(1, *mask.shape[1:])
-        every = _normalise(torch.cat([scores, nobody]), torch.cat([mask, ~silent]))
+        nobody = self.nobody.view(-1, 1, *[1] * (mask.dim() - 1))
+        nobody = nobody.expand(-1, 1, *mask.shape[1:])
+        every = _mean(_normalise(torch.cat([scores, nobody], 1), torch.cat([mask, ~silent])))
         return every[:-1], every[-1]
 
-    def inside(self, features: Tensor) -> Tensor | None:
+    def _scores(self, seen: Seen) -> Tensor:
+        """Before they are normalised, (draw, teacher, ...)."""
+        shape = (*self.slope.shape[:2], *[1] * (seen.confidence.dim() - 2))
+        intercept = self.intercept
+        intercept = intercept.view(shape) if intercept.dim() == 2 else intercept.unsqueeze(2)
+        slope = self.slope.view(*shape, self.slope.shape[2])
+        scores = intercept + (seen.confidence * slope).sum(-1)
+        if self.by_class is not None and seen.named is not None:
+            n_draws = len(self.by_class)
+            scores = scores + self.by_class.gather(2, seen.named.expand(n_draws, -1, -1))
+        if self.by_input is not None and seen.place is not None:
+            own = self.by_input @ seen.place.to(self.by_input).T
+            scores = scores + own.view(*own.shape, *[1] * (scores.dim() - 3))
+        return scores
+
+    def inside(self, seen: Seen) -> Tensor | None:
         """Probability that a class that the teacher knows is true, (teacher, example)."""
         if self.gate is None:
             return None
-        return torch.sigmoid(self.gate[:, :1] + (features * self.gate[:, None, 1:]).sum(-1))
+        odds = self.gate[:, :1] + (seen.confidence * self.gate[:, None, 1:]).sum(-1)
+        return torch.sigmoid(odds)
 
 
 @dataclass(frozen=True)
@@ -118,6 +156,7 @@ class Weighting:
         mask: Tensor,
         kept: Tensor | None = None,
         observation: Observation = CATEGORICAL,
+        features: Tensor | None = None,
     ) -> Said:
         """Weigh the teachers.
 
@@ -126,7 +165,9 @@ class Weighting:
             mask: False where a teacher says nothing, shape (teacher, example) or (teacher,
                 example, column).
             kept: As in `TeacherOutputs`.
-            observation: The object of their family.
+            observation: How a student's outputs meet these teachers.
+            features: What the student reads behind its frozen part, shape (example, ...); needed by
+                stacked weights that see the input.
 
         Returns:
             What they say, with weights and, for partial teachers that were stacked, how sure they
@@ -135,7 +176,13 @@ class Weighting:
         parts = []
         for start in range(0, mask.shape[1], _ROWS):
             rows = slice(start, start + _ROWS)
-            parts.append(self._weigh(_single(values[:, rows]), mask[:, rows], observation))
+            place = None
+            if self.stacked is not None and self.stacked.directions is not None:
+                if features is None:
+                    raise ValueError("these weights see the input, which is not given")
+                place = self.stacked.directions.place(features[rows]).to(mask.device)
+            own = _single(values[:, rows])
+            parts.append(self._weigh(own, mask[:, rows], observation, place))
         log_weights, nobody, inside = zip(*parts, strict=True)
         return Said(
             values=values,
@@ -146,11 +193,12 @@ class Weighting:
         )
 
     def _weigh(
-        self, values: Tensor, mask: Tensor, observation: Observation
+        self, values: Tensor, mask: Tensor, observation: Observation, place: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if self.stacked is not None:
-            features = observation.features(values)
-            return *self.stacked.log_weights(features, mask), self.stacked.inside(features)
+            named = None if self.stacked.by_class is None else values.argmax(-1)
+            seen = Seen(observation.features(values), named, place)
+            return *self.stacked.log_weights(seen, mask), self.stacked.inside(seen)
         if self.rule == "uniform":
             return uniform_weights(mask), None, None
         return _normalise(observation.certainty(values, mask), mask), None, None
@@ -161,8 +209,19 @@ def _single(values: Tensor) -> Tensor:
 
 
 def _normalise(scores: Tensor, mask: Tensor) -> Tensor:
-    """Log softmax over the teachers that speak; ``-inf`` elsewhere and where none does."""
+    """Log softmax over the teachers that speak; ``-inf`` elsewhere and where none does.
+
+    Scores are of the shape of the mask, or have an axis of draws before it.
+    """
+    axis = scores.dim() - mask.dim()
     masked = scores.masked_fill(~mask, -torch.inf)
     silent = ~mask.any(0)
     safe = masked.masked_fill(silent, 0.0)
-    return torch.log_softmax(safe, 0).masked_fill(~mask, -torch.inf)
+    return torch.log_softmax(safe, axis).masked_fill(~mask, -torch.inf)
+
+
+def _mean(log_weights: Tensor) -> Tensor:
+    """Log of the mean over draws: (draw, teacher, ...) to (teacher, ...)."""
+    if len(log_weights) == 1:
+        return log_weights[0]
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))

@@ -72,7 +72,7 @@ def evaluate(
     background = stages.background(config, task, teachers, posterior, out)
     causes = find_causes(background, posterior.student.features(test.inputs), predictive)
     outputs = teachers.at(test.ids)
-    pool = pool_of(outputs, posterior.weighting, posterior.units)
+    pool = pool_of(outputs, posterior.weighting, posterior.units, test.inputs)
     weights, taught, probs = _shares(posterior, task.train, teachers)
     _, split, _ = _shares(posterior, test, teachers)
     chains = chain_values(posterior, task)

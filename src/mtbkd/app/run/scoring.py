@@ -92,8 +92,16 @@ def teacher_scores(
     }
 
 
-def pool_of(outputs: TeacherOutputs, weighting: Weighting, units: Units | None) -> Pool:
+def pool_of(
+    outputs: TeacherOutputs, weighting: Weighting, units: Units | None, features: Tensor
+) -> Pool:
     """The teachers' weighted pool, and how much the teachers disagree.
+
+    Args:
+        outputs: What the teachers say.
+        weighting: How they are weighed.
+        units: Units of real-valued targets.
+        features: What the student reads there behind its frozen part, shape (example, ...).
 
     Returns:
         ``probs`` (example, class or label), flat where no teacher says anything, or ``means``,
@@ -101,7 +109,7 @@ def pool_of(outputs: TeacherOutputs, weighting: Weighting, units: Units | None) 
         Jensen-Shannon divergence in nats, (example,) or (example, label), or the weighted variance
         of means, (example, target).
     """
-    said, complete = _weighed(outputs, weighting, units)
+    said, complete = _weighed(outputs, weighting, units, features)
     return SCORINGS[outputs.family].pool(said, complete, outputs.mask.any(0), units)
 
 
@@ -113,10 +121,13 @@ def pool_scores(
 
 
 def _weighed(
-    outputs: TeacherOutputs, weighting: Weighting, units: Units | None
+    outputs: TeacherOutputs,
+    weighting: Weighting,
+    units: Units | None,
+    features: Tensor | None = None,
 ) -> tuple[Said, Tensor]:
     """What the teachers say in units of 1, and what each says by itself, in full."""
     values = outputs.values.float()
     values = values if units is None else units.values(values)
-    said = weighting.apply(values, outputs.mask, outputs.kept, outputs.observation)
+    said = weighting.apply(values, outputs.mask, outputs.kept, outputs.observation, features)
     return said, outputs.observation.complete(said, weighting.temperature)

@@ -25,7 +25,7 @@ from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
 from mtbkd.prior.mixture import Prior
 from mtbkd.student.student import Student, widened
-from mtbkd.training import TrainingSet, cached_features, training_set
+from mtbkd.training import TrainingSet, behind, training_set
 from mtbkd.types import Family, InputError, Report, quiet
 from mtbkd.weights.rules import Weighting
 
@@ -167,17 +167,14 @@ def on_features(task: Task, posterior: Posterior, out: Path) -> tuple[Task, Post
     if student.frozen is None:
         return task, posterior
 
-    def behind_it(split: Dataset) -> Dataset:
-        return replace(split, inputs=cached_features(student, split.inputs, out).cpu())
-
-    behind = replace(
+    read = replace(
         task,
-        train=behind_it(task.train),
-        calibration=behind_it(task.calibration),
-        test=behind_it(task.test),
-        others={name: behind_it(other) for name, other in task.others.items()},
+        train=behind(student, task.train, out),
+        calibration=behind(student, task.calibration, out),
+        test=behind(student, task.test, out),
+        others={name: behind(student, other, out) for name, other in task.others.items()},
     )
-    return behind, replace(posterior, student=replace(student, frozen=None))
+    return read, replace(posterior, student=replace(student, frozen=None))
 
 
 def background(

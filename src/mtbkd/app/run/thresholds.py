@@ -81,7 +81,7 @@ def _everyone(
         ("teachers", name): torch.where(outputs.mask[k], values[k], torch.nan).numpy()
         for k, name in enumerate(outputs.names)
     }
-    pool = pool_of(outputs, posterior.weighting, None)["probs"]
+    pool = pool_of(outputs, posterior.weighting, None, data.inputs)["probs"]
     found["teacher_pool",] = torch.where(outputs.mask.any(0), pool, torch.nan).numpy()
     for name, rival in rivals.items():
         found["baselines", name] = mean_probs(rival, data.inputs, BINARY)

@@ -1,0 +1,66 @@
+"""Where an example lies: the leading directions of what the student reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_COMPONENTS = 8
+_ROWS = 4096  # examples that the directions are found on
+_FARTHEST = 3.0  # standard deviations beyond which an example lies no farther
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Principal components of the student's inputs, in units of their standard deviation.
+
+    Attributes:
+        centre: Mean of the training examples, shape (feature,).
+        axes: What an example's distance from the centre is multiplied by, shape (feature,
+            component).
+    """
+
+    centre: Tensor
+    axes: Tensor
+
+    def place(self, features: Tensor) -> Tensor:
+        """Where examples lie, (example, ...) to (example, component).
+
+        No farther than three standard deviations, so that trust learned near the training examples
+        is not carried on without end.
+        """
+        flat = features.flatten(1).to(self.centre)
+        return ((flat - self.centre) @ self.axes).clamp(-_FARTHEST, _FARTHEST)
+
+
+def find_directions(features: Tensor) -> Directions | None:
+    """The leading principal components of the training examples, labelled or not.
+
+    Args:
+        features: What the student reads behind its frozen part, shape (example, ...).
+
+    Returns:
+        None if the examples do not differ.
+    """
+    from sklearn.decomposition import PCA  # slow to import, and needed here alone
+
+    step = -(-len(features) // _ROWS)
+    rows = features[::step].flatten(1).double().cpu().numpy()
+    largest = np.abs(rows).max(0, initial=0.0)
+    unit = np.where(largest > 0, largest, 1.0)  # so that squares do not overflow
+    n = min(_COMPONENTS, rows.shape[1], len(rows) - 1)
+    scaled = rows / unit.max()
+    if n < 1 or not (scaled.std(0) > 1e-9).any():
+        return None
+    found: Any = PCA(n, random_state=0).fit(scaled)
+    spread = np.sqrt(found.explained_variance_)
+    keep = spread > 1e-6 * spread[0]
+    axes = found.components_[keep] / spread[keep, None] / unit.max()
+    return Directions(
+        centre=torch.from_numpy(found.mean_ * unit.max()).float(),
+        axes=torch.from_numpy(axes.T.copy()).float(),
+    )
