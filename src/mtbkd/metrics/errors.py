@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mtbkd.types import Bools, Floats
+from mtbkd.types import Bools, Floats, Ints
 
 _RESAMPLES = 100
 
@@ -25,7 +25,7 @@ def mean_with_error(each: Floats, known: Bools) -> tuple[float, float]:
     return mean, float(np.sqrt(np.square(strays).sum()) / known.sum())
 
 
-def bootstrap_error(statistic: Callable[[Floats], float | None], n: int) -> float:
+def bootstrap_error(statistic: Callable[[Ints], float | None], n: int) -> float:
     """Standard error of a statistic of examples, from 100 resamples (Efron 1979).
 
     Args:

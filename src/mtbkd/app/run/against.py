@@ -21,10 +21,10 @@ from mtbkd.metrics import (
     wrong_auroc,
 )
 from mtbkd.predictive import Answer, NumberPredictive
-from mtbkd.types import Floats
+from mtbkd.types import Bools, Floats
 
 Compared = dict[str, float]
-_Measure = Callable[[Floats, Floats], float | None]
+_Measure = Callable[[Floats, Bools], float | None]
 
 
 def judge_against(
@@ -49,6 +49,7 @@ def judge_against(
     test, scoring, units = task.test, SCORINGS[task.test.family], posterior.units
     labels = test.labels.numpy()
     other = scoring.predicted(rival, test.inputs, units)
+    own: Any
     if isinstance(answer, NumberPredictive):
         own = scoring.predicted(Rival(posterior.student, posterior.samples), test.inputs, units)
     else:
@@ -58,10 +59,10 @@ def judge_against(
     }
     if isinstance(answer, NumberPredictive):
         found["crps"] = _means(*(_crps(one, labels, unit_of(units)) for one in (own, other)))
-    errors = scoring.wrong(own, labels), scoring.wrong(other, labels)
-    if errors[0] is not None and errors[1] is not None:
-        total = np.asarray(answer.total).reshape(errors[0].shape)
-        doubts = total, scoring.doubts(other, units)
+    wrong, its_wrong = scoring.wrong(own, labels), scoring.wrong(other, labels)
+    if wrong is not None and its_wrong is not None:
+        errors = wrong, its_wrong
+        doubts = answer.total.reshape(wrong.shape), scoring.doubts(other, units)
         found["error_auroc"] = _compared(wrong_auroc, doubts, errors)
         found["selective_risk"] = _compared(selective_risk, doubts, errors)
     usual = of_examples(answer, unit_of(units))["total"], scoring.doubts(other, units).sum(1)
@@ -82,9 +83,11 @@ def _crps(draws: tuple[Floats, Floats], labels: Floats, unit: Floats | None) -> 
     return crps_of_draws(means, sds, labels)
 
 
-def _means(own: Floats, other: Floats) -> Compared:
+def _means(own: Floats, other: Floats) -> Compared | None:
     """Mean losses of both, each (example, column), and a paired standard error."""
     known = ~np.isnan(own)
+    if not known.any():
+        return None
     difference, error = mean_with_error(own - other, known)
     return {
         "student": float(own[known].mean()),
@@ -113,9 +116,7 @@ def _compared(
     own, other = at(slice(None))
     if own is None or other is None:
         return None
-    return {
-        "student": own,
-        "rival": other,
-        "difference": own - other,
-        "error": bootstrap_error(gap, len(errors[0])),
-    }
+    error = bootstrap_error(gap, len(errors[0]))
+    if np.isnan(error):
+        return None
+    return {"student": own, "rival": other, "difference": own - other, "error": error}
