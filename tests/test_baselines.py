@@ -169,6 +169,9 @@ def test_the_ensemble_learns_from_the_pool_that_the_report_shows(trained):
         pool = pool_of(said.at(task.train.ids), rule, None)["probs"]
         learnt = baselines.pooled(data).values[0].double().exp()
         torch.testing.assert_close(learnt, pool, atol=1e-5, rtol=0)
+    own = training_set(posterior.student, task.train, said, posterior.weighting)
+    lesson = baselines.lessons(task, said, posterior)["ensemble on the stacked pool"]
+    torch.testing.assert_close(lesson.values, baselines.pooled(own).values)
 
 
 def nobody_trusted():

@@ -36,7 +36,7 @@ def bootstrap_error(statistic: Callable[[Ints], float | None], n: int) -> float:
     Example:
         >>> values = np.arange(100.0)
         >>> round(bootstrap_error(lambda rows: values[rows].mean(), 100), 1)
-        2.9
+        2.8
     """
     chance = np.random.default_rng(0)
     drawn = [statistic(chance.integers(n, size=n)) for _ in range(_RESAMPLES)]

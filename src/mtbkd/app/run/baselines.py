@@ -62,7 +62,7 @@ def baselines(
     if not config.baselines:
         return {}
     prior, units, told = posterior.prior, posterior.units, metered(out, report)
-    trials = _trials(task, teachers, posterior)
+    trials = lessons(task, teachers, posterior)
     if not task.train.known.any():
         del trials["labels only"]
         warnings.warn(
@@ -97,7 +97,7 @@ def baselines(
     return found
 
 
-def _trials(task: Task, teachers: TeacherOutputs, posterior: Posterior) -> dict[str, TrainingSet]:
+def lessons(task: Task, teachers: TeacherOutputs, posterior: Posterior) -> dict[str, TrainingSet]:
     """What each baseline learns from, by name."""
     student, units = posterior.student, posterior.units
 
