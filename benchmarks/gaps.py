@@ -28,7 +28,9 @@ import torch  # noqa: E402
 from mtbkd.app.config.run import RunConfig, build_config  # noqa: E402
 from mtbkd.app.recipes import digits
 from mtbkd.app.run import stages  # noqa: E402
+from mtbkd.app.run.baselines import baselines, modes_as_samples  # noqa: E402
 from mtbkd.app.run.scoring import SCORINGS, pool_of  # noqa: E402
+from mtbkd.app.run.scoring_shared import Rival  # noqa: E402
 from mtbkd.inference.modes import find_modes  # noqa: E402
 from mtbkd.prior.mixture import Prior  # noqa: E402
 from mtbkd.student.student import widened  # noqa: E402
@@ -63,7 +65,7 @@ def pseudo(config: RunConfig, task, teachers, posterior) -> dict[str, float]:
             n_chains=config.chains,
             seed=config.seed,
         )
-        rival = stages.Rival(its, stages.modes_as_samples(its, modes))
+        rival = Rival(its, modes_as_samples(its, modes))
         held, test = (
             SCORINGS[part.family].draws(rival, part, None) for part in (task.calibration, task.test)
         )
@@ -81,11 +83,11 @@ def measure(case: Case, seed: int, rivals: bool) -> dict[str, dict[str, float]]:
         task = stages.load(digits.RECIPE, config, out)
         teachers, _ = stages.teach(digits.RECIPE, config, task, out)
         posterior = stages.learn(digits.RECIPE, config, task, teachers, out, None)
-        own = stages.Rival(posterior.student, posterior.samples)
+        own = Rival(posterior.student, posterior.samples)
         scoring = SCORINGS[task.test.family]
         found = {"student": scoring.draws(own, task.test, None)}
         if rivals:
-            others = stages.baselines(config, task, teachers, posterior, out, None)
+            others = baselines(config, task, teachers, posterior, out, None)
             found["labels only"] = scoring.draws(others["labels only"], task.test, None)
             found["pseudo-labels"] = pseudo(config, task, teachers, posterior)
     return found

@@ -36,7 +36,7 @@ BEGINS = {
     "modes": "weights.json",
     "sampling": "modes.safetensors",
     "baselines": "samples/manifest.json",
-    "evaluation": "baselines/entropy-weighted-KD-4.safetensors",
+    "evaluation": "baselines/ensemble-on-the-stacked-pool-4.safetensors",
     "report": "metrics.json",
 }
 """The file with which a stage begins."""
@@ -77,16 +77,18 @@ def files(out: Path) -> dict[str, Any]:
         found[path.relative_to(out).as_posix()] = path.read_bytes()
     metrics, manifest = (json.loads(found[name]) for name in ("metrics.json", "manifest.json"))
     del metrics["cost"]
-    of_costs = {"metrics.json", "report.html", "teachers/costs.json"}
+    of_costs = {"metrics.json", "report.html", "teachers/costs.json", "training.json"}
     for name in ("seconds", "peak_memory_bytes", "own_sha256"):
         del manifest[name]
     manifest["sha256"] = {n: h for n, h in manifest["sha256"].items() if n not in of_costs}
     costs = json.loads(found["teachers/costs.json"])
     for spent in costs.values():
         spent.pop("ms_per_example", None)
+    del found["training.json"]
     found |= {"metrics.json": metrics, "manifest.json": manifest, "teachers/costs.json": costs}
     # the last cell of each row of scores says milliseconds
     page = re.sub(r"\n<td.*</td>\n</tr>", "\n</tr>", found["report.html"].decode())
+    page = re.sub(r" It costs [^<]*| The ensemble is [^<]*", "", page)
     found["report.html"] = re.sub(r".*seconds\.\w+.*", "", page)
     return found
 

@@ -79,7 +79,17 @@ def test_a_run_leaves_every_artefact_and_none_half_written(finished):
 
 def test_metrics_and_predictions_tell_the_same(finished):
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert set(metrics["baselines"]) == {"labels only", "averaged KD", "entropy-weighted KD"}
+    assert set(metrics["baselines"]) == {
+        "labels only",
+        "averaged KD",
+        "entropy-weighted KD",
+        "ensemble on the stacked pool",
+    }
+    assert metrics["rival"]["name"] == "ensemble on the stacked pool"
+    assert metrics["rival"]["nll"]["student"] == pytest.approx(metrics["student"]["nll"])
+    ensemble = metrics["baselines"]["ensemble on the stacked pool"]
+    assert metrics["rival"]["nll"]["rival"] == pytest.approx(ensemble["nll"])
+    assert set(metrics["cost"]["cpu_seconds"]["baselines"]) == set(metrics["baselines"])
     assert (metrics["n_train"], metrics["n_labelled"], metrics["n_test"]) == (600, 100, 500)
     rows = pq.read_table(finished / "predictions.parquet").to_pylist()
     right = np.mean([row["prediction"] == row["label"] for row in rows])

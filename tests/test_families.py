@@ -1,6 +1,7 @@
 """Several labels and numbers, from data and teachers to predictions; units; plain students."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -222,6 +223,11 @@ def test_recipes_run_predict_and_report(recipe, key, tmp_path, monkeypatch, caps
     assert all(np.isfinite(m[key]) for m in [*everyone, *metrics["baselines"].values()])
     page = (out / "report.html").read_text()
     assert "can the student be trusted" in page
+    assert re.search(r"than the ensemble on the \w+ pool in NLL", page)
+    rival, ensemble = metrics["rival"], metrics["baselines"][metrics["rival"]["name"]]
+    for score in {"nll", "crps"} & rival.keys():
+        assert rival[score]["student"] == pytest.approx(metrics["student"][score])
+        assert rival[score]["rival"] == pytest.approx(ensemble[score])
     table = pq.read_table(out / "predictions.parquet")
     assert len(table) == metrics["n_test"]
     source = tmp_path / "new.npy"

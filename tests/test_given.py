@@ -13,7 +13,7 @@ import mtbkd
 from mtbkd.app.config.run import build_config
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.recipes.digits import RECIPE
-from mtbkd.app.run import stages
+from mtbkd.app.run.baselines import baselines
 from mtbkd.data import make_dataset
 from mtbkd.estimators import DistilledClassifier
 from mtbkd.outputs.aligned import align, make_table
@@ -154,5 +154,6 @@ def test_the_baseline_of_labels_is_left_out_and_told_where_there_is_no_label(tmp
     )
     config = build_config(RECIPE.defaults, ["map.epochs=1", "chains=2"])
     with pytest.warns(UserWarning, match="`labels only` is left out"):
-        found = stages.baselines(config, task, said, posterior, tmp_path, quiet)
-    assert set(found) == {"averaged KD", "entropy-weighted KD"}
+        found = baselines(config, task, said, posterior, tmp_path, quiet)
+    rule = posterior.weighting.rule
+    assert set(found) == {"averaged KD", "entropy-weighted KD", f"ensemble on the {rule} pool"}

@@ -64,3 +64,28 @@ def test_exact_coverage_is_the_level_if_predictions_are_calibrated(level):
     assert metrics.exact_coverage(probs, labels, level) == pytest.approx(level, abs=4 * error)
     sharpened = probs**3 / (probs**3).sum(1, keepdims=True)
     assert metrics.exact_coverage(sharpened, labels, level) < level - 0.03
+
+
+def test_selective_risk_is_the_mean_over_coverages_by_hand():
+    uncertainty, wrong = np.array([0.3, 0.1, 0.4, 0.2]), np.array([True, False, True, False])
+    assert metrics.selective_risk(uncertainty, wrong) == pytest.approx((0 + 0 + 1 / 3 + 2 / 4) / 4)
+    backwards = metrics.selective_risk(-uncertainty, wrong)
+    assert backwards == pytest.approx((1 + 1 + 2 / 3 + 2 / 4) / 4)
+
+
+def test_selective_risk_of_ties_is_that_of_a_random_order():
+    rng = np.random.default_rng(0)
+    uncertainty, wrong = rng.integers(0, 4, 30).astype(float), rng.random(30) < 0.3
+    shuffled = [
+        metrics.selective_risk(uncertainty + 1e-6 * rng.random(30), wrong) for _ in range(2000)
+    ]
+    error = np.std(shuffled) / np.sqrt(2000)
+    assert abs(metrics.selective_risk(uncertainty, wrong) - np.mean(shuffled)) < 4 * error
+
+
+def test_the_error_of_a_mean_is_that_of_the_bootstrap():
+    values = np.random.default_rng(1).standard_normal((400, 1))
+    _, error = metrics.mean_with_error(values, np.ones((400, 1), bool))
+    drawn = metrics.bootstrap_error(lambda rows: float(values[rows].mean()), 400)
+    assert drawn == pytest.approx(error, rel=0.25)
+    assert np.isnan(metrics.bootstrap_error(lambda rows: None, 400))

@@ -214,6 +214,80 @@ def test_worse_than_guessing_is_doubted():
     assert found["its accuracy"].level == found["its probabilities"].level == "doubt"
 
 
+def beside(data, costs=None, **differences):
+    """The same report with a rival that the student is so far ahead of, in standard errors."""
+    rival = {"name": "ensemble on the stacked pool", "temperature": 1.2, "others": {}}
+    for name, gap in differences.items():
+        scores = {
+            "student": 0.5 + 0.01 * gap,
+            "rival": 0.5,
+            "difference": 0.01 * gap,
+            "error": 0.01,
+        }
+        if name == "far":
+            rival["others"][name] = scores
+        else:
+            rival[name] = scores
+    data = replace(data, metrics=data.metrics | {"rival": rival})
+    return changed(data, "cost", cpu_seconds=costs) if costs else data
+
+
+COSTS = {
+    "choices": 1.0, "modes": 2.0, "sampling": 57.0,
+    "baselines": {"ensemble on the stacked pool": 1.0, "labels only": 9.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gaps", "level", "parts"),
+    [
+        (
+            {"nll": -3, "error_auroc": 1, "far": 4},
+            "trust",
+            [
+                "better than the ensemble on the stacked pool in NLL (0.470 against 0.500, "
+                "difference \N{MINUS SIGN}0.030 ± 0.010) and finding “far” by AUROC (0.540",
+                "; no better than it in finding errors by AUROC (0.510",
+                "It costs 30 times as much as the ensemble (2.0 CPU seconds of training against 60",
+            ],
+        ),
+        (
+            {"nll": -1.9, "selective_risk": 1.9},
+            "trust",
+            [
+                "The posterior is no better than the ensemble on the stacked pool in NLL",
+                "The ensemble is as good, for 1/30 of the cost (2.0 CPU",
+            ],
+        ),
+        (
+            {"nll": 2.1, "crps": 0},
+            "care",
+            [
+                "worse than the ensemble on the stacked pool in NLL (0.521",
+                "; no better than it in CRPS (0.500 against 0.500, difference +0 ± 0.010)",
+                "The ensemble is better, for 1/30 of the cost",
+            ],
+        ),
+        ({"nll": 2.1, "selective_risk": -2.1}, "trust", ["better than the", "; worse than it in"]),
+    ],
+)
+def test_what_the_posterior_adds_is_said_both_ways_and_what_it_costs(gaps, level, parts):
+    found = {f.about: f for f in verdict(beside(make(), COSTS, **gaps)).findings}
+    finding = found["what it adds over an ensemble"]
+    assert finding.level == level
+    for part in parts:
+        assert part in finding.sentence
+    without = verdict(beside(make(), **gaps)).sentences
+    assert not any("CPU" in sentence for sentence in without)
+
+
+def test_an_ensemble_that_costs_more_is_said_to():
+    dear = COSTS | {"baselines": {"ensemble on the stacked pool": 119.0}}
+    assert "as good, for 2.0 times the cost" in " ".join(
+        verdict(beside(make(), dear, nll=0)).sentences
+    )
+
+
 def test_calibration_by_chance_is_the_ece_of_a_calibrated_model():
     drawn = []
     for seed in range(20):

@@ -7,11 +7,15 @@ from mtbkd.metrics.classification import coverage as coverage
 from mtbkd.metrics.classification import ece as ece
 from mtbkd.metrics.classification import error_auroc as error_auroc
 from mtbkd.metrics.classification import exact_coverage as exact_coverage
+from mtbkd.metrics.classification import log_losses as log_losses
 from mtbkd.metrics.classification import nll as nll
 from mtbkd.metrics.classification import reliability as reliability
 from mtbkd.metrics.classification import scores as scores
+from mtbkd.metrics.classification import selective_risk as selective_risk
 from mtbkd.metrics.classification import total_variation as total_variation
 from mtbkd.metrics.classification import wrong_auroc as wrong_auroc
+from mtbkd.metrics.errors import bootstrap_error as bootstrap_error
+from mtbkd.metrics.errors import mean_with_error as mean_with_error
 from mtbkd.metrics.mixtures import mixture_crps as mixture_crps
 from mtbkd.metrics.mixtures import mixture_log_density as mixture_log_density
 from mtbkd.metrics.mixtures import mixture_quantile as mixture_quantile
@@ -32,6 +36,7 @@ from mtbkd.metrics.multilabel import log_loss as log_loss
 from mtbkd.metrics.multilabel import mcc_by_label as mcc_by_label
 from mtbkd.metrics.multilabel import subset_accuracy as subset_accuracy
 from mtbkd.metrics.regression import calibration_error as calibration_error
+from mtbkd.metrics.regression import crps_of_draws as crps_of_draws
 from mtbkd.metrics.regression import gaussian_crps as gaussian_crps
 from mtbkd.metrics.regression import gaussian_nll as gaussian_nll
 from mtbkd.metrics.regression import interval_coverage as interval_coverage

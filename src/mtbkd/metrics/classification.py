@@ -28,7 +28,12 @@ def nll(probs: Floats, labels: Ints) -> float:
         >>> round(nll(np.array([[0.5, 0.5]]), np.array([1])), 4)
         0.6931
     """
-    return float(-np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-12)).mean())
+    return float(log_losses(probs, labels).mean())
+
+
+def log_losses(probs: Floats, labels: Ints) -> Floats:
+    """Negative log probability of each label, as in `nll`, in nats, shape (example,)."""
+    return -np.log(np.maximum(probs[np.arange(len(labels)), labels], 1e-12))
 
 
 def brier(probs: Floats, labels: Ints) -> float:
@@ -129,6 +134,29 @@ def wrong_auroc(uncertainty: Floats, wrong: NDArray[np.bool_]) -> float | None:
     from sklearn.metrics import roc_auc_score  # slow to import
 
     return float(roc_auc_score(wrong, uncertainty)) if 0 < wrong.sum() < len(wrong) else None
+
+
+def selective_risk(uncertainty: Floats, wrong: NDArray[np.generic]) -> float:
+    """Area under the risk-coverage curve: the error rate averaged over coverages.
+
+    At each coverage the most certain answers are kept and the others refused (AURC, Geifman et al.
+    2019, arXiv:1805.08206). Answers that are equally certain share their errors, as if they came in
+    random order.
+
+    Args:
+        uncertainty: Shape (answer,).
+        wrong: Shape (answer,).
+
+    Returns:
+        In [0, 1], lower is better.
+
+    Example:
+        >>> round(selective_risk(np.array([0.1, 0.3, 0.2]), np.array([False, False, True])), 4)
+        0.2778
+    """
+    _, group, sizes = np.unique(uncertainty, return_inverse=True, return_counts=True)
+    shares = np.bincount(group, wrong) / sizes
+    return float((np.cumsum(shares[np.sort(group)]) / np.arange(1, len(wrong) + 1)).mean())
 
 
 def agreement(probs: Floats, reference: Floats) -> float:

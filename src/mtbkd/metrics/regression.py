@@ -161,16 +161,23 @@ def number_scores(
         means, sds, labels = means / unit, sds / unit, labels / unit
     centre = (equal_weights(means, weights) * means).sum(0)
     lower, upper = (mixture_quantile(means, sds, level, weights) for level in (0.05, 0.95))
-    thin = math.ceil(len(means) / _CRPS_DRAWS) if weights is None else 1
     return {
         "rmse": rmse(centre, labels),
         "mae": mae(centre, labels),
         "nll": nll,
-        "crps": _mean(mixture_crps(means[::thin], sds[::thin], labels, weights)),
+        "crps": _mean(crps_of_draws(means, sds, labels, weights)),
         "coverage_90": interval_coverage(lower, upper, labels),
         "width_90": interval_width(lower, upper),
         "calibration": calibration_error(pit(means, sds, labels, weights)),
     }
+
+
+def crps_of_draws(
+    means: Floats, sds: Floats, labels: Floats, weights: Floats | None = None
+) -> Floats:
+    """`mtbkd.metrics.mixture_crps`, for which many equally weighted draws are thinned evenly."""
+    thin = math.ceil(len(means) / _CRPS_DRAWS) if weights is None else 1
+    return mixture_crps(means[::thin], sds[::thin], labels, weights)
 
 
 def _mean(values: Floats) -> float:

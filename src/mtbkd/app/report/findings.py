@@ -99,20 +99,6 @@ def compared(
     return said + (f"; {words}." if words else "."), list(others.values())
 
 
-def mean_with_error(each: Floats, known: Bools) -> tuple[float, float]:
-    """Mean over the known answers, and its standard error.
-
-    Answers on one example belong together, so the error is that of a ratio of sums over examples.
-
-    Args:
-        each: Shape (example, column).
-        known: Which count, shape (example, column).
-    """
-    mean = float(each[known].mean())
-    strays = np.where(known, each - mean, 0.0).sum(1)
-    return mean, float(np.sqrt(np.square(strays).sum()) / known.sum())
-
-
 def gap_by_chance(shares: Floats, counts: Ints | float) -> Floats:
     """Mean size of the gap between a true share and the share of so many that chance gives.
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mtbkd.app.report import findings
+from mtbkd.app.report.against import against
 from mtbkd.app.report.data import ReportData
 from mtbkd.app.report.families import FAMILIES
 from mtbkd.app.report.findings import Finding, Level
@@ -45,6 +46,7 @@ def verdict(data: ReportData[Any]) -> Verdict:
     | NLL | within 2 standard errors of the best baseline | above | no better than label frequencies, or than one Gaussian |
     | 95th percentile of R-hat | < 1.1 | < 1.2, or unknown | above |
     | AUROC for inputs beside the test set, if there are any | >= 0.6 | below | |
+    | what it adds over an ensemble on the same pool | all within 2 standard errors, or some better | some worse, none better | |
     | warnings | none | any | |
 
     Classification:
@@ -79,6 +81,7 @@ def verdict(data: ReportData[Any]) -> Verdict:
         findings.size(data),
         *FAMILIES[data.family].findings(data),
         findings.told_apart(data),
+        against(data),
         findings.chains(data),
         findings.warnings(data),
     )

@@ -17,11 +17,10 @@ from mtbkd.app.report.findings import (
     flagged_errors,
     gap_by_chance,
     losses,
-    mean_with_error,
 )
 from mtbkd.app.report.sentences import FEWEST
 from mtbkd.app.report.words import is_number, join, percent, plural
-from mtbkd.metrics import ece, reliability
+from mtbkd.metrics import ece, log_losses, mean_with_error, reliability
 from mtbkd.types import Floats
 
 
@@ -66,8 +65,7 @@ def _accuracy(data: ReportData[Classes]) -> Finding:
 
 
 def _nll(data: ReportData[Classes]) -> Finding:
-    probs = np.take_along_axis(data.part.probs, data.labels[:, None], 1)
-    each = -np.log(np.maximum(probs, 1e-12))
+    each = log_losses(data.part.probs, data.labels)[:, None]
     own, error = mean_with_error(each, np.ones_like(each, dtype=bool))
     shares = np.bincount(data.labels) / len(data.labels)
     guess = float(-(shares[shares > 0] * np.log(shares[shares > 0])).sum()) or math.inf

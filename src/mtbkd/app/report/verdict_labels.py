@@ -13,10 +13,9 @@ from mtbkd.app.report.findings import (
     flagged_errors,
     gap_by_chance,
     losses,
-    mean_with_error,
 )
 from mtbkd.app.report.words import number
-from mtbkd.metrics import f1_macro, label_ece, label_losses, label_reliability
+from mtbkd.metrics import f1_macro, label_ece, label_losses, label_reliability, mean_with_error
 from mtbkd.types import Floats
 
 _RESAMPLES = 200

@@ -15,11 +15,10 @@ from mtbkd.app.report.findings import (
     covered,
     gap_by_chance,
     losses,
-    mean_with_error,
     when_handing_over_a_fifth,
 )
 from mtbkd.app.report.words import join, percent, significant
-from mtbkd.metrics import calibration_error, r2
+from mtbkd.metrics import calibration_error, mean_with_error, r2
 from mtbkd.metrics.regression import LEVELS
 from mtbkd.types import Floats
 

@@ -24,6 +24,7 @@ from mtbkd.app.folder import (
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
+from mtbkd.app.run.costs import TRAINING
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
 from mtbkd.files import read_json
@@ -91,6 +92,7 @@ def run(
     Raises:
         InputError: If the configuration, the data or the folder is wrong.
     """
+    from mtbkd.app.run.baselines import baselines
     from mtbkd.app.run.evaluate import Spent, evaluate
     from mtbkd.app.run.report_data import write_report
 
@@ -110,7 +112,7 @@ def run(
         speed = stages.milliseconds(posterior, task.test.inputs)
         task, posterior = stages.on_features(task, posterior, out)
     with clock.stage("baselines"):
-        rivals = stages.baselines(config, task, teachers, posterior, out, report)
+        rivals = baselines(config, task, teachers, posterior, out, report)
     with clock.stage("evaluation"):
         spent = Spent(costs, speed, _early(clock.seconds))
         metrics = evaluate(config, task, teachers, posterior, rivals, spent, out)
@@ -149,6 +151,7 @@ def distill(
 
 def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
     """Judge a distilled run again."""
+    from mtbkd.app.run.baselines import baselines
     from mtbkd.app.run.evaluate import Spent, evaluate
 
     config = read_run(out, "samples/manifest.json", "teachers/costs.json")
@@ -159,8 +162,8 @@ def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
     posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
     speed = stages.milliseconds(posterior, task.test.inputs)
     task, posterior = stages.on_features(task, posterior, out)
-    with amended(out, *JUDGED):
-        rivals = stages.baselines(config, task, teachers, posterior, out, report)
+    with amended(out, *JUDGED, TRAINING):
+        rivals = baselines(config, task, teachers, posterior, out, report)
         spent = Spent(costs, speed, _seconds(out))
         return evaluate(config, task, teachers, posterior, rivals, spent, out)
 

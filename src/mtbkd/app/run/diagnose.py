@@ -16,6 +16,7 @@ from mtbkd.app.folder import JUDGED, SHOWN, amended, check_run, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.report import ReferenceData, draw_reference
 from mtbkd.app.run import stages
+from mtbkd.app.run.baselines import modes_as_samples
 from mtbkd.distillation.distill import Posterior
 from mtbkd.files import read_json, save_json, write_bytes
 from mtbkd.inference.diagnostics import convergence
@@ -122,7 +123,7 @@ def diagnose_run(
     own = _mean_of(behind.student, behind.samples, inputs)
     chains, seconds = _reference(out, config, posterior, training, engine, factor, seed, report)
     seen = _look(behind.student, chains.samples, inputs)
-    modes = _mean_of(behind.student, stages.modes_as_samples(behind.student, behind.modes), inputs)
+    modes = _mean_of(behind.student, modes_as_samples(behind.student, behind.modes), inputs)
     found = _judge(own, modes, seen) | {
         "reference": engine,
         "factor": factor,

@@ -12,10 +12,13 @@ from torch import Tensor
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Task
 from mtbkd.app.run import stages
+from mtbkd.app.run.against import judge_against
+from mtbkd.app.run.baselines import rival_name, stages_of
 from mtbkd.app.run.chains import chain_values, diagnose_chains, diagnostic_numbers, known_number
+from mtbkd.app.run.costs import cpu_seconds, training_seconds
 from mtbkd.app.run.others import judge_others
 from mtbkd.app.run.scoring import SCORINGS, pool_of, pool_scores, teacher_scores
-from mtbkd.app.run.stages import Rival
+from mtbkd.app.run.scoring_shared import Rival
 from mtbkd.app.run.thresholds import add_thresholds
 from mtbkd.app.tables import prediction_table, write_table
 from mtbkd.data import Dataset
@@ -111,8 +114,13 @@ def evaluate(
         "student": scoring.student(posterior, predictive, causes, test) | told_apart,
         "flags": _flags(causes, predictive, test),
         "diagnostics": diagnostic_numbers(diagnostics, posterior),
-        "cost": _costs(posterior, spent),
+        "cost": _costs(posterior, spent)
+        | {"cpu_seconds": cpu_seconds(training_seconds(out), {n: stages_of(n) for n in rivals})},
     }
+    name = rival_name(posterior.weighting)
+    if name in rivals:
+        against = judge_against(task, posterior, predictive, rivals[name], beside)
+        metrics["rival"] = {"name": name, **against}
     if isinstance(predictive, LabelPredictive):
         add_thresholds(metrics, task, teachers, posterior, rivals, predictive)
     save_json(out / "metrics.json", metrics)

@@ -9,8 +9,7 @@ from torch import Tensor
 from mtbkd.app.run.scoring_classes import ClassScoring
 from mtbkd.app.run.scoring_labels import LabelScoring
 from mtbkd.app.run.scoring_numbers import NumberScoring
-from mtbkd.app.run.scoring_shared import Pool, Scores
-from mtbkd.app.run.stages import Rival
+from mtbkd.app.run.scoring_shared import Pool, Rival, Scores
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes
@@ -23,6 +22,22 @@ from mtbkd.weights.rules import Weighting
 
 class Scoring(Protocol):
     """How answers of a family are judged."""
+
+    def predicted(self, rival: Rival, inputs: Tensor, units: Units | None) -> Any:
+        """Mean probabilities, (example, column), or means and standard deviations of draws."""
+        ...
+
+    def losses(self, predicted: Any, labels: Any) -> Floats:
+        """Negative log scores in nats, (example, column), NaN where a label is missing."""
+        ...
+
+    def doubts(self, predicted: Any, units: Units | None) -> Floats:
+        """Total uncertainty, (example, column): entropy in nats, or variance by `unit_of`."""
+        ...
+
+    def wrong(self, predicted: Any, labels: Any) -> Floats | None:
+        """1 for a wrong and 0 for a right answer, NaN where unknown, shaped like `losses`."""
+        ...
 
     def draws(self, rival: Rival, test: Dataset, units: Units | None) -> dict[str, float]:
         """Scores of the mean prediction of all draws, or of their mixture for numbers."""

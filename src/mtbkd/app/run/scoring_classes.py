@@ -7,13 +7,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from mtbkd.app.run.scoring_shared import Pool, Scores, mean_probs, pooled_probs, probs_of
-from mtbkd.app.run.stages import Rival
+from mtbkd.app.run.scoring_shared import (
+    Pool,
+    Rival,
+    Scores,
+    entropy,
+    mean_probs,
+    pooled_probs,
+    probs_of,
+)
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes
 from mtbkd.explain.influence import by_class
-from mtbkd.metrics import coverage, error_auroc, exact_coverage, scores
+from mtbkd.metrics import coverage, error_auroc, exact_coverage, log_losses, scores
 from mtbkd.observation import CLASSES, Said
 from mtbkd.observation.answers import Predictive
 from mtbkd.observation.units import Units
@@ -23,8 +30,20 @@ from mtbkd.types import Bools, Floats, Ints
 class ClassScoring:
     """As `mtbkd.app.run.scoring.Scoring`."""
 
+    def predicted(self, rival: Rival, inputs: Tensor, units: Units | None) -> Floats:
+        return mean_probs(rival, inputs, CLASSES)
+
+    def losses(self, predicted: Floats, labels: Ints) -> Floats:
+        return log_losses(predicted, labels)[:, None]
+
+    def doubts(self, predicted: Floats, units: Units | None) -> Floats:
+        return entropy(predicted)[:, None]
+
+    def wrong(self, predicted: Floats, labels: Ints) -> Floats:
+        return (predicted.argmax(1) != labels)[:, None].astype(float)
+
     def draws(self, rival: Rival, test: Dataset, units: Units | None) -> dict[str, float]:
-        return scores(mean_probs(rival, test.inputs, CLASSES), test.labels.numpy())
+        return scores(self.predicted(rival, test.inputs, units), test.labels.numpy())
 
     def teacher(self, said: Tensor, mask: Tensor, labels: Tensor, units: Units | None) -> Scores:
         return {**scores(probs_of(said[mask]), labels[mask].numpy())}

@@ -10,19 +10,20 @@ from torch import Tensor
 
 from mtbkd.app.run.scoring_shared import (
     Pool,
+    Rival,
     Scores,
     arrays_of,
     by_label,
+    entropy,
     mean_probs,
     pooled_probs,
     probs_of,
 )
-from mtbkd.app.run.stages import Rival
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes
 from mtbkd.explain.conformal import whole_coverage
-from mtbkd.metrics import label_scores, wrong_auroc
+from mtbkd.metrics import label_losses, label_scores, wrong_auroc
 from mtbkd.observation import BINARY, Said
 from mtbkd.observation.answers import LabelPredictive
 from mtbkd.observation.units import Units
@@ -32,8 +33,20 @@ from mtbkd.types import Floats
 class LabelScoring:
     """As `mtbkd.app.run.scoring.Scoring`."""
 
+    def predicted(self, rival: Rival, inputs: Tensor, units: Units | None) -> Floats:
+        return mean_probs(rival, inputs, BINARY)
+
+    def losses(self, predicted: Floats, labels: Floats) -> Floats:
+        return label_losses(predicted, labels)
+
+    def doubts(self, predicted: Floats, units: Units | None) -> Floats:
+        return entropy(np.stack([1 - predicted, predicted], -1))
+
+    def wrong(self, predicted: Floats, labels: Floats) -> Floats:
+        return np.where(np.isnan(labels), np.nan, (predicted >= 0.5) != (labels == 1))
+
     def draws(self, rival: Rival, test: Dataset, units: Units | None) -> dict[str, float]:
-        return label_scores(mean_probs(rival, test.inputs, BINARY), test.labels.numpy())
+        return label_scores(self.predicted(rival, test.inputs, units), test.labels.numpy())
 
     def teacher(self, said: Tensor, mask: Tensor, labels: Tensor, units: Units | None) -> Scores:
         known = torch.where(mask, labels, torch.nan).numpy()

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from mtbkd.app.run.scoring_shared import (
     Pool,
+    Rival,
     Scores,
     arrays_of,
     by_label,
     draws_of_numbers,
     unit_of,
 )
-from mtbkd.app.run.stages import Rival
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes
@@ -30,6 +30,20 @@ from mtbkd.types import Floats
 
 class NumberScoring:
     """As `mtbkd.app.run.scoring.Scoring`."""
+
+    def predicted(self, rival: Rival, inputs: Tensor, units: Units | None) -> tuple[Floats, Floats]:
+        return draws_of_numbers(rival, inputs, units)
+
+    def losses(self, predicted: tuple[Floats, Floats], labels: Floats) -> Floats:
+        return -mixture_log_density(*predicted, labels)
+
+    def doubts(self, predicted: tuple[Floats, Floats], units: Units | None) -> Floats:
+        means, sds = predicted
+        variance, unit = means.var(0) + np.square(sds).mean(0), unit_of(units)
+        return variance if unit is None else variance / np.square(unit)
+
+    def wrong(self, predicted: tuple[Floats, Floats], labels: Floats) -> None:
+        return None
 
     def draws(self, rival: Rival, test: Dataset, units: Units | None) -> dict[str, float]:
         draws = draws_of_numbers(rival, test.inputs, units)

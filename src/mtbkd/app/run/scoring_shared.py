@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import expit, logit, softmax, xlogy
 from torch import Tensor
 
-from mtbkd.app.run.stages import Rival
 from mtbkd.data import Dataset
 from mtbkd.explain.influence import disagreement
+from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import Outcome, Said
 from mtbkd.observation.answers import LabelPredictive, NumberPredictive
 from mtbkd.observation.units import Units, mixture
 from mtbkd.predictive import draw_outputs
+from mtbkd.student.student import Student
 from mtbkd.types import Floats
 from mtbkd.weights.rules import pool_log_probs
 
+_LEAST = 1e-300
+
 Scores = dict[str, float | None]
 Pool = dict[str, Tensor]
+
+
+class Rival(NamedTuple):
+    """A student and its draws, which are averaged; those of a baseline are its modes.
+
+    Attributes:
+        student: The network.
+        samples: Draws of its parameters.
+        temperature: Divides the log of the mean probabilities, or multiplies variances.
+    """
+
+    student: Student
+    samples: PosteriorSamples
+    temperature: float = 1.0
 
 
 def unit_of(units: Units | None) -> Floats | None:
@@ -31,22 +50,48 @@ def unit_of(units: Units | None) -> Floats | None:
 
 
 def mean_probs(rival: Rival, inputs: Tensor, outcome: Outcome) -> Floats:
-    """Probabilities of classes, or of yes for each label, averaged over all draws."""
+    """Probabilities of classes, or of yes for each label, averaged over all draws and tempered."""
     parts = [
         outcome.point(outputs.flatten(0, 1), None).double().mean(0).cpu()
-        for outputs in draw_outputs(*rival, inputs)
+        for outputs in draw_outputs(rival.student, rival.samples, inputs)
     ]
-    return torch.cat(parts).numpy()
+    return tempered(torch.cat(parts).numpy(), rival.temperature, outcome.exclusive)
+
+
+def tempered(probs: Floats, temperature: float, exclusive: bool) -> Floats:
+    """Probabilities to the power ``1 / temperature``, so that they sum to 1 again.
+
+    Args:
+        probs: Of classes, or of yes for each label, shape (..., column).
+        temperature: Above 1 they become more equal.
+        exclusive: Whether exactly one of the columns is true.
+
+    Example:
+        >>> tempered(np.array([[0.9, 0.1]]), 0.5, True).round(4)
+        array([[0.9878, 0.0122]])
+        >>> tempered(np.array([[0.9, 0.1]]), 2.0, False)
+        array([[0.75, 0.25]])
+    """
+    if temperature == 1:
+        return probs
+    if exclusive:
+        return softmax(np.log(np.maximum(probs, _LEAST)) / temperature, axis=-1)
+    return expit(logit(probs) / temperature)
+
+
+def entropy(probs: Floats) -> Floats:
+    """Entropy in nats, over the last axis."""
+    return -xlogy(probs, probs).sum(-1)
 
 
 def draws_of_numbers(rival: Rival, inputs: Tensor, units: Units | None) -> tuple[Floats, Floats]:
-    """Means and standard deviations under each draw, each (draw, example, target)."""
+    """Means and tempered standard deviations under each draw, each (draw, example, target)."""
     parts = [
         torch.stack(mixture(outputs.flatten(0, 1), units)).cpu()
-        for outputs in draw_outputs(*rival, inputs)
+        for outputs in draw_outputs(rival.student, rival.samples, inputs)
     ]
     means, spreads = torch.cat(parts, 2).numpy()
-    return means, spreads
+    return means, math.sqrt(rival.temperature) * spreads
 
 
 def pooled_probs(said: Said, complete: Tensor, heard: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
+from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
-from mtbkd.inference.modes import mode_score, progress_of, starting_modes
-from mtbkd.inference.samples import PosteriorSamples, read_manifest
+from mtbkd.inference.samples import read_manifest
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
-from mtbkd.prior.mixture import Prior
-from mtbkd.student.student import Student, widened
-from mtbkd.training import TrainingSet, behind, training_set
+from mtbkd.training import behind
 from mtbkd.types import Family, InputError, Report, quiet
-from mtbkd.weights.rules import Weighting
 
 BACKGROUND = "background.safetensors"
-_WIDENINGS = (1.0, 4.0)
-_TIMED, _ROWS = 128, 2**14
+_TIMED = 128
 _MOST_GIGABYTES = 64
-
-
-class Rival(NamedTuple):
-    """A baseline: a student and its modes, as draws."""
-
-    student: Student
-    samples: PosteriorSamples
 
 
 def check_scenario(recipe: Recipe, config: RunConfig) -> None:
@@ -127,7 +113,7 @@ def learn(
         seed=config.seed,
         device=config.device,
         out=out,
-        report=report,
+        report=metered(out, report),
     )
 
 
@@ -193,90 +179,3 @@ def background(
         )
         save_background(path, made)
     return load_background(path, config.predict.level)
-
-
-def baselines(
-    config: RunConfig,
-    task: Task,
-    teachers: TeacherOutputs,
-    posterior: Posterior,
-    out: Path,
-    report: Report,
-) -> dict[str, Rival]:
-    """What a student is usually trained with.
-
-    Every baseline has the student's network, steps and number of modes, whose predictions are
-    averaged; what it learns from differs. Its weight prior is the student's or a wider one,
-    whichever has the better log score on the calibration labels.
-    """
-    if not config.baselines:
-        return {}
-    prior, units = posterior.prior, posterior.units
-    student, weighting = posterior.student, posterior.weighting
-    full = training_set(student, task.train, teachers, weighting, units=units)
-    raw = training_set(student, task.train, teachers, Weighting("entropy"), units=units)
-    even = training_set(student, task.train, teachers, Weighting("uniform"), units=units)
-    trials: dict[str, tuple[TrainingSet, Prior]] = {
-        "labels only": (
-            full.subset(task.train.known),
-            replace(prior, power=0.0),
-        ),
-        "averaged KD": (pooled(even), prior),
-        "entropy-weighted KD": (pooled(raw), prior),
-    }
-    known = task.calibration.known
-    labels = task.calibration.labels[known]
-    labels = labels if units is None else units.labels(labels)
-    if not task.train.known.any():
-        del trials["labels only"]
-        warnings.warn(
-            "The baseline `labels only` is left out, since no training example has a label.",
-            stacklevel=2,
-        )
-    found: dict[str, Rival] = {}
-    for name, (training, its_prior) in trials.items():
-        best = -torch.inf
-        for widening in _WIDENINGS:
-            stage = f"{name.replace(' ', '-')}-{widening:g}"
-            student = widened(posterior.student, widening)
-            modes = starting_modes(
-                student,
-                training,
-                its_prior,
-                config.map,
-                n_chains=config.chains,
-                seed=config.seed,
-                path=out / "baselines" / f"{stage}.safetensors",
-                progress=progress_of(report, stage),
-            )
-            inputs = task.calibration.inputs[known]
-            score = mode_score(student, modes, inputs, labels, training.observation)
-            if score > best:
-                best, found[name] = score, Rival(student, modes_as_samples(student, modes))
-    return found
-
-
-def modes_as_samples(student: Student, modes: Tensor) -> PosteriorSamples:
-    """Modes as one draw of each chain, so that they are averaged as draws are."""
-    shapes = tuple(tuple(shape) for shape in student.shapes)
-    return PosteriorSamples((student.natural(modes)[:, None],), student.names, shapes)
-
-
-def pooled(data: TrainingSet) -> TrainingSet:
-    """The same examples with one teacher: the weighted mean of all, which knows every class."""
-    outcome, values, weights = OUTCOMES[data.observation.family], [], []
-    for start in range(0, len(data), _ROWS):
-        said = data.said(slice(start, start + _ROWS))
-        log_weights = said.log_weights
-        silent = torch.isneginf(log_weights).all(0)
-        complete = data.observation.complete(said, data.temperature)
-        pool = outcome.pooled(log_weights, complete)
-        values.append(pool[None])
-        weights.append(torch.zeros_like(log_weights[:1]).masked_fill(silent, -torch.inf))
-    return TrainingSet(
-        features=data.features,
-        labels=data.labels,
-        values=torch.cat(values, 1),
-        log_weights=torch.cat(weights, 1),
-        observation=outcome.observe(values[0].shape[2]),
-    )

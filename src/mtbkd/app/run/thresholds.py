@@ -11,8 +11,7 @@ from torch import Tensor
 
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.run.scoring import pool_of
-from mtbkd.app.run.scoring_shared import mean_probs
-from mtbkd.app.run.stages import Rival
+from mtbkd.app.run.scoring_shared import Rival, mean_probs
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.metrics import best_thresholds, f1_by_label, label_ece, label_scores, mcc_by_label

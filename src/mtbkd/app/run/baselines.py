@@ -1,0 +1,188 @@
+"""Baselines: what a student is usually trained with, and what a Bayesian one has to beat."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.optimize import minimize_scalar
+
+from mtbkd.app.config.run import RunConfig
+from mtbkd.app.recipes.base import Task
+from mtbkd.app.run.costs import metered
+from mtbkd.app.run.scoring import SCORINGS
+from mtbkd.app.run.scoring_shared import Rival
+from mtbkd.data import Dataset
+from mtbkd.distillation.distill import Posterior
+from mtbkd.inference.modes import MapSettings, mode_score, progress_of, starting_modes
+from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.observation import OUTCOMES
+from mtbkd.observation.units import Units
+from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.student.student import Student, widened
+from mtbkd.training import TrainingSet, training_set
+from mtbkd.types import Report
+from mtbkd.weights.rules import Weighting
+
+_WIDENINGS = (1.0, 4.0)
+_HOTTEST = 10.0  # a temperature is between this and its reciprocal
+_ROWS = 2**14
+
+
+def rival_name(weighting: Weighting) -> str:
+    """The baseline that knows all that the student knows, and samples nothing."""
+    return f"ensemble on the {weighting.rule} pool"
+
+
+def stages_of(name: str) -> Iterator[str]:
+    """The stages in which a baseline is trained, one for each weight prior."""
+    return (f"{name.replace(' ', '-')}-{widening:g}" for widening in _WIDENINGS)
+
+
+def baselines(
+    config: RunConfig,
+    task: Task,
+    teachers: TeacherOutputs,
+    posterior: Posterior,
+    out: Path,
+    report: Report | None,
+) -> dict[str, Rival]:
+    """What a student is usually trained with, and `rival_name`, by name.
+
+    Every baseline has the student's network, number of updates and number of modes, whose
+    predictions are averaged; what it learns from differs. Its weight prior is the student's or a
+    wider one, whichever has the better log score on the calibration labels. The ensemble on the
+    pool learns from the teachers under the student's own weights, and has a temperature.
+    """
+    if not config.baselines:
+        return {}
+    prior, units, told = posterior.prior, posterior.units, metered(out, report)
+    trials = lessons(task, teachers, posterior)
+    if not task.train.known.any():
+        del trials["labels only"]
+        warnings.warn(
+            "The baseline `labels only` is left out, since no training example has a label.",
+            stacklevel=2,
+        )
+    known = task.calibration.known
+    held = task.calibration.subset(known.nonzero()[:, 0])
+    labels = held.labels if units is None else units.labels(held.labels)
+    found: dict[str, Rival] = {}
+    for name, training in trials.items():
+        its_prior = replace(prior, power=0.0) if name == "labels only" else prior
+        settings = same_updates(config.map, len(training), len(task.train))
+        best = -math.inf
+        for widening, stage in zip(_WIDENINGS, stages_of(name), strict=True):
+            student = widened(posterior.student, widening)
+            modes = starting_modes(
+                student,
+                training,
+                its_prior,
+                settings,
+                n_chains=config.chains,
+                seed=config.seed,
+                path=out / "baselines" / f"{stage}.safetensors",
+                progress=progress_of(told, stage),
+            )
+            score = mode_score(student, modes, held.inputs, labels, training.observation)
+            if score > best:
+                best, found[name] = score, Rival(student, modes_as_samples(student, modes))
+    name = rival_name(posterior.weighting)
+    found[name] = found[name]._replace(temperature=best_temperature(found[name], held, units))
+    return found
+
+
+def lessons(task: Task, teachers: TeacherOutputs, posterior: Posterior) -> dict[str, TrainingSet]:
+    """What each baseline learns from, by name."""
+    student, units = posterior.student, posterior.units
+
+    def weighed(weighting: Weighting) -> TrainingSet:
+        return training_set(student, task.train, teachers, weighting, units=units)
+
+    own = weighed(posterior.weighting)
+    return {
+        "labels only": own.subset(task.train.known),
+        "averaged KD": pooled(weighed(Weighting("uniform"))),
+        "entropy-weighted KD": pooled(weighed(Weighting("entropy"))),
+        rival_name(posterior.weighting): pooled(own),
+    }
+
+
+def same_updates(settings: MapSettings, n: int, n_all: int) -> MapSettings:
+    """As many updates on a part of the examples as the settings make on all: more epochs.
+
+    Args:
+        settings: For all examples.
+        n: How many the part has.
+        n_all: How many there are.
+
+    Example:
+        >>> same_updates(MapSettings(epochs=10, batch_size=50), 60, 500).epochs
+        50
+    """
+    steps, own = (math.ceil(count / settings.batch_size) for count in (n_all, n))
+    return replace(settings, epochs=math.ceil(settings.epochs * steps / own))
+
+
+def best_temperature(rival: Rival, held: Dataset, units: Units | None) -> float:
+    """The temperature of the mean prediction with the best log score on held-out labels.
+
+    Temperature scaling (Guo et al. 2017, arXiv:1706.04599) after the average over modes, as Rahaman
+    and Thiery (2021, arXiv:2007.08792) find best: a probability becomes its power, and the variance
+    of a number is multiplied.
+
+    Args:
+        rival: Whose predictions are tempered; its own temperature does not count.
+        held: Labelled examples that it was not trained on.
+        units: For regression only.
+
+    Returns:
+        Between 0.1 and 10.
+    """
+    scoring, labels = SCORINGS[held.family], held.labels.numpy()
+
+    def loss(log_temperature: float) -> float:
+        warm = rival._replace(temperature=math.exp(log_temperature))
+        return float(
+            np.nanmean(scoring.losses(scoring.predicted(warm, held.inputs, units), labels))
+        )
+
+    most = math.log(_HOTTEST)
+    found = minimize_scalar(loss, bounds=(-most, most), method="bounded", options={"xatol": 1e-3})
+    return math.exp(found.x)
+
+
+def modes_as_samples(student: Student, modes: torch.Tensor) -> PosteriorSamples:
+    """Modes as one draw of each chain, so that they are averaged as draws are."""
+    shapes = tuple(tuple(shape) for shape in student.shapes)
+    return PosteriorSamples((student.natural(modes)[:, None],), student.names, shapes)
+
+
+def pooled(data: TrainingSet) -> TrainingSet:
+    """The same examples with one teacher: the weighted mean of all, which knows every class.
+
+    As far as nobody is trusted, classes are equally probable to it.
+    """
+    outcome, values, weights = OUTCOMES[data.observation.family], [], []
+    for start in range(0, len(data), _ROWS):
+        said = data.said(slice(start, start + _ROWS))
+        log_weights, complete = said.log_weights, data.observation.complete(said, data.temperature)
+        silent = torch.isneginf(log_weights).all(0)
+        weights.append(torch.zeros_like(log_weights[:1]).masked_fill(silent, -torch.inf))
+        if said.nobody is not None:
+            flat = outcome.unsaid(complete.shape[2]).to(complete).expand(complete[:1].shape)
+            complete = torch.cat([complete, flat])
+            log_weights = torch.cat([log_weights, said.nobody[None]])
+        values.append(outcome.pooled(log_weights, complete)[None])
+    return TrainingSet(
+        features=data.features,
+        labels=data.labels,
+        values=torch.cat(values, 1),
+        log_weights=torch.cat(weights, 1),
+        observation=outcome.observe(values[0].shape[2]),
+    )
