@@ -52,12 +52,8 @@ def find_units(
 
     A missing variance is the mean square of what the teacher is off by, where labels are known.
 
-    Args:
-        names: Names of the teachers.
-        values: Means and log variances, shape (teacher, example, target, 2).
-        mask: False where a teacher says nothing, shape (teacher, example, target).
-        labels: NaN where missing, shape (example, target).
-        targets: Names.
+    Means and log variances are (teacher, example, target, 2), False of the mask says that a teacher
+    says nothing, and labels, (example, target), are NaN where missing.
 
     Raises:
         InputError: If a target does not vary, or there are fewer than ten labels for a teacher

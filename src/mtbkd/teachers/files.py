@@ -118,10 +118,6 @@ def read_outputs(path: Path, *, id_column: str = "id") -> Numbered:
     ``variance``, ``kept`` and ``tail``. Safetensors hold the same arrays of numbers, with ``ids``
     and ``classes`` as JSON in the metadata.
 
-    Args:
-        path: The file.
-        id_column: Which column of a CSV, TSV or Parquet file holds the ids.
-
     Raises:
         InputError: If it cannot be read, naming file, row and column.
     """

@@ -65,9 +65,6 @@ class ModelFiles:
 def find_model(source: str | Path) -> ModelFiles:
     """The files of an ESM or T5 model; an id is downloaded unless it is there already.
 
-    Args:
-        source: A folder that ``save_pretrained`` wrote, an id on the hub, or ``id@revision``.
-
     Raises:
         InputError: If it is none of these, cannot be fetched, or lacks files.
     """
