@@ -93,11 +93,7 @@ def read_proteins(
 
 
 def _fasta(path: Path) -> Table:
-    """Ids and sequences as written; an id is empty where the header is.
-
-    Raises:
-        InputError: If the file is not FASTA, or Biopython is not installed.
-    """
+    """Ids and sequences as written; an id is empty where the header is."""
     try:
         from Bio.SeqIO.FastaIO import SimpleFastaParser
     except ModuleNotFoundError:

@@ -157,11 +157,7 @@ def open_journal(teacher: Teacher, source: Examples, folder: Path, how: LabelSet
 
 
 def _same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuse to go on with other labels.
-
-    Raises:
-        InputError: Naming what differs.
-    """
+    """Refuse to go on with other labels, naming what differs."""
     before, after = dict(old), json.loads(json.dumps(new))
     faults = []
     teachers = before.pop("teacher"), after.pop("teacher")

@@ -223,11 +223,7 @@ def _section(config: RunConfig) -> OwnConfig:
 
 
 def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
-    """What the run directory says of its examples, if it has begun.
-
-    Raises:
-        InputError: If the file was changed.
-    """
+    """What the run directory says of its examples, if it has begun; their file must be as then."""
     if not (run / RECORD).exists():
         return None
     record = read_sealed(run / RECORD)

@@ -123,11 +123,7 @@ def _made(
     folder: Path,
     labelling: Labelling,
 ) -> _Made:
-    """A teacher, made unless that would run code that only a run directory names.
-
-    Raises:
-        InputError: If it cannot be made, or may not be and its labels are not finished.
-    """
+    """A teacher, made unless that would run code that only a run directory names."""
     may_run = labelling.may_run_code or not isinstance(config, FactoryTeacher)
     if isinstance(config, FactoryTeacher) and not may_run:
         journal = read_journal(folder / "labels" / slug(name))
