@@ -136,12 +136,12 @@ def test_a_chain_expert_learns_a_motif_and_leaves_the_global_generator_alone():
     chains[::2] = [f"{s[:40]}WWHWW{s[45:]}" for s in chains[::2]]
     labels = np.zeros((400, 1), np.float32)
     labels[::2] = 1
-    pieces, how = experts.both_ends(chains, 1000), experts.Schooling(6, 16)
+    pieces, how = experts.both_ends(chains, 1000), {"epochs": 6, "batch_size": 16}
     before = torch.random.get_rng_state()
     found = []
     for _ in range(2):
         model = experts.school(
-            lambda: experts.ChainExpert(1), pieces, labels, np.arange(300), how, 1
+            lambda: experts.ChainExpert(1), pieces, labels, np.arange(300), 1, **how
         )
         found.append(experts.probabilities(model, pieces, np.arange(300, 400)))
     assert torch.equal(torch.random.get_rng_state(), before)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mtbkd.teachers.base import check_output, need
+from mtbkd.errors import need
+from mtbkd.teachers.base import check_output
 from mtbkd.teachers.hugging_face import from_hugging_face
 from mtbkd.teachers.labelling.convert import as_table
 from mtbkd.teachers.onnx_model import from_onnx

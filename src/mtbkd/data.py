@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtbkd.observation import OUTCOMES, Names, Outcome
 from mtbkd.observation.base import cell_shape, labelled
-from mtbkd.types import Family, InputError
+from mtbkd.types import Family, refuse
 
 _ROWS = 2**16  # rows that are checked at once
 
@@ -134,8 +134,7 @@ def make_dataset(
     else:
         known, wrong = outcome.read_labels(labels, len(tensor), names)
         faults += wrong
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     return Dataset(ids=keys, inputs=tensor, labels=known, classes=columns, family=family)
 
 
@@ -151,8 +150,7 @@ def check_splits(**splits: Dataset) -> None:
         for name, split in splits.items()
         if not len(split)
     ]
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
 
 
 def _shared(array: NDArray[Any]) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import importlib
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
 
 _SHOWN = 100
 
@@ -17,6 +20,30 @@ class InputError(ValueError):
     def __init__(self, *faults: str) -> None:
         super().__init__("\n".join(faults))
         self.faults = faults
+
+
+def collect(faults: list[str], make: Callable[[], Any]) -> Any:
+    """What this makes, or None, its faults added to the others."""
+    try:
+        return make()
+    except InputError as error:
+        faults += error.faults
+        return None
+
+
+def need(module: str, extra: str) -> ModuleType:
+    """Import an optional library.
+
+    Raises:
+        InputError: If it is not installed, naming the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise InputError(
+            f"Expected {module} to be installed, but got: {error}. Run: "
+            f"pip install 'mtbkd[{extra}]'"
+        ) from None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -6,13 +6,15 @@ import platform
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mtbkd.app.config.run import RunConfig, load_config
+from mtbkd.errors import collect
 from mtbkd.files import check_hash, read_sealed, save_sealed, sha256_of, write_bytes
-from mtbkd.types import InputError
+from mtbkd.types import InputError, refuse
 
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
 JUDGED = ("metrics.json", "predictions.parquet", "evaluation.safetensors")
@@ -108,12 +110,8 @@ def check_run(out: Path, only: Collection[str] | None = None, *, but: Collection
         if not (out / name).exists():
             complete = False
             continue
-        try:
-            check_hash(out / name, digest, _mending(out, name))
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise InputError(*faults)
+        collect(faults, partial(check_hash, out / name, digest, _mending(out, name)))
+    refuse(*faults)
     return complete
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mtbkd.types import Floats, Floats32, InputError
+from mtbkd.errors import collect
+from mtbkd.types import Floats, Floats32, InputError, refuse
 
 _SHOWN = 8
 _LARGEST = float(np.finfo(np.float32).max)
@@ -101,10 +102,8 @@ class Table:
         found = np.empty((self.cells.num_rows, len(names)), np.float32)
         faults: list[str] = []
         for i, name in enumerate(names):
-            try:
-                cells = self.numbers(name)
-            except InputError as error:
-                faults += error.faults
+            cells = collect(faults, lambda name=name: self.numbers(name))
+            if cells is None:
                 continue
             large = np.abs(cells) > _LARGEST
             if large.any():
@@ -116,8 +115,7 @@ class Table:
                 )
                 continue
             found[:, i] = cells
-        if faults:
-            raise InputError(*faults)
+        refuse(*faults)
         return found
 
     def words(self, name: str) -> list[str]:

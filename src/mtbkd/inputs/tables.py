@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mtbkd.inputs.columns import Table
 from mtbkd.inputs.opening import open_file, suffix_of, text_of, unreadable
-from mtbkd.types import InputError
+from mtbkd.types import InputError, refuse
 
 TABLES = (".csv", ".tsv", ".parquet", ".npz", ".npy")
 
@@ -77,8 +77,7 @@ def read_arrays(path: Path, what: str) -> dict[str, NDArray[Any]]:
         for key, array in read.items()
         if array is None
     ]
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     return {key: array for key, array in read.items() if array is not None}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from mtbkd.types import Floats
 
@@ -77,8 +78,6 @@ def pit(means: Floats, sds: Floats, labels: Floats, weights: Floats | None = Non
         >>> pit(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), np.zeros((1, 1)))
         array([[0.5]])
     """
-    from scipy.special import ndtr
-
     below = ndtr((labels - means) / np.maximum(sds, _LEAST_SD))
     return (equal_weights(means, weights) * below).sum(0)
 
@@ -95,9 +94,8 @@ def mixture_quantile(
         >>> mixture_quantile(np.zeros((1, 1, 1)), np.ones((1, 1, 1)), 0.975).round(3)
         array([[1.96]])
     """
-    from scipy.special import ndtri
-
-    each = means + ndtri(level) * sds  # of each component; that of the mixture is between them
+    z = torch.special.ndtri(torch.tensor(level, dtype=torch.float64)).item()
+    each = means + z * sds  # of each component; that of the mixture is between them
     low, high = each.min(0), each.max(0)
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
@@ -111,10 +109,13 @@ def equal_weights(means: Floats, weights: Floats | None) -> Floats:
     return np.full((len(means), 1, 1), 1 / len(means)) if weights is None else weights
 
 
+def ndtr(z: Floats) -> Floats:
+    """The normal distribution function; of torch, as SciPy takes long to import."""
+    return torch.special.ndtr(torch.from_numpy(np.asarray(z, np.float64))).numpy()
+
+
 def expected_distance(difference: Floats, sd: Floats) -> Floats:
     """Mean absolute value of a Gaussian with this mean and standard deviation."""
-    from scipy.special import ndtr
-
     sd = np.maximum(sd, _LEAST_SD)
     z = difference / sd
     density = np.exp(-0.5 * np.square(z)) / math.sqrt(2 * math.pi)

@@ -54,11 +54,7 @@ class Predictive:
 
 
 def credible_set(probs: Floats, level: float) -> Bools:
-    """Smallest set of classes whose probabilities sum to ``level`` or more.
-
-    Args:
-        probs: Shape (example, class).
-        level: In (0, 1).
+    """Smallest set of classes of a mass of ``level``, in (0, 1), or more: (example, class).
 
     Example:
         >>> credible_set(np.array([[0.2, 0.7, 0.1]]), 0.8)

@@ -51,9 +51,7 @@ def entropy(log_probs: Tensor) -> Tensor:
 def confidence(log_probs: Tensor, sizes: Tensor | None = None) -> Tensor:
     """Normalised entropy and log of the largest probability: (teacher, ..., class) to (..., 2).
 
-    Args:
-        log_probs: In nats.
-        sizes: How many classes each teacher tells apart, shape (teacher,); all if not given.
+    ``sizes`` says how many classes each teacher tells apart, shape (teacher,); all if not given.
     """
     most = math.log(log_probs.shape[-1])
     found = entropy(log_probs)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mtbkd.types import InputError
+from mtbkd.types import refuse
 
 _FEWEST = 10
 _LOG_MOST = 40.0  # of a variance in units of the targets, so that it has a reciprocal
@@ -52,12 +52,8 @@ def find_units(
 
     A missing variance is the mean square of what the teacher is off by, where labels are known.
 
-    Args:
-        names: Names of the teachers.
-        values: Means and log variances, shape (teacher, example, target, 2).
-        mask: False where a teacher says nothing, shape (teacher, example, target).
-        labels: NaN where missing, shape (example, target).
-        targets: Names.
+    Means and log variances are (teacher, example, target, 2), False of the mask says that a teacher
+    says nothing, and labels, (example, target), are NaN where missing.
 
     Raises:
         InputError: If a target does not vary, or there are fewer than ten labels for a teacher
@@ -74,8 +70,7 @@ def find_units(
         for t, name in enumerate(targets)
         if not scale[t] > 0
     ]
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     both = mask & known
     missing = (values[..., 1].isnan() & mask).any(1)  # (teacher, target)
     enough = both.sum(1)
@@ -84,8 +79,7 @@ def find_units(
             f"Expected {_FEWEST} labels or more to estimate the variance of teacher {names[k]!r} "
             f"for {targets[t]!r}, but got {int(enough[k, t])}. Give its variances, or more labels."
         )
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     off = torch.where(both, (values[..., 0] - labels) / scale, 0.0).square().sum(1)
     spread = (off / enough.clamp_min(1)).clamp_min(1e-6).log()
     return Units(mean, scale, spread.float())

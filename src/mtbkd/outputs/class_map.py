@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mtbkd.observation import Outcome
-from mtbkd.types import InputError, Ints
+from mtbkd.types import Ints, refuse
 
 ClassMap = Mapping[str, str | Sequence[str] | None]
 """Own class to the class of the data, to several of them, or to None, which drops it."""
@@ -105,8 +105,7 @@ def read_class_map(
             f"Expected teacher {name!r} to know a {what} of the data, but its class map drops "
             "all. Map one of them."
         )
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     return Columns(tuple(classes), target, covers)
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from mtbkd.errors import collect
 from mtbkd.observation import OUTCOMES, Kind, Names, Outcome
 from mtbkd.outputs.class_map import ClassMap, read_class_map
 from mtbkd.outputs.kinds import (
@@ -23,7 +24,7 @@ from mtbkd.outputs.kinds import (
     repeated,
     top_faults,
 )
-from mtbkd.types import Family, InputError
+from mtbkd.types import Family, InputError, refuse
 
 
 @dataclass(frozen=True)
@@ -142,12 +143,8 @@ def make_table(
             f"Expected a variance of regression teachers only, but got one of teacher {name!r}, "
             f"whose family is {family}. Leave it out."
         )
-    plan = None
-    if not twice:
-        try:
-            plan = read_class_map(name, outcome, columns, said.class_map, said.merge)
-        except InputError as error:
-            faults += error.faults
+    mapped = columns, said.class_map, said.merge
+    plan = None if twice else collect(faults, lambda: read_class_map(name, outcome, *mapped))
     spread = None
     if not faults:
         wrong = finite_faults(name, numbers, kind, keys)
@@ -234,8 +231,7 @@ def make_top_table(
         ]
     if not faults:
         faults += top_faults(name, numbers, which, rest, kind, keys, len(columns))
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     padding = np.column_stack([which < 0, np.zeros(n_rows, dtype=bool)])
     probs = np.where(which < 0, 0.0, np.exp(numbers) if kind == "log_probs" else numbers)
     with np.errstate(divide="ignore"):

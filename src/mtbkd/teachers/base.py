@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from math import isfinite
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -180,21 +178,6 @@ def from_callable(
     return Teacher(
         name=name, classes=tuple(map(str, classes)), kind=kind, predict=function, **declared
     )
-
-
-def need(module: str, extra: str) -> ModuleType:
-    """Import an optional library.
-
-    Raises:
-        InputError: If it is not installed, naming the extra that brings it.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"Expected {module} to be installed, but got: {error}. Run: "
-            f"pip install 'mtbkd[{extra}]'"
-        ) from None
 
 
 def fingerprint_of(tensors: Mapping[str, Tensor]) -> str:

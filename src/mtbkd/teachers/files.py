@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from mtbkd.errors import collect
 from mtbkd.inputs.opening import open_file, suffix_of, unreadable
 from mtbkd.inputs.tables import TABLES, read_arrays, read_table
 from mtbkd.outputs.aligned import Kind, TeacherTable, make_table, make_top_table
 from mtbkd.outputs.table import Declared
-from mtbkd.types import InputError
+from mtbkd.types import InputError, refuse
 
 _SUFFIXES = (*(suffix for suffix in TABLES if suffix != ".npy"), ".safetensors")
 _VARIANCE = "variance."
@@ -117,10 +118,6 @@ def read_outputs(path: Path, *, id_column: str = "id") -> Numbered:
     ``variance``, ``kept`` and ``tail``. Safetensors hold the same arrays of numbers, with ``ids``
     and ``classes`` as JSON in the metadata.
 
-    Args:
-        path: The file.
-        id_column: Which column of a CSV, TSV or Parquet file holds the ids.
-
     Raises:
         InputError: If it cannot be read, naming file, row and column.
     """
@@ -157,14 +154,8 @@ def _columns(path: Path, id_column: str) -> Numbered:
         )
     if not classes:
         faults.append(f"Expected a column for each class in {path}, but got none. Add them.")
-    numbers: dict[str, NDArray[np.float64]] = {}
-    for column in given:
-        try:
-            numbers[column] = table.numbers(column, infinite=True)
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise InputError(*faults)
+    numbers = {c: collect(faults, lambda c=c: table.numbers(c, infinite=True)) for c in given}
+    refuse(*faults)
     values = np.stack([numbers[c] for c in classes], 1)
     variance = np.stack([numbers[_VARIANCE + c] for c in classes], 1) if targets else None
     return Numbered(table.ids, tuple(classes), values, variance)

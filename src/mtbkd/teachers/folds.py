@@ -26,13 +26,8 @@ def group_folds(groups: Sequence[Any], k: int, seed: int) -> Tensor:
 
     Groups are dealt in random order, the largest first, each to the smallest fold.
 
-    Args:
-        groups: The group of each row.
-        k: How many folds.
-        seed: Seed of the order.
-
     Returns:
-        The fold of each row, int64, shape (row,).
+        The fold of each row of ``groups``, int64, shape (row,).
 
     Raises:
         InputError: If there are fewer than two folds, or more folds than groups.

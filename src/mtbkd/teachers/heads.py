@@ -19,7 +19,7 @@ from mtbkd.observation.base import cell_shape
 from mtbkd.teachers.folds import group_folds as group_folds
 from mtbkd.teachers.folds import random_folds as random_folds
 from mtbkd.teachers.head_training import Part, Training, fit
-from mtbkd.types import Family, InputError, check_positive
+from mtbkd.types import Family, InputError, check_positive, refuse
 
 _ROWS = 2**14
 
@@ -176,5 +176,4 @@ def _check(
         faults.append(
             f"Expected finite features, but got NaN or infinity in row {row}. Compute them again."
         )
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import torch
 
+from mtbkd.errors import need
 from mtbkd.outputs.aligned import Kind
 from mtbkd.student.devices import find_device
-from mtbkd.teachers.base import Teacher, fingerprint_of, from_callable, need
+from mtbkd.teachers.base import Teacher, fingerprint_of, from_callable
 from mtbkd.teachers.torch_module import ComputeDtype, evaluator
 from mtbkd.types import Family, InputError
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mtbkd.errors import need
 from mtbkd.outputs.aligned import Kind
-from mtbkd.teachers.base import Teacher, from_callable, need
+from mtbkd.teachers.base import Teacher, from_callable
 from mtbkd.types import InputError
 
 _DTYPES = {

@@ -84,11 +84,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _measure(node: yaml.Node, depth: int, sizes: dict[int, int]) -> int:
-    """How many values this is, with what is repeated by reference written out.
-
-    Raises:
-        ValueError: If they are too many or too deep, or hold what no file can.
-    """
+    """How many values this is, with what is repeated by reference written out, up to the limits."""
     if depth > _DEEPEST:
         raise ValueError(f"more than {_DEEPEST} levels")
     if isinstance(node, yaml.ScalarNode):

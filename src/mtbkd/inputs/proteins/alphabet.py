@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.inputs.proteins.source import ModelFiles
-from mtbkd.types import InputError
+from mtbkd.types import refuse
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"
 _RARE = "UZOB"  # which ProtT5 was trained to read as X
@@ -76,8 +76,7 @@ def read_alphabet(tokenizer: Any, files: ModelFiles, rows: int) -> Alphabet:
             f"which has as many embeddings, but got {highest + 1}. Save the model's own tokenizer "
             "into its folder."
         )
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     if files.kind == "t5":
         known = {c: i for c, i in known.items() if c not in _RARE}
     instead = known.get("X", unknown)

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from mtbkd.errors import need
 from mtbkd.inputs.proteins.alphabet import Alphabet, read_alphabet
-from mtbkd.inputs.proteins.source import ModelFiles, digest_of, find_model, first_line, need
+from mtbkd.inputs.proteins.source import ModelFiles, digest_of, find_model, first_line
 from mtbkd.student.devices import find_device
 from mtbkd.types import InputError
 
@@ -166,7 +167,7 @@ def _precision(
 
 
 def _load(backbone: Backbone) -> Loaded:
-    transformers = need("transformers")
+    transformers = need("transformers", "proteins")
     files, dtype = backbone.files, _DTYPES[backbone.precision]
     model_class, tokenizer_class = (getattr(transformers, c) for c in _CLASSES[files.kind])
     folder = str(files.folder)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from mtbkd.inputs.proteins.alphabet import Alphabet
 from mtbkd.inputs.proteins.backbone import Backbone
 from mtbkd.inputs.proteins.cache import keep, key_of, recall, share, tidy
-from mtbkd.types import InputError, Report, quiet
+from mtbkd.types import InputError, Report, quiet, refuse
 
 _LETTERS = re.compile("[A-Z]+")
 _ACCELERATOR_TOKENS, _PROCESSOR_TOKENS = 8192, 2048
@@ -207,5 +207,4 @@ def _check(sequences: Sequence[str], max_tokens: int) -> None:
             f"Expected capital letters in sequence {row}, but got {told} ({len(wrong)} such "
             "sequences). Mend or remove it."
         )
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)

@@ -7,7 +7,6 @@ chain as a whole. All answer several labels, each yes or no.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,26 +22,8 @@ Pieces = Sequence[npt.NDArray[np.uint8]]
 _RESIDUES = int(TABLE.max()) + 1
 _REACH = 30.0  # residues after which the distance from an end has faded to 1/e
 _BUCKET = 32  # batches whose proteins are sorted by length together
-_CLIP = 1.0
-
-
-@dataclass(frozen=True)
-class Schooling:
-    """How an expert is trained.
-
-    Attributes:
-        epochs: Passes over the proteins, at most.
-        batch_size: Proteins of one step.
-        learning_rate: The highest that Adam has, with a cosine to zero over all epochs.
-        held: Share of the training proteins on which the best epoch is chosen.
-        patience: Epochs without a better one after which training stops.
-    """
-
-    epochs: int = 8
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    held: float = 0.1
-    patience: int = 3
+_CLIP, _RATE = 1.0, 2e-3  # of the gradient, and Adam's highest, with a cosine to zero
+_HELD, _PATIENCE = 0.1, 3  # the share that chooses the best epoch; epochs without a better one
 
 
 def first(sequences: Sequence[str], n: int) -> Pieces:
@@ -123,28 +104,31 @@ def school(
     pieces: Pieces,
     labels: Floats32,
     rows: Ints,
-    schooling: Schooling,
     seed: int,
+    *,
+    epochs: int,
+    batch_size: int = 64,
 ) -> nn.Module:
     """Train a network on some proteins; it keeps the epoch that is best on a part of them.
 
-    Labels are 0 or 1, shape (protein, label). PyTorch's own generator is left as it was.
+    Labels are 0 or 1, shape (protein, label); ``epochs`` are so many at most. PyTorch's own
+    generator is left as it was.
     """
     chance = np.random.default_rng(seed)
     rows = chance.permutation(rows)
-    n_held = max(1, round(schooling.held * len(rows)))
+    n_held = max(1, round(_HELD * len(rows)))
     held, taught = rows[:n_held], rows[n_held:]
     targets = torch.from_numpy(labels)
-    n_steps = schooling.epochs * -(-len(taught) // schooling.batch_size)
+    n_steps = epochs * -(-len(taught) // batch_size)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         network = build()
-        optimiser = torch.optim.AdamW(network.parameters(), schooling.learning_rate)
+        optimiser = torch.optim.AdamW(network.parameters(), _RATE)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, n_steps)
         best, kept, since = np.inf, network.state_dict(), 0
-        for _ in range(schooling.epochs):
+        for _ in range(epochs):
             network.train()
-            for batch in _batches(pieces, taught, schooling.batch_size, chance):
+            for batch in _batches(pieces, taught, batch_size, chance):
                 loss = nn.functional.binary_cross_entropy_with_logits(
                     network(_padded(pieces, batch)), targets[batch]
                 )
@@ -158,7 +142,7 @@ def school(
             if score < best:
                 best, since = score, 0
                 kept = {name: value.clone() for name, value in network.state_dict().items()}
-            if since >= schooling.patience:
+            if since >= _PATIENCE:
                 break
     network.load_state_dict(kept)
     return network.eval()

@@ -228,12 +228,9 @@ def sequence_features(sequences: Sequence[str]) -> NDArray[np.float32]:
 
 
 def standardisation(features: NDArray[np.float32]) -> tuple[NDArray[np.float32], ...]:
-    """Shift and scale that standardise features, from training proteins only.
+    """Shift and scale that standardise features, (example, feature), of training proteins only.
 
     Use as ``clip((features - mean) * scale, -5, 5)``. A column that hardly varies gets scale 0.
-
-    Args:
-        features: Training features, (example, feature).
 
     Returns:
         The mean and the scale, each (feature,).

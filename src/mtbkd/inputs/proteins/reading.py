@@ -14,7 +14,7 @@ from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.opening import suffix_of, text_of
 from mtbkd.inputs.proteins.cleaning import clean, first_faults
 from mtbkd.inputs.tables import TABLES, read_table
-from mtbkd.types import InputError
+from mtbkd.types import InputError, refuse
 
 ID_COLUMNS = ("id", "acc", "accession", "entry", "protein_id", "name")
 """Names of the column of ids, whatever their case; the first that is there is taken."""
@@ -93,11 +93,7 @@ def read_proteins(
 
 
 def _fasta(path: Path) -> Table:
-    """Ids and sequences as written; an id is empty where the header is.
-
-    Raises:
-        InputError: If the file is not FASTA, or Biopython is not installed.
-    """
+    """Ids and sequences as written; an id is empty where the header is."""
     try:
         from Bio.SeqIO.FastaIO import SimpleFastaParser
     except ModuleNotFoundError:
@@ -148,8 +144,7 @@ def _columns(
             f"Expected the columns {', '.join(needed)} in {path}, but {', '.join(missing)} is "
             f"missing; {there_are}. Add it."
         )
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     for name in found:
         if pa.types.is_nested(kind := table.cells.schema.field(name).type):
             raise InputError(

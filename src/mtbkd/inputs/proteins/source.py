@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import re
 import time
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from mtbkd.errors import need
+from mtbkd.files import sha256_of
 from mtbkd.inputs.proteins.cache import cache_root, share
-from mtbkd.types import InputError
+from mtbkd.types import InputError, refuse
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 _WANTED = ("*.json", "*.txt", "*.model", "*.safetensors")
@@ -65,9 +65,6 @@ class ModelFiles:
 def find_model(source: str | Path) -> ModelFiles:
     """The files of an ESM or T5 model; an id is downloaded unless it is there already.
 
-    Args:
-        source: A folder that ``save_pretrained`` wrote, an id on the hub, or ``id@revision``.
-
     Raises:
         InputError: If it is none of these, cannot be fetched, or lacks files.
     """
@@ -110,21 +107,6 @@ def digest_of(files: ModelFiles, memory: Path | None) -> str:
     return whole.hexdigest()
 
 
-def need(module: str) -> ModuleType:
-    """Import an optional library of the extra ``proteins``.
-
-    Raises:
-        InputError: If it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise InputError(
-            f"Expected {module} to be installed, but got: {error}. Run: pip install "
-            "'mtbkd[proteins]'"
-        ) from None
-
-
 def first_line(error: BaseException) -> str:
     """The first line of a message that says something."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), repr(error))
@@ -153,8 +135,7 @@ def _check(source: str, folder: Path) -> ModelFiles:
             "but there is none. Save the tokenizer into the model's folder."
         )
     weights, half = _weights(source, folder, faults)
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     return ModelFiles(source, folder, config, weights, tokenizer, half)
 
 
@@ -192,7 +173,7 @@ def _weights(source: str, folder: Path, faults: list[str]) -> tuple[tuple[Path, 
 
 def _fetch(source: str) -> Path:
     """The snapshot of a hub id; the one on disk if it is complete, so that no network is needed."""
-    hub = need("huggingface_hub")
+    hub = need("huggingface_hub", "proteins")
     name, _, revision = source.partition("@")
     note = cache_root() / "converted" / f"{name.replace('/', '--')}.txt"
     wanted = revision or (note.read_text("utf-8") if note.is_file() else None)
@@ -246,8 +227,7 @@ def _digest(path: Path, memory: Path | None) -> str:
                 return kept["sha256"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
-    with place.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(place)
     if note is not None and time.time() - stat.st_ctime > _SETTLED:
         value = json.dumps({"file": str(place), "seen": seen, "sha256": found})
         share(note, value.encode())

@@ -28,7 +28,7 @@ from mtbkd.teachers.labelling.shards import (
     shard_path,
     write_journal,
 )
-from mtbkd.types import InputError, Report, check_positive, quiet
+from mtbkd.types import InputError, Report, check_positive, quiet, refuse
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
@@ -157,11 +157,7 @@ def open_journal(teacher: Teacher, source: Examples, folder: Path, how: LabelSet
 
 
 def _same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Refuse to go on with other labels.
-
-    Raises:
-        InputError: Naming what differs.
-    """
+    """Refuse to go on with other labels, naming what differs."""
     before, after = dict(old), json.loads(json.dumps(new))
     faults = []
     teachers = before.pop("teacher"), after.pop("teacher")
@@ -179,8 +175,7 @@ def _same(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
                 f"{before.get(key)!r} there and {after[key]!r} now. Choose another folder, or "
                 "delete it."
             )
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
 
 
 def enter(

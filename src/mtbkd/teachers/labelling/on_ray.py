@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mtbkd.errors import need
 from mtbkd.outputs.aligned import TeacherTable
-from mtbkd.teachers.base import Teacher, need
+from mtbkd.teachers.base import Teacher
 from mtbkd.teachers.labelling.asking import Examples, label_shard
 from mtbkd.teachers.labelling.label import LabelSettings, close, enter, open_journal, tally
 from mtbkd.teachers.labelling.shards import Journal

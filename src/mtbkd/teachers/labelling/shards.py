@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from mtbkd.files import append_bytes, save_tensors, sha256_of, write_bytes
-from mtbkd.types import InputError
+from mtbkd.types import InputError, refuse
 
 JOURNAL, FAILURES, IDS = "journal.jsonl", "failures.jsonl", "ids.arrow"
 
@@ -140,5 +140,4 @@ def check_shards(folder: Path, journal: Journal) -> None:
                 f"Expected {path} as it was written (sha256 {record['sha256'][:12]}…), but {what}. "
                 "Delete it and label again."
             )
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)

@@ -121,11 +121,10 @@ def _teachers(proteins: PartitionProteins, effort: Effort) -> dict[str, Train]:
     end = experts.last(proteins.sequences, _END)
     chain = experts.both_ends(proteins.sequences, _CHAIN)
     n = len(LOCATIONS)
-    at_end, along = experts.Schooling(effort.end), experts.Schooling(effort.chain)
 
-    def on(pieces: experts.Pieces, build: Callable[[], nn.Module], how: experts.Schooling) -> Train:
+    def on(pieces: experts.Pieces, build: Callable[[], nn.Module], epochs: int) -> Train:
         def train(rows: Ints, seed: int) -> tuple[Predict, float]:
-            model = experts.school(build, pieces, proteins.labels, rows, how, seed)
+            model = experts.school(build, pieces, proteins.labels, rows, seed, epochs=epochs)
             size = float(sum(p.numel() for p in model.parameters()))
             return lambda asked: experts.probabilities(model, pieces, asked), size
 
@@ -141,9 +140,9 @@ def _teachers(proteins: PartitionProteins, effort: Effort) -> dict[str, Train]:
 
     return {
         "composition": boost,
-        f"first {_END} residues": on(start, lambda: experts.EndExpert(n, _END), at_end),
-        f"last {_END} residues": on(end, lambda: experts.EndExpert(n, _END), at_end),
-        "whole chain": on(chain, lambda: experts.ChainExpert(n), along),
+        f"first {_END} residues": on(start, lambda: experts.EndExpert(n, _END), effort.end),
+        f"last {_END} residues": on(end, lambda: experts.EndExpert(n, _END), effort.end),
+        "whole chain": on(chain, lambda: experts.ChainExpert(n), effort.chain),
     }
 
 

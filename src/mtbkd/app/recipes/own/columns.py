@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mtbkd.app.config.own import OwnConfig
+from mtbkd.errors import collect
 from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.tables import read_table
 from mtbkd.observation import OUTCOMES
-from mtbkd.types import MISSING_WORDS, InputError
+from mtbkd.types import MISSING_WORDS, InputError, refuse
 
 
 def read_own(own: OwnConfig) -> Table:
@@ -67,8 +67,7 @@ def labels_of(examples: Table, own: OwnConfig) -> Any:
         return _class_names(examples, own)
     faults: list[str] = []
     columns = [collect(faults, lambda c=c: examples.numbers(c, missing=True)) for c in own.targets]
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     return np.stack([column for column in columns if column is not None], 1)
 
 
@@ -81,15 +80,6 @@ def classes_of(own: OwnConfig, labels: Any) -> tuple[str, ...]:
     found = sorted({label for label in labels if label})
     whole = all(label.isdecimal() for label in found)
     return tuple(sorted(found, key=int) if whole else found)
-
-
-def collect(faults: list[str], make: Callable[[], Any]) -> Any:
-    """What this makes, or None, its faults added to the others."""
-    try:
-        return make()
-    except InputError as error:
-        faults += error.faults
-        return None
 
 
 def _class_names(examples: Table, own: OwnConfig) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -17,6 +18,7 @@ from mtbkd.app.config.own_teachers import BackboneTeacher
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.recipes.own.inputs import model_of
 from mtbkd.data import Dataset
+from mtbkd.errors import collect
 from mtbkd.files import AGAIN, load_tensors, read_json, save_json, save_tensors
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
 from mtbkd.inputs.proteins.cache import cache_root
@@ -26,7 +28,7 @@ from mtbkd.outputs.aligned import TeacherTable, make_table
 from mtbkd.teachers.folds import group_folds
 from mtbkd.teachers.head_training import Training
 from mtbkd.teachers.heads import cross_fitted
-from mtbkd.types import InputError
+from mtbkd.types import InputError, refuse
 
 _ANSWERS = "answers.safetensors"
 # parts of a checkpoint that give no features
@@ -75,17 +77,15 @@ def find_backbones(own: OwnConfig, folder: Path) -> dict[str, Backbone]:
     for name, config in backbone_teachers(own).items():
         if answers_path(folder, name).exists():
             continue
-        try:
-            found[name] = load_backbone(
-                model_of(own, config.backbone),
-                device=config.device,
-                precision=config.precision,
-                limit=config.limit,
-            )
-        except InputError as error:
-            faults += error.faults
-    if faults:
-        raise InputError(*dict.fromkeys(faults))
+        load = partial(
+            load_backbone,
+            model_of(own, config.backbone),
+            device=config.device,
+            precision=config.precision,
+            limit=config.limit,
+        )
+        found[name] = collect(faults, load)
+    refuse(*dict.fromkeys(faults))
     return found
 
 

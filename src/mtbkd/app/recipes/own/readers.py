@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.config.own_teachers import HuggingFaceTeacher, ModelTeacher, OnnxTeacher
 from mtbkd.app.recipes.own.heads import LabelledProteins
+from mtbkd.errors import need
 from mtbkd.inputs.columns import Table
-from mtbkd.teachers.base import need
 from mtbkd.types import Floats32, InputError
 
 

@@ -20,7 +20,6 @@ from mtbkd.app.recipes.common import network
 from mtbkd.app.recipes.deeploc.shared import draw
 from mtbkd.app.recipes.own.columns import (
     classes_of,
-    collect,
     columns_of,
     labels_of,
     read_own,
@@ -41,6 +40,7 @@ from mtbkd.app.recipes.own.split import groups_of, split_rows
 from mtbkd.app.recipes.own.teachers import label_all
 from mtbkd.app.recipes.own.template import TEMPLATE
 from mtbkd.data import Dataset, make_dataset
+from mtbkd.errors import collect
 from mtbkd.files import read_sealed, save_sealed, save_tensors, sha256_of
 from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins
@@ -223,11 +223,7 @@ def _section(config: RunConfig) -> OwnConfig:
 
 
 def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
-    """What the run directory says of its examples, if it has begun.
-
-    Raises:
-        InputError: If the file was changed.
-    """
+    """What the run directory says of its examples, if it has begun; their file must be as then."""
     if not (run / RECORD).exists():
         return None
     record = read_sealed(run / RECORD)

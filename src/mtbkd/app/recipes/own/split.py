@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.inputs.columns import Table
 from mtbkd.teachers.folds import group_folds
-from mtbkd.types import InputError
+from mtbkd.types import InputError, refuse
 
 RowIndices = NDArray[np.int64]
 
@@ -131,8 +131,7 @@ def _given(
                 f"got none for id {examples.ids[row]!r} ({lacking.sum()} such). Add it, or move "
                 "the example to train."
             )
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     notes = ()
     if groups is not None:
         inside = groups[words == SPLITS[0]]

@@ -12,7 +12,6 @@ from typing import Any, Literal, NamedTuple
 from mtbkd.app.config.own import OwnConfig, slug
 from mtbkd.app.config.own_teachers import FactoryTeacher, ModelTeacher, TableTeacher
 from mtbkd.app.recipes.base import Costs, Labelling
-from mtbkd.app.recipes.own.columns import collect
 from mtbkd.app.recipes.own.heads import (
     answer,
     backbone_teachers,
@@ -21,6 +20,7 @@ from mtbkd.app.recipes.own.heads import (
 )
 from mtbkd.app.recipes.own.making import make_teacher
 from mtbkd.app.recipes.own.readers import Questions, reader_of
+from mtbkd.errors import collect
 from mtbkd.files import read_json, save_json
 from mtbkd.outputs.aligned import TeacherTable, plan_alignment
 from mtbkd.outputs.store import align_to
@@ -31,7 +31,7 @@ from mtbkd.teachers.labelling.convert import sample_table
 from mtbkd.teachers.labelling.label import label, load_table, tally
 from mtbkd.teachers.labelling.on_ray import label_on_ray
 from mtbkd.teachers.labelling.shards import read_journal
-from mtbkd.types import InputError
+from mtbkd.types import InputError, refuse
 
 _SHARD_ROWS = 4096
 
@@ -80,8 +80,7 @@ def label_all(
     samples = [collect(faults, lambda t=teacher: sample_table(t, ids[0])) for teacher in asked]
     known = [sample for sample in samples if sample is not None]
     faults += _alignment_faults(list(tables.values()), known, ids, classes, own.missing)
-    if faults:
-        raise InputError(*faults)
+    refuse(*faults)
     begin()
     costs: Costs = {name: {} for name in own.teachers}
     halves = labelling.dtype == "float16"
@@ -124,11 +123,7 @@ def _made(
     folder: Path,
     labelling: Labelling,
 ) -> _Made:
-    """A teacher, made unless that would run code that only a run directory names.
-
-    Raises:
-        InputError: If it cannot be made, or may not be and its labels are not finished.
-    """
+    """A teacher, made unless that would run code that only a run directory names."""
     may_run = labelling.may_run_code or not isinstance(config, FactoryTeacher)
     if isinstance(config, FactoryTeacher) and not may_run:
         journal = read_journal(folder / "labels" / slug(name))
