@@ -13,6 +13,7 @@ from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Task
 from mtbkd.app.run import stages
 from mtbkd.app.run.chains import chain_values, diagnose_chains, diagnostic_numbers, known_number
+from mtbkd.app.run.few import keep_few
 from mtbkd.app.run.others import judge_others
 from mtbkd.app.run.scoring import SCORINGS, pool_of, pool_scores, teacher_scores
 from mtbkd.app.run.stages import Rival
@@ -71,6 +72,7 @@ def evaluate(
     )
     background = stages.background(config, task, teachers, posterior, out)
     causes = find_causes(background, posterior.student.features(test.inputs), predictive)
+    few = keep_few(posterior, task.train.inputs, out).samples
     outputs = teachers.at(test.ids)
     pool = pool_of(outputs, posterior.weighting, posterior.units)
     weights, taught, probs = _shares(posterior, task.train, teachers)
@@ -109,6 +111,8 @@ def evaluate(
             name: scoring.draws(rival, test, posterior.units) for name, rival in rivals.items()
         },
         "student": scoring.student(posterior, predictive, causes, test) | told_apart,
+        "few": {"draws": few.n_chains * few.n_draws}
+        | scoring.draws(Rival(posterior.student, few), test, posterior.units),
         "flags": _flags(causes, predictive, test),
         "diagnostics": diagnostic_numbers(diagnostics, posterior),
         "cost": _costs(posterior, spent),
