@@ -74,9 +74,10 @@ def test_products_tell_the_divergence():
     student, samples, inputs, _ = drawn(3, n_draws=200)
     events, cuts = events_of(student, samples, inputs)
     some = list(range(0, 800, 2))
-    products = gram(events, events.mean(0))
-    found = 0.5 * float(products[some][:, some].mean()) / len(inputs)
-    wanted = float(divergence(aim_at(events, cuts), events[some]).mean())
+    aim = aim_at(events, cuts)
+    found = 0.5 * float(gram(events, aim)[some][:, some].mean()) / len(inputs)
+    gap = entropies(events[some]).mean(0) - aim.entropy
+    wanted = float(divergence(aim, events[some]).mean() + gap.square().mean())
     assert found == pytest.approx(wanted, rel=0.05)
 
 
@@ -98,8 +99,8 @@ def test_chosen_draws_are_nearer_than_any_at_random():
     won = 0
     for seed in range(10):
         student, samples, inputs, others = drawn(seed)
-        events, _ = events_of(student, samples, inputs)
-        places = choose(gram(events, events.mean(0)), 8)
+        events, cuts = events_of(student, samples, inputs)
+        places = choose(gram(events, aim_at(events, cuts)), 8)
         own = distance(student, samples.chosen(places), samples, others)
         rng = np.random.default_rng(seed)
         rest = [

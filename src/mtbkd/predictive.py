@@ -27,7 +27,7 @@ from mtbkd.types import Family, InputError, outside, refuse
 
 _SAMPLE_LONGER = "Distil again with more steps or a smaller step size, or scale the inputs."
 _BUDGET = 2**24  # floats held at a time: draws times examples times classes
-_COMPARED, _BETWEEN, _CANDIDATES = 2048, 4, 1000
+_COMPARED, _BETWEEN, _CANDIDATES = 2048, 1600, 1000
 
 
 def predict(
@@ -117,7 +117,7 @@ def thin(
         cuts = outcome.cuts(draws)
         events = outcome.events(draws, cuts)
         aims.append(aim_at(events, cuts))
-        products = products + gram(events[::skip], aims[-1].mean)
+        products = products + gram(events[::skip], aims[-1])
     aim = Aim(*map(torch.cat, zip(*aims, strict=True)))
     places = choose(torch.as_tensor(products), n)
     few = samples.chosen([place * skip for place in places])
@@ -130,15 +130,20 @@ def _between(features: Tensor) -> tuple[Tensor, Tensor]:
     """Features, then points up to half the way from one to another; every fifth is kept apart.
 
     Returns:
-        Features, shape (example, ...), and whether they are kept apart and of no pair, (example,).
+        Features, shape (example, ...), and whether they are kept apart, (example,), which those
+        between two that are kept apart are as well.
     """
-    apart = torch.arange(len(features), device=features.device) % 5 == 4
-    ours, n = features[~apart], _BETWEEN * len(features)
     generator = torch.Generator().manual_seed(0)
-    pairs = torch.randint(len(ours), (2, n), generator=generator).to(features.device)
-    way = 0.5 * torch.rand(n, generator=generator).to(features)
-    mixed = torch.lerp(ours[pairs[0]], ours[pairs[1]], way.view(-1, *[1] * (features.dim() - 1)))
-    return torch.cat([features, mixed]), torch.cat([apart, apart.new_zeros(n)])
+    kept = torch.arange(len(features), device=features.device) % 5 == 4
+    found, apart = [features], [kept]
+    for group, n in ((~kept, 4 * _BETWEEN), (kept, _BETWEEN)):
+        ours = features[group]
+        if len(ours):
+            pairs = torch.randint(len(ours), (2, n), generator=generator).to(ours.device)
+            way = 0.5 * torch.rand(n, *[1] * (ours.dim() - 1), generator=generator).to(ours)
+            found.append(torch.lerp(ours[pairs[0]], ours[pairs[1]], way))
+            apart.append(kept.new_full((n,), fill_value=bool(group is kept)))
+    return torch.cat(found), torch.cat(apart)
 
 
 def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Iterator[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -55,17 +56,20 @@ def divergence(aim: Aim, events: Tensor) -> Tensor:
     return each.sum((1, 2))
 
 
-def gram(events: Tensor, mean: Tensor) -> Tensor:
-    """Products of what draws say apart from the mean, in units of chi-square, (draw, draw).
+def gram(events: Tensor, aim: Aim) -> Tensor:
+    """Products of what draws say apart from the aim, shape (draw, draw).
 
     The mean of its entries over some draws is ``sum (few - all)**2 / all``, which is twice the
-    `divergence` to second order.
+    `divergence` to second order, and twice the squared gap of mean entropies: without the latter,
+    draws near the mean would be taken, and their spread be too small.
 
     Args:
         events: Shape (draw, example, column, event).
-        mean: Over all draws, shape (example, column, event).
+        aim: What all draws say.
     """
-    apart = ((events - mean) * mean.clamp_min(_LEAST).rsqrt()).flatten(1)
+    said = ((events - aim.mean) * aim.mean.clamp_min(_LEAST).rsqrt()).flatten(1)
+    spread = math.sqrt(2) * (entropies(events) - aim.entropy).flatten(1)
+    apart = torch.cat([said, spread], 1)
     return (apart @ apart.T).double()
 
 
