@@ -11,6 +11,10 @@ from typing import Any
 
 import pytest
 
+from mtbkd.app.config.run import build_config
+from mtbkd.app.recipes import find_recipe
+from mtbkd.app.run.commands import run
+
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
@@ -53,6 +57,11 @@ def in_this_process(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "child", child)
 
 
+def a_run(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it looks at: a short run of several labels."""
+    run(build_config(find_recipe("overlay").defaults, SHORT), Path("runs/one"))
+
+
 def unchanged(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     pass
 
@@ -64,6 +73,7 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "specialists": ("gaps", ["specialists", *ONE_SEED], shorter, "declared"),
     "missing": ("gaps", ["missing", *ONE_SEED], shorter, "half"),
     "labels": ("gaps", ["labels", *ONE_SEED], shorter, "pseudo-labels"),
+    "draws": ("draws", ["runs/one"], a_run, "with all 8 draws"),
     "kills": ("kills", ["--kills", "2"], unchanged, "as those of an undisturbed one"),
     "nuts": ("nuts", ["--seconds", "0.2", "--warm-up", "5"], shorter, "| sghmc |"),
     "proteins": ("proteins", ["deeploc", *ONE_SEED, *SETS, *OUT], unchanged, "1 - max"),

@@ -59,7 +59,18 @@ def load(out):
     return [draws, again.weighting, again.prior, again.modes, again.units]
 
 
-READERS = {"predict": predict, "evaluate": evaluate, "report": report, "load": load}
+def predict_few(out):
+    found = commands.predict_run(out, out.parent / "new.csv", n_draws=8)
+    return [found.ids, found.predictive.total, found.causes.flags]
+
+
+READERS = {
+    "predict": predict,
+    "few": predict_few,
+    "evaluate": evaluate,
+    "report": report,
+    "load": load,
+}
 
 
 def run_again(config, out, **options):
@@ -221,7 +232,9 @@ JUDGED = {"metrics.json", "predictions.parquet", "evaluation.safetensors"}
 READ = {
     "load": SAMPLED,
     "predict": SAMPLED | {"background.safetensors", "teachers/manifest.json"},
-    "evaluate": SAMPLED | {"background.safetensors", "teachers/outputs.safetensors"},
+    "few": SAMPLED | {"background.safetensors", "few.safetensors"},
+    "evaluate": SAMPLED
+    | {"few.safetensors", "background.safetensors", "teachers/outputs.safetensors"},
     "report": SAMPLED | JUDGED | {"teachers/outputs.safetensors"},
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.inference.thinning import Aim, aim_at, choose, gram, settle
 from mtbkd.observation import OUTCOMES
 from mtbkd.observation.answers import Answer as Answer
 from mtbkd.observation.answers import LabelPredictive as LabelPredictive
@@ -21,10 +23,11 @@ from mtbkd.observation.units import Units
 from mtbkd.observation.units import mixture as mixture
 from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, all_finite, check_finite
 from mtbkd.student.student import Student
-from mtbkd.types import Family, InputError
+from mtbkd.types import Family, InputError, outside, refuse
 
 _SAMPLE_LONGER = "Distil again with more steps or a smaller step size, or scale the inputs."
 _BUDGET = 2**24  # floats held at a time: draws times examples times classes
+_COMPARED, _BETWEEN, _CANDIDATES = 2048, 1600, 1000
 
 
 def predict(
@@ -65,6 +68,82 @@ def predict(
         if isinstance(part, np.ndarray):
             check_finite(torch.from_numpy(part), "answers", _SAMPLE_LONGER)
     return answer
+
+
+def thin(
+    student: Student,
+    samples: PosteriorSamples,
+    inputs: Tensor,
+    n: int,
+    *,
+    family: Family = "classification",
+) -> PosteriorSamples:
+    """Few draws whose mean answer is near to that of all.
+
+    They are chosen by what they say, one after the other, and then moved a little together, until
+    their mean probabilities and their mean entropy are those of all draws, as far as that holds on
+    inputs kept apart as well; see `mtbkd.inference.thinning`. They are compared on the inputs and
+    on points between pairs of them.
+
+    Args:
+        student: As it was trained.
+        samples: Its posterior draws.
+        inputs: Like those to be predicted, without labels, shape (example, ...); at most 2,048 of
+            them, evenly spaced, are used.
+        n: How many draws to keep.
+        family: What is predicted.
+
+    Returns:
+        ``n`` chains of one draw each, or the samples as they are if they are not more.
+
+    Raises:
+        InputError: If there are no inputs, or anything is not finite.
+    """
+    refuse(*outside("n", n, 1e6, whole=True))
+    if n >= samples.n_chains * samples.n_draws:
+        return samples
+    if not len(inputs):
+        raise InputError(
+            "Expected inputs to choose draws by, but got none. Give those of the training examples."
+        )
+    outcome, head = OUTCOMES[family], replace(student, frozen=None)
+    features = student.features(inputs[:: -(-len(inputs) // _COMPARED)])
+    features, apart = _between(features)
+    skip = -(-samples.n_chains * samples.n_draws // _CANDIDATES)
+    aims: list[Aim] = []
+    products: Tensor | float = 0.0
+    for outputs in draw_outputs(head, samples, features):
+        draws = outputs.flatten(0, 1)
+        cuts = outcome.cuts(draws)
+        events = outcome.events(draws, cuts)
+        aims.append(aim_at(events, cuts))
+        products = products + gram(events[::skip], aims[-1])
+    aim = Aim(*map(torch.cat, zip(*aims, strict=True)))
+    places = choose(torch.as_tensor(products), n)
+    few = samples.chosen([place * skip for place in places])
+    draws = few.segments[0][:, 0].to(features.device)
+    moved = settle(head, draws, features, aim, outcome, apart)
+    return replace(few, segments=(moved[:, None].cpu(),))
+
+
+def _between(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Features, then points up to half the way from one to another; every fifth is kept apart.
+
+    Returns:
+        Features, shape (example, ...), and whether they are kept apart, (example,), which those
+        between two that are kept apart are as well.
+    """
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.arange(len(features), device=features.device) % 5 == 4
+    found, apart = [features], [kept]
+    for group, n in ((~kept, 4 * _BETWEEN), (kept, _BETWEEN)):
+        ours = features[group]
+        if len(ours):
+            pairs = torch.randint(len(ours), (2, n), generator=generator).to(ours.device)
+            way = 0.5 * torch.rand(n, *[1] * (ours.dim() - 1), generator=generator).to(ours)
+            found.append(torch.lerp(ours[pairs[0]], ours[pairs[1]], way))
+            apart.append(kept.new_full((n,), fill_value=bool(group is kept)))
+    return torch.cat(found), torch.cat(apart)
 
 
 def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Iterator[Tensor]:

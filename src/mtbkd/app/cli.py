@@ -130,6 +130,9 @@ def predict(
             help="Ends in .parquet, .csv or .jsonl; INPUT's name.predictions.parquet by default."
         ),
     ] = None,
+    draws: Annotated[
+        int | None, typer.Option(help="8: the few draws that the run chose in place of all.")
+    ] = None,
 ) -> None:
     """Predict new inputs, with intervals, and with the cause where the answer is uncertain."""
     from mtbkd.app.console import Progress, answers_table
@@ -141,7 +144,7 @@ def predict(
     check_suffix(path)
     check_place(run_dir, source, path)
     with Progress() as progress:
-        found = recipe_run.predict_run(run_dir, source, progress.report)
+        found = recipe_run.predict_run(run_dir, source, progress.report, draws)
     write_table(path, prediction_table(found.ids, found.classes, found.predictive, found.causes))
     answers_table(found.ids, found.classes, found.predictive, found.causes)
     print(f"{len(found.ids)} predictions: {path}")

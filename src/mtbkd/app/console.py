@@ -113,6 +113,8 @@ def metrics_table(metrics: dict[str, Any]) -> None:
         *((f"baseline: {n}", m) for n, m in metrics["baselines"].items()),
         ("Bayesian student", metrics["student"]),
     ]
+    if "few" in metrics:
+        rows.append((f"{metrics['few']['draws']} draws of it", metrics["few"]))
     for name, scores in rows:
         style = "bold green" if name == "Bayesian student" else None
         values = (_three_digits(scores.get(key)) for key, _ in columns)

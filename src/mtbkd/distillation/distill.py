@@ -35,7 +35,7 @@ from mtbkd.inference.samples import (
 from mtbkd.observation import OUTCOMES
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.predictive import Answer, predict
+from mtbkd.predictive import Answer, predict, thin
 from mtbkd.prior.mixture import Prior
 from mtbkd.prior.settings import PriorSettings
 from mtbkd.student.devices import find_device
@@ -88,6 +88,11 @@ class Posterior:
             level=level,
             point=point,
         )
+
+    def thin(self, n: int, inputs: Tensor) -> Posterior:
+        """The same with ``n`` draws that answer nearly as all do; see `mtbkd.predictive.thin`."""
+        few = thin(self.student, self.samples, inputs, n, family=self.family)
+        return replace(self, samples=few)
 
 
 def distill(

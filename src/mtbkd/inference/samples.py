@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,12 @@ class PosteriorSamples:
     def n_draws(self) -> int:
         """Draws of each chain."""
         return sum(segment.shape[1] for segment in self.segments)
+
+    def chosen(self, places: Sequence[int]) -> PosteriorSamples:
+        """Some draws, each as a chain of one; places count them chain by chain."""
+        every = list(self)
+        draws = [every[place % self.n_draws][place // self.n_draws] for place in places]
+        return replace(self, segments=(torch.stack(draws)[:, None],))
 
     def __iter__(self) -> Iterator[Tensor]:
         """Draws one by one over all chains, each of shape (chain, parameter)."""

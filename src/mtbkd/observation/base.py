@@ -209,6 +209,17 @@ class Outcome(Protocol):
         """Functions of the student's outputs whose convergence is judged."""
         ...
 
+    def cuts(self, draws: Tensor) -> Tensor:
+        """Where events end that draws are compared by: (draw, example, output) to (example, ...).
+
+        Only numbers need them.
+        """
+        ...
+
+    def events(self, outputs: Tensor, cuts: Tensor) -> Tensor:
+        """Probabilities of events that exclude each other, (..., example, column, event)."""
+        ...
+
     def summarise(self, draws: Tensor, *, units: Units | None, level: float, point: str) -> Answer:
         """The answer, from the student's outputs under each draw, (draw, example, output)."""
         ...

@@ -125,6 +125,13 @@ class Binary:
     def traced(self, outputs: Tensor) -> Tensor:
         return outputs
 
+    def cuts(self, draws: Tensor) -> Tensor:
+        return draws.new_empty(draws.shape[1], 0)
+
+    def events(self, outputs: Tensor, cuts: Tensor) -> Tensor:
+        """No and yes."""
+        return torch.stack([torch.sigmoid(-outputs), torch.sigmoid(outputs)], -1)
+
     def summarise(self, draws: Tensor, *, units: Units | None, level: float, point: str) -> Answer:
         """From (draw, example, label) to the fields of `LabelPredictive`."""
         probs = torch.sigmoid(draws)

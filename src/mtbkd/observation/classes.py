@@ -140,6 +140,12 @@ class Classes:
     def traced(self, outputs: Tensor) -> Tensor:
         return torch.softmax(outputs, -1).clamp_min(1e-12).log()
 
+    def cuts(self, draws: Tensor) -> Tensor:
+        return draws.new_empty(draws.shape[1], 0)
+
+    def events(self, outputs: Tensor, cuts: Tensor) -> Tensor:
+        return torch.softmax(outputs, -1).unsqueeze(-2)
+
     def summarise(self, draws: Tensor, *, units: Units | None, level: float, point: str) -> Answer:
         """From (draw, example, class) to the fields of `Predictive`."""
         probs = torch.softmax(draws, -1)

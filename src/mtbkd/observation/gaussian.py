@@ -29,6 +29,8 @@ from mtbkd.prior.mixture import Prior
 from mtbkd.prior.spaces import Spaces
 from mtbkd.types import Batch, Family, Floats, Ints
 
+_INTERVALS = 16
+
 
 class GaussianTerms(NamedTuple):
     """What the mixture needs from the teachers, each of shape (teacher, example, target).
@@ -112,6 +114,19 @@ class Gaussian:
 
     def traced(self, outputs: Tensor) -> Tensor:
         return outputs
+
+    def cuts(self, draws: Tensor) -> Tensor:
+        """Near the quantiles of all draws together, so that a number is one of 16 intervals."""
+        mean, log_variance = draws.chunk(2, -1)
+        spread = (log_variance.exp().mean(0) + mean.var(0, correction=0)).sqrt()
+        shares = torch.arange(1, _INTERVALS, device=draws.device) / _INTERVALS
+        return mean.mean(0).unsqueeze(-1) + spread.unsqueeze(-1) * torch.special.ndtri(shares)
+
+    def events(self, outputs: Tensor, cuts: Tensor) -> Tensor:
+        mean, log_variance = (part.unsqueeze(-1) for part in outputs.chunk(2, -1))
+        below = torch.special.ndtr((cuts - mean) * (-0.5 * log_variance).exp())
+        ends = torch.zeros_like(below[..., :1]), torch.ones_like(below[..., :1])
+        return torch.cat([ends[0], below, ends[1]], -1).diff(dim=-1).clamp_min(0)
 
     def summarise(self, draws: Tensor, *, units: Units | None, level: float, point: str) -> Answer:
         """From (draw, example, output) to the fields of `NumberPredictive`."""

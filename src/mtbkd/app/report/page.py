@@ -93,6 +93,9 @@ def _rows(data: ReportData[Any], columns: tuple[Column, ...]) -> list[dict[str, 
     named += [("baseline", n, m) for n, m in metrics.get("baselines", {}).items()]
     size = {"parameters": metrics.get("cost", {}).get("student_parameters")}
     named.append(("student", "Bayesian student", size | data.student))
+    if "few" in metrics:
+        few = metrics["few"]
+        named.append(("student", f"{few['draws']} draws of it", size | few))
     rows = [{"kind": kind, "name": name, "cells": []} for kind, name, _ in named]
     for key, _, how, pick in columns:
         values = [m.get(key) for _, _, m in named]

@@ -25,6 +25,7 @@ from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
 from mtbkd.app.run.costs import TRAINING
+from mtbkd.app.run.few import FEW, keep_few, recall_few
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
 from mtbkd.files import read_json
@@ -146,6 +147,7 @@ def distill(
     posterior = stages.learn(recipe, config, task, teachers, out, report)
     behind, head = stages.on_features(task, posterior, out)
     stages.background(config, behind, teachers, head, out)
+    keep_few(head, behind.train.inputs, out)
     return posterior
 
 
@@ -194,15 +196,23 @@ def report_run(out: Path) -> Path:
     return out / "report.html"
 
 
-def predict_run(out: Path, source: Path, report: Report = quiet) -> Predicted:
+def predict_run(
+    out: Path, source: Path, report: Report = quiet, n_draws: int | None = None
+) -> Predicted:
     """Predict new inputs with a distilled run, and say why answers are uncertain.
+
+    Args:
+        out: The run directory.
+        source: New inputs.
+        report: Called with the progress of long stages.
+        n_draws: As many as the run keeps in place of all draws; None for all.
 
     Raises:
         InputError: If the run is not distilled, a file of it was changed, or the inputs are not
             what its recipe reads.
     """
     config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
-    check_run(out, (stages.BACKGROUND, "examples.json"))
+    check_run(out, (stages.BACKGROUND, "examples.json", FEW))
     if not (out / stages.BACKGROUND).exists():
         raise InputError(
             f"Expected {stages.BACKGROUND} in {out}, with which answers are compared, but it is "
@@ -217,6 +227,8 @@ def predict_run(out: Path, source: Path, report: Report = quiet) -> Predicted:
     else:
         raise ValueError(f"the recipe {recipe.name} reads no new inputs")
     posterior = stages.recall(recipe, config, inputs[:1], classes, out)
+    if n_draws is not None:
+        posterior = recall_few(posterior, out, n_draws)
     features = posterior.student.features(inputs)
     head = replace(posterior, student=replace(posterior.student, frozen=None))
     predictive = head.predict(features, level=config.predict.level, point=config.predict.point)

@@ -16,6 +16,7 @@ from mtbkd.app.run.against import judge_against
 from mtbkd.app.run.baselines import rival_name, stages_of
 from mtbkd.app.run.chains import chain_values, diagnose_chains, diagnostic_numbers, known_number
 from mtbkd.app.run.costs import cpu_seconds, training_seconds
+from mtbkd.app.run.few import keep_few
 from mtbkd.app.run.others import judge_others
 from mtbkd.app.run.scoring import SCORINGS, pool_of, pool_scores, teacher_scores
 from mtbkd.app.run.scoring_shared import Rival
@@ -74,6 +75,7 @@ def evaluate(
     )
     background = stages.background(config, task, teachers, posterior, out)
     causes = find_causes(background, posterior.student.features(test.inputs), predictive)
+    few = keep_few(posterior, task.train.inputs, out).samples
     outputs = teachers.at(test.ids)
     pool = pool_of(outputs, posterior.weighting, posterior.units, test.inputs)
     weights, taught, probs = _shares(posterior, task.train, teachers)
@@ -112,6 +114,8 @@ def evaluate(
             name: scoring.draws(rival, test, posterior.units) for name, rival in rivals.items()
         },
         "student": scoring.student(posterior, predictive, causes, test) | told_apart,
+        "few": {"draws": few.n_chains * few.n_draws}
+        | scoring.draws(Rival(posterior.student, few), test, posterior.units),
         "flags": _flags(causes, predictive, test),
         "diagnostics": diagnostic_numbers(diagnostics, posterior),
         "cost": _costs(posterior, spent)
