@@ -165,18 +165,26 @@ def test_the_ensemble_learns_from_the_pool_that_the_report_shows(trained):
     task, said, posterior, *_ = trained
     assert posterior.weighting.stacked is not None
     for rule in (posterior.weighting, nobody_trusted()):
-        data = training_set(posterior.student, task.train, said, rule)
-        pool = pool_of(said.at(task.train.ids), rule, None)["probs"]
+        unlabelled = task.train.without_labels(range(len(task.train)))
+        data = training_set(posterior.student, unlabelled, said, rule)
+        pool = pool_of(said.at(task.train.ids), rule, None, task.train.inputs)["probs"]
         learnt = baselines.pooled(data).values[0].double().exp()
         torch.testing.assert_close(learnt, pool, atol=1e-5, rtol=0)
     own = training_set(posterior.student, task.train, said, posterior.weighting)
-    lesson = baselines.lessons(task, said, posterior)["ensemble on the stacked pool"]
+    lesson = baselines.lessons(task.train, said, posterior)["ensemble on the stacked pool"]
     torch.testing.assert_close(lesson.values, baselines.pooled(own).values)
 
 
 def nobody_trusted():
-    zeros = torch.zeros(2)
-    return Weighting("stacked", Stacked(zeros, torch.zeros(2, 2), zeros + 1, 1.0, torch.zeros(())))
+    zeros = torch.zeros(1, 2)
+    fit = Stacked(
+        intercept=zeros,
+        slope=torch.zeros(1, 2, 2),
+        temperature=torch.ones(2),
+        scale=1.0,
+        nobody=torch.zeros(1),
+    )
+    return Weighting("stacked", fit)
 
 
 def test_costs_outlive_the_process_and_are_not_changed_by_reading_back(trained):

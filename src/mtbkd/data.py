@@ -72,6 +72,16 @@ class Dataset:
         return replace(self, labels=labels)
 
 
+def joined(first: Dataset, second: Dataset) -> Dataset:
+    """The examples of two data sets of the same family and names."""
+    return replace(
+        first,
+        ids=first.ids + second.ids,
+        inputs=torch.cat([first.inputs, second.inputs]),
+        labels=torch.cat([first.labels, second.labels]),
+    )
+
+
 def make_dataset(
     inputs: ArrayLike | Tensor,
     *,

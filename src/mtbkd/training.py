@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from mtbkd.data import Dataset
 from mtbkd.files import hash_tensor, load_tensors, save_rows
-from mtbkd.observation import CATEGORICAL, Observation, Said
-from mtbkd.observation.base import cell_shape, value_shape
+from mtbkd.observation import CATEGORICAL, OUTCOMES, Observation, Said
+from mtbkd.observation.base import cell_shape, labelled, value_shape
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior
@@ -83,7 +84,11 @@ def training_set(
     out: Path | None = None,
     units: Units | None = None,
 ) -> TrainingSet:
-    """Features once, teachers by id, weights: what the chains need, on the student's device."""
+    """Features once, teachers by id, weights: what the chains need, on the student's device.
+
+    Where a label is known and weights were fitted to labels, it also tells which teacher is right
+    there: ``w_k`` becomes ``w_k p_k(y)``, over the sum of these.
+    """
     where = student.prior_mean.device
     outputs = teachers.at(data.ids)
     observation = outputs.observation
@@ -93,6 +98,8 @@ def training_set(
     features = cached_features(student, data.inputs, out)
     said = weighting.apply(values, outputs.mask, outputs.kept, observation, features)
     labels = data.labels if units is None else units.labels(data.labels)
+    if weighting.stacked is not None:
+        said = _judged(said, labels, data.known.nonzero()[:, 0], weighting.temperature, observation)
     temperature = weighting.temperature
     blocks = None if outputs.blocks is None else outputs.blocks.to(where)
     return TrainingSet(
@@ -106,6 +113,32 @@ def training_set(
         temperature=None if temperature is None else temperature.to(where),
         observation=replace(outputs, blocks=blocks).observation,
     )
+
+
+def _judged(
+    said: Said, labels: Tensor, rows: Tensor, temperature: Tensor | None, observation: Observation
+) -> Said:
+    """The same with weights that know the labels of these rows."""
+    some = said._replace(
+        values=said.values[:, rows].float(),
+        log_weights=said.log_weights[:, rows],
+        kept=None if said.kept is None else said.kept[:, rows],
+        inside=None if said.inside is None else said.inside[:, rows],
+    )
+    own = some.log_weights + observation.score(some, labels[rows], temperature)
+    every, missing = own, labelled(OUTCOMES[observation.family], labels[rows]).logical_not()
+    if said.nobody is not None:
+        flat = said.nobody[rows] - math.log(observation.n_alike(some.values))
+        every = torch.cat([own, flat.masked_fill(missing, -torch.inf)[None]])
+    total = torch.logsumexp(every, 0)
+    keep = missing | torch.isneginf(total)
+    log_weights = said.log_weights.clone()
+    log_weights[:, rows] = torch.where(keep, some.log_weights, own - total)
+    nobody = said.nobody
+    if nobody is not None:
+        nobody = nobody.clone()
+        nobody[rows] = torch.where(keep, nobody[rows], every[-1] - total)
+    return said._replace(log_weights=log_weights, nobody=nobody)
 
 
 def _near(tensor: Tensor, device: torch.device) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from mtbkd.data import Dataset, check_splits
+from mtbkd.data import Dataset, check_splits, joined
 from mtbkd.distillation.choose import (
     Trials,
     choose_prior,
@@ -101,6 +101,7 @@ def distill(
     teachers: TeacherOutputs | None,
     *,
     calibration: Dataset | None = None,
+    learn_calibration: bool = False,
     prior: PriorSettings = PriorSettings(),
     modes: MapSettings = MapSettings(),
     sampler: SamplerSettings = SamplerSettings(),
@@ -120,7 +121,9 @@ def distill(
         data: What the student learns from; labels may be missing.
         teachers: Their outputs on the data and on the calibration set, matched by id; None for a
             plain Bayesian student that learns from labels alone.
-        calibration: Labelled examples, for teacher weights and the concentration only.
+        calibration: Labelled examples, for teacher weights and the prior's numbers.
+        learn_calibration: Whether the student learns from them as well, once these are chosen.
+            What they shall judge then needs answers from `mtbkd.distillation.cross_fit`.
         prior: What the teachers are worth.
         modes: How modes are found.
         sampler: How the posterior is explored from them.
@@ -149,7 +152,17 @@ def distill(
         network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
     ).to(where)
     if out is not None:
-        settings = (prior, modes, sampler, chains, weight_scale, seed, where.type, alone)
+        settings = (
+            prior,
+            modes,
+            sampler,
+            chains,
+            weight_scale,
+            seed,
+            where.type,
+            alone,
+            learn_calibration,
+        )
         claim(out, settings, student, teachers, splits)
     read = behind(student, data, out)
     held = None if calibration is None else behind(student, calibration, out)
@@ -171,6 +184,8 @@ def distill(
         report=report,
     )
     chosen = choose_prior(prior, trials)
+    if learn_calibration and held is not None:
+        training = training_set(head, joined(read, held), teachers, weighting, out, units)
     start = starting_modes(
         head,
         training,

@@ -104,6 +104,9 @@ class RunConfig(BaseModel):
         map: How modes are found.
         sampler: How the posterior is explored.
         chains: How many.
+        calibration: Whether the student learns from the calibration examples once they have chosen
+            the prior: ``learn``, ``hold`` (they judge only), or ``auto``, which learns from them in
+            classification unless ``own.split`` says which they are.
         predict: How predictions are made.
         baselines: Whether to train the baselines as well.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -122,6 +125,7 @@ class RunConfig(BaseModel):
     map: MapSettings = MapSettings()
     sampler: SamplerSettings = SamplerSettings()
     chains: int = Field(ge=1, le=1000, default=8, strict=True)
+    calibration: Literal["auto", "learn", "hold"] = "auto"
     predict: PredictConfig = PredictConfig()
     baselines: bool = True
     device: str = "auto"

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
+from torch import Tensor
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.run.costs import metered
 from mtbkd.app.run.scoring import SCORINGS
 from mtbkd.app.run.scoring_shared import Rival
+from mtbkd.app.run.stages import learned
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.inference.modes import MapSettings, mode_score, progress_of, starting_modes
@@ -24,6 +26,7 @@ from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import OUTCOMES
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.prior.mixture import Prior
 from mtbkd.student.student import Student, widened
 from mtbkd.training import TrainingSet, training_set
 from mtbkd.types import Report
@@ -40,8 +43,8 @@ def rival_name(weighting: Weighting) -> str:
 
 
 def stages_of(name: str) -> Iterator[str]:
-    """The stages in which a baseline is trained, one for each weight prior."""
-    return (f"{name.replace(' ', '-')}-{widening:g}" for widening in _WIDENINGS)
+    """The stages in which a baseline is trained, one for each weight prior and one on all."""
+    return (f"{name.replace(' ', '-')}-{kind}" for kind in (*map("{:g}".format, _WIDENINGS), "all"))
 
 
 def baselines(
@@ -57,12 +60,14 @@ def baselines(
     Every baseline has the student's network, number of updates and number of modes, whose
     predictions are averaged; what it learns from differs. Its weight prior is the student's or a
     wider one, whichever has the better log score on the calibration labels. The ensemble on the
-    pool learns from the teachers under the student's own weights, and has a temperature.
+    pool learns from the teachers under the student's own weights, and has a temperature. Where the
+    student learns from the calibration examples in the end, so does every baseline.
     """
     if not config.baselines:
         return {}
     prior, units, told = posterior.prior, posterior.units, metered(out, report)
-    trials = lessons(task, teachers, posterior)
+    trials = lessons(task.train, teachers, posterior)
+    again = lessons(learned(config, task), teachers, posterior)
     if not task.train.known.any():
         del trials["labels only"]
         warnings.warn(
@@ -75,38 +80,60 @@ def baselines(
     found: dict[str, Rival] = {}
     for name, training in trials.items():
         its_prior = replace(prior, power=0.0) if name == "labels only" else prior
-        settings = same_updates(config.map, len(training), len(task.train))
+        *single, last = stages_of(name)
         best = -math.inf
-        for widening, stage in zip(_WIDENINGS, stages_of(name), strict=True):
+        for widening, stage in zip(_WIDENINGS, single, strict=True):
             student = widened(posterior.student, widening)
-            modes = starting_modes(
-                student,
-                training,
-                its_prior,
-                settings,
-                n_chains=config.chains,
-                seed=config.seed,
-                path=out / "baselines" / f"{stage}.safetensors",
-                progress=progress_of(told, stage),
-            )
+            modes = trained(config, student, training, its_prior, len(task.train), out, stage, told)
             score = mode_score(student, modes, held.inputs, labels, training.observation)
             if score > best:
                 best, found[name] = score, Rival(student, modes_as_samples(student, modes))
-    name = rival_name(posterior.weighting)
-    found[name] = found[name]._replace(temperature=best_temperature(found[name], held, units))
+        if name == rival_name(posterior.weighting):
+            temperature = best_temperature(found[name], held, units)
+            found[name] = found[name]._replace(temperature=temperature)
+        if len(again[name]) > len(training):
+            student = found[name].student
+            training, n = again[name], len(learned(config, task))
+            modes = trained(config, student, training, its_prior, n, out, last, told)
+            found[name] = found[name]._replace(samples=modes_as_samples(student, modes))
     return found
 
 
-def lessons(task: Task, teachers: TeacherOutputs, posterior: Posterior) -> dict[str, TrainingSet]:
+def trained(
+    config: RunConfig,
+    student: Student,
+    training: TrainingSet,
+    prior: Prior,
+    n_all: int,
+    out: Path,
+    stage: str,
+    told: Report,
+) -> Tensor:
+    """Modes of a baseline, with as many updates as the student's on ``n_all`` examples."""
+    return starting_modes(
+        student,
+        training,
+        prior,
+        same_updates(config.map, len(training), n_all),
+        n_chains=config.chains,
+        seed=config.seed,
+        path=out / "baselines" / f"{stage}.safetensors",
+        progress=progress_of(told, stage),
+    )
+
+
+def lessons(
+    data: Dataset, teachers: TeacherOutputs, posterior: Posterior
+) -> dict[str, TrainingSet]:
     """What each baseline learns from, by name."""
     student, units = posterior.student, posterior.units
 
     def weighed(weighting: Weighting) -> TrainingSet:
-        return training_set(student, task.train, teachers, weighting, units=units)
+        return training_set(student, data, teachers, weighting, units=units)
 
     own = weighed(posterior.weighting)
     return {
-        "labels only": own.subset(task.train.known),
+        "labels only": own.subset(data.known),
         "averaged KD": pooled(weighed(Weighting("uniform"))),
         "entropy-weighted KD": pooled(weighed(Weighting("entropy"))),
         rival_name(posterior.weighting): pooled(own),

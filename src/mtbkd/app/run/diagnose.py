@@ -111,7 +111,12 @@ def diagnose_run(
     teachers, _ = stages.teach(recipe, config, task, out)
     posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
     training = training_set(
-        posterior.student, task.train, teachers, posterior.weighting, out, posterior.units
+        posterior.student,
+        stages.learned(config, task),
+        teachers,
+        posterior.weighting,
+        out,
+        posterior.units,
     )
     task, behind = stages.on_features(task, posterior, out)
     inputs = task.test.inputs

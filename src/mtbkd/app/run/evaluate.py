@@ -151,7 +151,8 @@ def _shares(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Weights and responsibilities of all teachers, and the student's mean outputs there."""
     student, units = posterior.student, posterior.units
-    known = training_set(student, data, teachers, posterior.weighting, units=units)
+    unlabelled = data.without_labels(range(len(data)))
+    known = training_set(student, unlabelled, teachers, posterior.weighting, units=units)
     shares, means = responsibilities(student, posterior.samples, known, posterior.prior)
     return known.log_weights.exp().cpu(), shares.cpu(), means.cpu()
 

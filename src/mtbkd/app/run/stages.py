@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
-from mtbkd.data import Dataset, check_splits
+from mtbkd.data import Dataset, check_splits, joined
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
@@ -105,6 +105,7 @@ def learn(
         task.train,
         teachers,
         calibration=task.calibration,
+        learn_calibration=learns_calibration(config, task),
         prior=config.prior,
         modes=config.map,
         sampler=config.sampler,
@@ -115,6 +116,20 @@ def learn(
         out=out,
         report=metered(out, report),
     )
+
+
+def learns_calibration(config: RunConfig, task: Task) -> bool:
+    """Whether the student learns from the calibration examples too, once they have chosen."""
+    if config.calibration != "auto":
+        return config.calibration == "learn"
+    asked = config.own is not None and config.own.split is not None
+    return task.train.outcome.exclusive and not asked
+
+
+def learned(config: RunConfig, task: Task) -> Dataset:
+    """All that the student learned from."""
+    both = learns_calibration(config, task)
+    return joined(task.train, task.calibration) if both else task.train
 
 
 def network(
