@@ -149,7 +149,10 @@ def test_every_baseline_is_told_as_many_updates(trained):
     *_, found, told = trained
     assert list(found)[-1] == "ensemble on the stacked pool"
     totals = {stage: total for stage, _, total in told}
-    assert totals == {f"{n.replace(' ', '-')}-{w}": 24 for n in found for w in (1, 4)}
+    stages = {n: list(baselines.stages_of(n)) for n in found}
+    assert {totals.pop(stage) for each in stages.values() for stage in each[:2]} == {24}
+    assert totals.pop("labels-only-all") == 50  # 38 labels in batches of 4: ten updates at once
+    assert totals == {own[2]: 45 for name, own in stages.items() if name != "labels only"}
 
 
 def test_the_ensemble_alone_has_a_temperature_and_it_is_found_again(trained):
