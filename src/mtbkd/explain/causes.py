@@ -1,4 +1,4 @@
-"""Why an answer is uncertain: far from the training examples, disputed, or known to nobody.
+"""Why an answer is uncertain: outside what was trained on, disputed, or known to nobody.
 
 New inputs have no teachers, so they are compared with training examples, whose teachers are known.
 """
@@ -14,13 +14,24 @@ from torch import Tensor
 
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
-from mtbkd.explain.conformal import class_bound, class_sets, label_bounds, label_sets, tail
+from mtbkd.explain.conformal import class_bound, class_sets, label_bounds, label_sets
 from mtbkd.explain.influence import dissent
+from mtbkd.explain.outside import (
+    Groups,
+    Reference,
+    Seen,
+    make_groups,
+    make_reference,
+    outside_p,
+    outside_scores,
+    see,
+)
+from mtbkd.explain.shift import HeldOut, hold_out
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.metrics import best_thresholds
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
-from mtbkd.types import Bools, Floats, InputError
+from mtbkd.types import Bools, Floats, InputError, Ints
 from mtbkd.weights.rules import Weighting, pool_log_probs
 
 OUTSIDE = "outside what was trained on"
@@ -28,9 +39,11 @@ DISPUTED = "teachers disagree"
 KNOWN = "teachers know more"
 AMBIGUOUS = "truly ambiguous"
 FLAGS = (OUTSIDE, DISPUTED, KNOWN, AMBIGUOUS)
-_MOST = 2000  # training examples that are kept to compare with
-_NEAREST, _ALIKE = 10, 20
-_RARE, _DISPUTED, _EVEN = 0.02, 0.25, 0.5
+_MOST = 2000  # training examples, and held-out ones, that are kept to compare with
+_ALIKE = 20
+RARE = 0.02
+"""Share of examples like the held-out ones that is flagged as outside, at most."""
+_DISPUTED, _EVEN = 0.25, 0.5
 _ENOUGH = 50  # examples with and without a label, for a threshold of its own
 _BATCH = 1024
 _SURE = 1e-9
@@ -41,14 +54,14 @@ class Background:
     """What new examples are compared with.
 
     Attributes:
-        features: Of some training examples, behind the student's frozen part, shape
-            (training example, feature).
+        reference: Some training examples.
         answers: Roots of the student's probabilities there, shape (training example, column).
         dissent: Share of the teachers' weight that answers otherwise than their pool, NaN where
             fewer than two teachers answer, shape (training example,).
         reliable: Probability that the pool's whole answer is right, NaN where no teacher answers,
             shape (training example,).
-        distances: Of calibration examples to the nearest training examples, in rising order.
+        held_out: Some calibration examples.
+        groups: Those of them that are calibrated together.
         thresholds: Probability from which on a label is answered with yes, shape (label,); empty
             for the other families.
         bounds: Of the sets, as in `mtbkd.explain.conformal`: one of all classes, one of each
@@ -58,11 +71,12 @@ class Background:
         level: How often sets hold the truth, shape ().
     """
 
-    features: Tensor
+    reference: Reference
     answers: Tensor
     dissent: Tensor
     reliable: Tensor
-    distances: Tensor
+    held_out: HeldOut
+    groups: Groups
     thresholds: Tensor
     bounds: Tensor
     odds: Tensor
@@ -74,8 +88,8 @@ class Causes:
     """Why answers are uncertain.
 
     Attributes:
-        outside: Share of calibration examples that are at least as far from the training examples,
-            shape (example,).
+        outside: Conformal p-value that the example is like the calibration examples: among those
+            that are, at most this share has one as small, shape (example,).
         dissent: Mean share of the teachers' weight that answers otherwise than their pool, on the
             training examples that the student answers most alike, shape (example,); NaN if not
             known.
@@ -86,6 +100,7 @@ class Causes:
             is like the training examples.
         sets: Classes or labels that are still possible, shape (example, class); none for numbers.
         labels: The answer, if it is several labels, shape (example, label).
+        note: What has to be told of all of them together, or nothing.
     """
 
     outside: Floats
@@ -95,6 +110,7 @@ class Causes:
     flags: tuple[str, ...]
     sets: Bools | None
     labels: Bools | None = None
+    note: str = ""
 
 
 def make_background(
@@ -105,22 +121,30 @@ def make_background(
     *,
     level: float,
     seed: int,
+    groups: Ints | None = None,
 ) -> Background:
     """Keep what later answers are compared with.
 
     Args:
         posterior: Of the student.
         train: What it learned from; at most 2,000 examples are kept, drawn by the seed.
-        calibration: Labelled examples that it did not learn from.
+        calibration: Labelled examples that it did not learn from; at most 2,000 are kept for the
+            flag of what is outside, and to be compared with whole files.
         teachers: What they say on the training examples.
         level: How often sets shall hold the truth.
         seed: Of the choice of examples.
+        groups: Number of the source of each calibration example, where sources are known, shape
+            (calibration example,): no source of 50 or more is flagged more often than another.
+            Without them, predicted classes are taken for groups.
     """
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MOST])
-    some = train.subset(chosen)
-    features = _flat(posterior.student.features(some.inputs))
-    half = features.half()
-    features = half if half.isfinite().all() else features
+    chance = np.random.default_rng(seed)
+    some = train.subset(np.sort(chance.permutation(len(train))[:_MOST]))
+    reference = make_reference(see(posterior, posterior.student.features(some.inputs)))
+    kept = np.sort(chance.permutation(len(calibration))[:_MOST])
+    others = calibration.subset(kept)
+    seen, said = see(posterior, posterior.student.features(others.inputs)), posterior.predict(
+        others.inputs
+    )
     held_out = calibration.subset(np.flatnonzero(calibration.known.numpy()))
     predictive = posterior.predict(held_out.inputs)
     labels = held_out.labels.numpy()
@@ -131,14 +155,14 @@ def make_background(
         bounds = label_bounds(predictive.probs, labels, level)
         thresholds = _thresholds(predictive.probs, labels)
         odds = _odds(predictive.probs, labels, thresholds)
-    far = _distances(_flat(posterior.student.features(calibration.inputs)), features.float())
     against, reliable = _told(teachers.at(some.ids), posterior.weighting)
     return Background(
-        features=features,
+        reference=reference,
         answers=_answers(posterior.predict(some.inputs)).float(),
         dissent=against,
         reliable=reliable,
-        distances=far.sort().values,
+        held_out=hold_out(seen, outside_scores(reference, seen, said), said, others.labels),
+        groups=make_groups(None if groups is None else groups[kept], said),
         thresholds=torch.from_numpy(thresholds),
         bounds=torch.from_numpy(bounds),
         odds=torch.from_numpy(odds),
@@ -146,12 +170,12 @@ def make_background(
     )
 
 
-def find_causes(background: Background, features: Tensor, predictive: Answer) -> Causes:
+def find_causes(background: Background, seen: Seen, predictive: Answer) -> Causes:
     """Say why the answers on these examples are uncertain.
 
-    An example is *outside* if its mean distance to the ten nearest training examples, behind the
-    student's frozen part, is larger than that of 98 % of the calibration examples. An answer is
-    uncertain if it is more likely wrong than right. The cause is then that *teachers disagree* if
+    An example is *outside* if hardly any calibration example is as far from the training examples,
+    or makes the posterior doubt as much (`mtbkd.explain.outside`): of examples like these at most
+    2 % are flagged, of each group with enough of them. An answer is uncertain if it is more likely wrong than right. The cause is then that *teachers disagree* if
     they do on the twenty training examples that the student answers most alike (Hellinger
     distance): if a quarter of their weight is against their pool's answer. If they agree there and
     their pool is more likely right than wrong, *teachers know more* than the student does, and
@@ -159,14 +183,15 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
 
     Args:
         background: Of the run.
-        features: Of the examples, behind the student's frozen part, shape (example, ...).
+        seen: The examples, from `mtbkd.explain.outside.see`.
         predictive: The student's answers on them.
     """
-    far = _distances(_flat(features), background.features.float())
-    outside = tail(far.double().numpy(), background.distances.double().numpy())
+    scores = outside_scores(background.reference, seen, predictive)
+    held_out = background.held_out.scores.numpy()
+    outside = outside_p(scores, predictive, held_out, background.groups)
     if isinstance(predictive, NumberPredictive):
         unknown = np.full(len(outside), np.nan)
-        flags = tuple(OUTSIDE if p <= _RARE else "" for p in outside)
+        flags = tuple(OUTSIDE if p <= RARE else "" for p in outside)
         return Causes(outside, unknown, unknown, unknown, flags, None)
     answers = _answers(predictive)
     against = _expected(background.dissent, background.answers, answers)
@@ -185,29 +210,52 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
     cause = np.where(np.nan_to_num(pool) >= _EVEN, KNOWN, AMBIGUOUS).astype(object)
     cause[np.nan_to_num(against) >= _DISPUTED] = DISPUTED
     cause[reliable >= _EVEN] = ""
-    cause[outside <= _RARE] = OUTSIDE
+    cause[outside <= RARE] = OUTSIDE
     return Causes(outside, against, pool, reliable, tuple(cause.tolist()), sets, labels)
 
 
 def save_background(path: Path, background: Background) -> None:
     """Write it for `load_background`."""
-    save_tensors(path, vars(background))
+    parts = vars(background)
+    tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    for name in _NESTED:
+        tensors |= {f"{name}.{key}": value for key, value in vars(parts[name]).items()}
+    save_tensors(path, tensors)
 
 
 def load_background(path: Path, level: float) -> Background:
     """Read what `save_background` wrote for sets of this level.
 
     Raises:
-        InputError: If it is missing, was changed, or was made for another level.
+        InputError: If it is missing, was changed, or was made for another level or by an earlier
+            version.
     """
     then = "Delete it and run `mtbkd distill` on the run directory."
-    background = Background(**load_tensors(path, then=then))
+    tensors = load_tensors(path, then=then)
+    try:
+        nested = {
+            name: kind(**{
+                key.removeprefix(f"{name}."): tensors.pop(key)
+                for key in list(tensors)
+                if key.startswith(f"{name}.")
+            })
+            for name, kind in _NESTED.items()
+        }  # fmt: skip
+        background = Background(**tensors, **nested)
+    except TypeError:
+        raise InputError(
+            f"Expected {path} of this version, but another one wrote it. {then}"
+        ) from None
     if background.level != level:
         raise InputError(
             f"Expected {path} of predict.level {level:g}, but it was made for "
             f"{background.level:g}. {then}"
         )
     return background
+
+
+_NESTED = {"reference": Reference, "held_out": HeldOut, "groups": Groups}
+"""The parts of a background that have parts themselves."""
 
 
 def _thresholds(probs: Floats, labels: Floats) -> Floats:
@@ -239,20 +287,6 @@ def _odds(probs: Floats, labels: Floats, thresholds: Floats) -> Floats:
     model = LogisticRegression(C=np.inf).fit(together, right)
     slope = float(model.coef_[0, 0])
     return np.array([float(model.intercept_[0]), slope] if slope > 0 else [0.0, 1.0])
-
-
-def _flat(features: Tensor) -> Tensor:
-    return features.flatten(1).float().cpu()
-
-
-def _distances(features: Tensor, others: Tensor) -> Tensor:
-    """Mean distance to the nearest of the others, shape (example,)."""
-    nearest = min(_NEAREST, len(others))
-    parts = [
-        torch.cdist(part, others).topk(nearest, largest=False).values.mean(1)
-        for part in features.split(_BATCH)
-    ]
-    return torch.cat(parts)
 
 
 def _answers(predictive: Answer) -> Tensor:

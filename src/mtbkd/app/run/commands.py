@@ -26,6 +26,8 @@ from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
+from mtbkd.explain.outside import see
+from mtbkd.explain.promise import judge_file
 from mtbkd.files import read_json
 from mtbkd.outputs import store
 from mtbkd.outputs.aligned import TeacherOutputs
@@ -218,5 +220,7 @@ def predict_run(out: Path, source: Path, report: Report = quiet) -> Predicted:
     head = replace(posterior, student=replace(posterior.student, frozen=None))
     predictive = head.predict(features, level=config.predict.level, point=config.predict.point)
     background = load_background(out / stages.BACKGROUND, config.predict.level)
-    causes = find_causes(background, features, predictive)
+    seen = see(head, features)
+    causes = find_causes(background, seen, predictive)
+    causes = judge_file(background, seen, predictive, causes, classes)
     return Predicted(ids, classes, predictive, causes)
