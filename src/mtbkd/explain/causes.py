@@ -16,6 +16,7 @@ from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.conformal import class_bound, class_sets, label_bounds, label_sets
 from mtbkd.explain.influence import dissent
+from mtbkd.explain.labels import label_thresholds, odds_of_all, together
 from mtbkd.explain.outside import (
     Groups,
     Reference,
@@ -28,7 +29,6 @@ from mtbkd.explain.outside import (
 )
 from mtbkd.explain.shift import HeldOut, hold_out
 from mtbkd.files import load_tensors, save_tensors
-from mtbkd.metrics import best_thresholds
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
 from mtbkd.types import Bools, Floats, InputError, Ints
@@ -44,9 +44,7 @@ _ALIKE = 20
 RARE = 0.02
 """Share of examples like the held-out ones that is flagged as outside, at most."""
 _DISPUTED, _EVEN = 0.25, 0.5
-_ENOUGH = 50  # examples with and without a label, for a threshold of its own
 _BATCH = 1024
-_SURE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -142,9 +140,8 @@ def make_background(
     reference = make_reference(see(posterior, posterior.student.features(some.inputs)))
     kept = np.sort(chance.permutation(len(calibration))[:_MOST])
     others = calibration.subset(kept)
-    seen, said = see(posterior, posterior.student.features(others.inputs)), posterior.predict(
-        others.inputs
-    )
+    seen = see(posterior, posterior.student.features(others.inputs))
+    said = posterior.predict(others.inputs)
     held_out = calibration.subset(np.flatnonzero(calibration.known.numpy()))
     predictive = posterior.predict(held_out.inputs)
     labels = held_out.labels.numpy()
@@ -153,8 +150,8 @@ def make_background(
         bounds = np.array([class_bound(predictive.probs, labels, level)])
     elif isinstance(predictive, LabelPredictive):
         bounds = label_bounds(predictive.probs, labels, level)
-        thresholds = _thresholds(predictive.probs, labels)
-        odds = _odds(predictive.probs, labels, thresholds)
+        thresholds = label_thresholds(predictive.probs, labels)
+        odds = odds_of_all(predictive.probs, labels, thresholds)
     against, reliable = _told(teachers.at(some.ids), posterior.weighting)
     return Background(
         reference=reference,
@@ -201,7 +198,7 @@ def find_causes(background: Background, seen: Seen, predictive: Answer) -> Cause
         labels = predictive.probs >= background.thresholds.numpy()
         intercept, slope = background.odds.tolist()
         reliable = np.exp(
-            -np.logaddexp(0.0, -intercept - slope * _together(predictive.probs, labels))
+            -np.logaddexp(0.0, -intercept - slope * together(predictive.probs, labels))
         )
         sets = label_sets(predictive.probs, background.bounds.numpy())
     else:
@@ -256,37 +253,6 @@ def load_background(path: Path, level: float) -> Background:
 
 _NESTED = {"reference": Reference, "held_out": HeldOut, "groups": Groups}
 """The parts of a background that have parts themselves."""
-
-
-def _thresholds(probs: Floats, labels: Floats) -> Floats:
-    """Where Matthews' correlation is largest, as DeepLoc 2.0 has it; 0.5 with few labels."""
-    enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= _ENOUGH
-    return np.where(enough, best_thresholds(probs, labels), _EVEN)
-
-
-def _together(probs: Floats, answer: Bools) -> Floats:
-    """Log odds that all labels are right if they are independent given the input, (example,)."""
-    right = np.where(answer, probs, 1 - probs).prod(1).clip(_SURE, 1 - _SURE)
-    return np.log(right) - np.log1p(-right)
-
-
-def _odds(probs: Floats, labels: Floats, thresholds: Floats) -> Floats:
-    """Intercept and slope that make the odds of a whole answer those of the held-out examples.
-
-    Labels go together, as nucleus and cytoplasm do, so the product of their probabilities is too
-    small. 0 and 1 where hardly any answer is right, or wrong, or all labels of too few are known.
-    """
-    known = ~np.isnan(labels).any(1)
-    answer = probs >= thresholds
-    right = (answer == (labels == 1)).all(1)[known]
-    if min(right.sum(), (~right).sum()) < _ENOUGH:
-        return np.array([0.0, 1.0])
-    together = _together(probs, answer)[known, None]
-    from sklearn.linear_model import LogisticRegression  # slow to import, and needed here alone
-
-    model = LogisticRegression(C=np.inf).fit(together, right)
-    slope = float(model.coef_[0, 0])
-    return np.array([float(model.intercept_[0]), slope] if slope > 0 else [0.0, 1.0])
 
 
 def _answers(predictive: Answer) -> Tensor:

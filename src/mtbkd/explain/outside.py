@@ -3,8 +3,8 @@
 Three scores, larger further outside: the distance to the nearest training examples, relative to
 how far these are from each other (as in the local outlier factor of Breunig et al. 2000), once in
 what the student's sampled part reads and once in what its last layer reads; and what the posterior
-does not know, the mutual information of answer and parameters. They are joined by Fisher's product
-of their ranks, and the product is ranked again among held-out examples that the student did not
+does not know, the mutual information of answer and parameters. They are joined by the harmonic mean
+of their ranks, and that is ranked again among held-out examples that the student did not
 learn from, so that what is flagged of further examples of the same kind is what it says.
 """
 
@@ -184,12 +184,13 @@ def outside_p(scores: Floats, predictive: Answer, held_out: Floats, groups: Grou
 
 
 def joint_tail(scores: Floats, held_out: Floats) -> Floats:
-    """Conformal p-value of several scores at once, by Fisher's product of their ranks.
+    """Conformal p-value of several scores at once, by the harmonic mean of their ranks.
 
     Each example is ranked in each score among the held-out ones and itself, and so are these, with
-    the example among them; then the products of ranks are ranked likewise. Nothing but the order
-    of held-out examples and the new one enters, so the p-value is exact if they are exchangeable
-    (Vovk et al. 2005, section 2.2), unlike that of a product whose ranks are taken once for all.
+    the example among them; then the harmonic means of ranks (Wilson 2019) are ranked likewise: it
+    is small if one rank is, and smaller if all are. All n + 1 examples are treated alike, so the
+    p-value is exact if they are exchangeable (Vovk et al. 2005, section 2.2), unlike that of means
+    whose ranks are taken once for all.
 
     Args:
         scores: Shape (example, score).
@@ -206,17 +207,18 @@ def joint_tail(scores: Floats, held_out: Floats) -> Floats:
     columns = [np.sort(column) for column in held_out.T]
     pairs = list(zip(columns, held_out.T, strict=True))
     at_least = np.stack([n - np.searchsorted(own, s, side="left") for own, s in pairs], 1)
-    log_ranks, steps = np.log(at_least), np.log1p(1 / at_least)
+    inverse = 1 / at_least
+    steps = 1 / (at_least + 1) - inverse
     found = []
     for start in range(0, len(scores), _ROWS):
         part = scores[start : start + _ROWS]
         ranks = np.stack([n - np.searchsorted(o, s) for o, s in zip(columns, part.T, strict=True)])
-        own = np.log1p(ranks).sum(0)
-        others = np.tile(log_ranks.sum(1), (len(part), 1))
+        own = (1 / (1 + ranks)).sum(0)
+        others = np.tile(inverse.sum(1), (len(part), 1))
         for column in range(held_out.shape[1]):
             before = part[:, column, None] >= held_out[:, column]
             others += before * steps[:, column]
-        found.append((1 + (others <= own[:, None] + 1e-9).sum(1)) / (1 + n))
+        found.append((1 + (others >= own[:, None] - 1e-9).sum(1)) / (1 + n))
     return np.concatenate(found) if found else np.empty(0)
 
 
