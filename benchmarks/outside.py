@@ -3,23 +3,24 @@
     python benchmarks/outside.py digits
     python benchmarks/outside.py deeploc         # needs the data, see docs/data.md
 
-Digits: the images of scikit-learn, 8 or 28 pixels wide, from two sources: as they are, and inverted,
-blurred or thickened. Two teachers know a source each; 600 images teach the student, 100 of them
-labelled; 300 calibrate, and 497 test. Outsiders are silhouettes, scribbles, noise, shuffled pixels,
-halves of two digits and, where the data are there, photographs (CIFAR-10). DeepLoc 2.0: one kingdom
-is left out of training, calibration and one test file, and is another.
+Digits: the images of scikit-learn, 8 or 28 pixels wide, from two sources: as they are, and
+inverted, blurred or thickened. Two teachers know a source each; 600 images teach the student, 100
+of them labelled; 300 calibrate, and 497 test. Outsiders are silhouettes, scribbles, noise, shuffled
+pixels, halves of two digits and, where the data are there, photographs (CIFAR-10). DeepLoc 2.0: one
+kingdom is left out of training, calibration and one test file, and is another.
 
 First table: the share that is flagged, of the test images by source (without and with the groups
 known) and of the outsiders, and the area under the ROC curve of the outside score between these and
-the test images. Second table, of whole files: the p-value of the test that rows are like the
-calibration rows, coverage of the 90 % sets as calibrated and as given, their mean size, the share of
-rows that is flagged, and what is told: nothing, that sets are weighted, or not to rely on them. A
-silent miss is a file of which nothing is told and whose coverage is not in 0.85-0.95.
+the test images. Second table, of whole files: coverage of the 90 % sets as calibrated and as given,
+their mean size, the share of rows that is flagged, and what is told: nothing, that sets are
+weighted, or not to rely on them. A silent miss is a file of which nothing is told and whose
+coverage is not in 0.85-0.95.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -93,10 +94,16 @@ def silhouette(size: int, chance: np.random.Generator, kind: int) -> np.ndarray:
         corners = np.c_[radius * np.cos(angle), radius * np.sin(angle)]
         filled = Outline(corners).contains_points(np.c_[x.ravel(), y.ravel()]).reshape(x.shape)
     else:
-        high, long, top = chance.uniform(0.2, 0.35), chance.uniform(0.5, 0.8), chance.uniform(-0.3, 0.1)
+        high, long, top = (
+            chance.uniform(0.2, 0.35),
+            chance.uniform(0.5, 0.8),
+            chance.uniform(-0.3, 0.1),
+        )
         filled = (x / long) ** 2 + ((y - top) / high) ** 2 < 1
         for leg in (-0.6, -0.3, 0.3, 0.6):
-            filled |= (abs(x - leg * long * 1.2) < 0.1) & (y > top) & (y < top + chance.uniform(0.5, 0.9))
+            filled |= (
+                (abs(x - leg * long * 1.2) < 0.1) & (y > top) & (y < top + chance.uniform(0.5, 0.9))
+            )
         side = chance.choice([-1, 1])
         head = (x - side * long) ** 2 + (y - top + 0.3) ** 2
         filled |= head < chance.uniform(0.15, 0.3) ** 2
@@ -211,6 +218,7 @@ def digit_world(size: int, look: str, seed: int) -> World:
     )
 
 
+@functools.cache
 def read_proteins(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Features, locations, partitions and kingdoms of some proteins of each partition."""
     parts = []
@@ -227,7 +235,9 @@ def read_proteins(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
             np.full(len(rows), partition),
             [kingdoms[i] for i in rows],
         ))  # fmt: skip
-    features, locations, partitions, kingdoms = (np.concatenate(p) for p in zip(*parts, strict=True))
+    features, locations, partitions, kingdoms = (
+        np.concatenate(p) for p in zip(*parts, strict=True)
+    )
     return features.astype(np.float32), locations.astype(np.float32), partitions, kingdoms
 
 
@@ -305,7 +315,9 @@ def judged(world: World, background: Background, inputs: torch.Tensor) -> tuple[
 def held(causes: Causes, file: Dataset) -> float:
     labels = file.labels.numpy()
     assert causes.sets is not None
-    return coverage(causes.sets, labels) if labels.ndim == 1 else whole_coverage(causes.sets, labels)
+    return (
+        coverage(causes.sets, labels) if labels.ndim == 1 else whole_coverage(causes.sets, labels)
+    )
 
 
 def show(name: str, world: World, seed: int) -> None:

@@ -16,8 +16,8 @@ import mtbkd
 from mtbkd import MapSettings, PriorSettings, SamplerSettings
 from mtbkd.explain.causes import find_causes, make_background
 from mtbkd.explain.conformal import class_bound, class_sets
-from mtbkd.explain.outside import see
 from mtbkd.explain.influence import responsibilities
+from mtbkd.explain.outside import see
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.engines import METHODS
 from mtbkd.student import make_student
@@ -180,9 +180,7 @@ def test_distilled_and_asked_there(case, place, device):
         paper = posterior.predict(inputs, point="mode")
         assert np.isfinite(paper.probs).all()
     background = make_background(posterior, train, calibration, teachers, level=0.9, seed=0)
-    causes = find_causes(
-        background, see(posterior, posterior.student.features(inputs)), found
-    )
+    causes = find_causes(background, see(posterior, posterior.student.features(inputs)), found)
     assert len(causes.flags) == len(calibration)
 
 

@@ -177,7 +177,7 @@ def test_for_labels_the_whole_answer_counts(world):
     assert causes.reliable[1] == pytest.approx(0.6 * 0.4 * 0.5)
 
 
-def test_labels_that_go_together_are_righttogether():
+def test_labels_that_go_together_are_right_together():
     chance = np.random.default_rng(0)
     one = chance.beta(0.6, 0.6, (2000, 1))
     labels = np.repeat((chance.random(one.shape) < one).astype(float), 4, 1)

@@ -137,7 +137,7 @@ def _three_digits(value: float | None) -> str:
 def answers_table(
     ids: tuple[str, ...], classes: tuple[str, ...], predictive: Answer, causes: Causes
 ) -> None:
-    """Print the first answers for people, with intervals and flags, how many are uncertain, and the note."""
+    """Print the first answers for people, how many are uncertain, and what is told of all."""
     console = _console()
     level, answer = f"{100 * predictive.level:.0f} % interval", _ANSWERS[type(predictive)]
     table = Table(box=None, pad_edge=False)

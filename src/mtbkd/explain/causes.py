@@ -172,11 +172,12 @@ def find_causes(background: Background, seen: Seen, predictive: Answer) -> Cause
 
     An example is *outside* if hardly any calibration example is as far from the training examples,
     or makes the posterior doubt as much (`mtbkd.explain.outside`): of examples like these at most
-    2 % are flagged, of each group with enough of them. An answer is uncertain if it is more likely wrong than right. The cause is then that *teachers disagree* if
-    they do on the twenty training examples that the student answers most alike (Hellinger
-    distance): if a quarter of their weight is against their pool's answer. If they agree there and
-    their pool is more likely right than wrong, *teachers know more* than the student does, and
-    asking one would help. Otherwise the answer is *truly ambiguous*, as far as anybody knows.
+    2 % are flagged, of each group with enough of them. An answer is uncertain if it is more likely
+    wrong than right. The cause is then that *teachers disagree* if they do on the twenty training
+    examples that the student answers most alike (Hellinger distance): if a quarter of their weight
+    is against their pool's answer. If they agree there and their pool is more likely right than
+    wrong, *teachers know more* than the student does, and asking one would help. Otherwise the
+    answer is *truly ambiguous*, as far as anybody knows.
 
     Args:
         background: Of the run.

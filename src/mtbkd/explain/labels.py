@@ -1,4 +1,4 @@
-"""Whether an answer of several labels is right as a whole: thresholds, and labels that go together."""
+"""Several labels as one answer: where each is said, and how often all of them are right."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def odds_of_all(probs: Floats, labels: Floats, thresholds: Floats) -> Floats:
     right = (answer == (labels == 1)).all(1)[known]
     if min(right.sum(), (~right).sum()) < _ENOUGH:
         return np.array([0.0, 1.0])
-    together = together(probs, answer)[known, None]
+    apart = together(probs, answer)[known, None]
     from sklearn.linear_model import LogisticRegression  # slow to import, and needed here alone
 
-    model = LogisticRegression(C=np.inf).fit(together, right)
+    model = LogisticRegression(C=np.inf).fit(apart, right)
     slope = float(model.coef_[0, 0])
     return np.array([float(model.intercept_[0]), slope] if slope > 0 else [0.0, 1.0])

@@ -179,7 +179,9 @@ def outside_p(scores: Floats, predictive: Answer, held_out: Floats, groups: Grou
     own, found = predicted(predictive), np.empty(len(scores))
     for group in (*large, -1):
         rows = own == group if group >= 0 else ~np.isin(own, large)
-        found[rows] = joint_tail(scores[rows], held_out[members == group] if group >= 0 else held_out)
+        found[rows] = joint_tail(
+            scores[rows], held_out[members == group] if group >= 0 else held_out
+        )
     return found
 
 

@@ -180,9 +180,7 @@ def density_ratio(held_out: HeldOut, scores: Floats, predictive: Answer, seed: i
     return Ratio(odds[:n], odds[n:])
 
 
-def reweighted(
-    held_out: HeldOut, ratio: Ratio, predictive: Answer, level: float
-) -> Bools | None:
+def reweighted(held_out: HeldOut, ratio: Ratio, predictive: Answer, level: float) -> Bools | None:
     """Sets that hold the truth with this level, if inputs alone are others; none for numbers."""
     probs, labels = held_out.probs.numpy(), held_out.labels.numpy()
     if isinstance(predictive, NumberPredictive):
