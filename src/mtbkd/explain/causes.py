@@ -62,7 +62,7 @@ class Background:
         groups: Those of them that are calibrated together.
         thresholds: Probability from which on a label is answered with yes, shape (label,); empty
             for the other families.
-        bounds: Of the sets, as in `mtbkd.explain.conformal`: one of all classes, one of each
+        bounds: Those of the sets, as in `mtbkd.explain.conformal`: one of all classes, one of each
             label, none of numbers.
         odds: Intercept and slope of the log odds that all labels are right, in those that they
             would have if labels were independent; 0 and 1 for the other families.
@@ -124,13 +124,13 @@ def make_background(
     """Keep what later answers are compared with.
 
     Args:
-        posterior: Of the student.
+        posterior: The student.
         train: What it learned from; at most 2,000 examples are kept, drawn by the seed.
         calibration: Labelled examples that it did not learn from; at most 2,000 are kept for the
             flag of what is outside, and to be compared with whole files.
         teachers: What they say on the training examples.
         level: How often sets shall hold the truth.
-        seed: Of the choice of examples.
+        seed: Chooses examples.
         groups: Number of the source of each calibration example, where sources are known, shape
             (calibration example,): no source of 50 or more is flagged more often than another.
             Without them, predicted classes are taken for groups.
@@ -180,7 +180,7 @@ def find_causes(background: Background, seen: Seen, predictive: Answer) -> Cause
     answer is *truly ambiguous*, as far as anybody knows.
 
     Args:
-        background: Of the run.
+        background: What the run keeps.
         seen: The examples, from `mtbkd.explain.outside.see`.
         predictive: The student's answers on them.
     """

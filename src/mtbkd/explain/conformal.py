@@ -25,7 +25,7 @@ def class_bound(probs: Floats, labels: NDArray[np.int64], level: float) -> float
     (Romano et al. 2020, without randomisation).
 
     Args:
-        probs: Of held-out examples, shape (example, class).
+        probs: Those of held-out examples, shape (example, class).
         labels: Class indices, shape (example,).
         level: In (0, 1).
 
@@ -45,7 +45,7 @@ def class_bounds(
     """As `class_bound`, for further examples of another kind.
 
     Args:
-        probs: Of held-out examples, shape (held-out example, class).
+        probs: Those of held-out examples, shape (held-out example, class).
         labels: Class indices, shape (held-out example,).
         level: In (0, 1).
         weights: Density of the further examples at each held-out one, relative to that of held-out
@@ -95,7 +95,7 @@ def label_bounds_each(
     """As `label_bounds`, for further examples of another kind.
 
     Args:
-        probs: Of held-out examples, shape (held-out example, label).
+        probs: Those of held-out examples, shape (held-out example, label).
         labels: Shape (held-out example, label).
         level: In (0, 1).
         weights: As for `class_bounds`, shape (held-out example,).
@@ -104,22 +104,20 @@ def label_bounds_each(
     Returns:
         Bounds for each further example, shape (example, label).
     """
-    doubt, scale = 1 - probs, weights.mean()
-    # of each label: the doubts of those that have it, and the shares that come before the next
-    doubts, shares, largest = [], [], np.zeros(len(probs))
-    for i in range(probs.shape[1]):
-        has = np.flatnonzero(labels[:, i] == 1)
-        has = has[np.argsort(doubt[has, i], kind="stable")]
-        before = np.concatenate([[0.0], np.cumsum(weights[has] / scale)])
-        # the example itself and one more, which may be before it, so that the level is kept
-        share = (before + 1) / (before[-1] + 1)
-        doubts.append(np.append(doubt[has, i], 1.0))
-        shares.append(np.append(share[:-1], np.inf))
-        mine = share[np.searchsorted(doubt[has, i], doubt[:, i])]
-        largest = np.maximum(largest, np.where(labels[:, i] == 1, mine, 0.0))
-    bound = _quantiles(largest, level, weights, own) + 1e-9
-    places = [np.searchsorted(share, bound, side="right") for share in shares]
-    return np.stack([d[k] for d, k in zip(doubts, places, strict=True)], 1)
+    doubt = 1 - probs
+    had = [np.sort(doubt[labels[:, i] == 1, i]) for i in range(probs.shape[1])]
+    # the example itself and one more, which may be before it, so that the level is kept
+    shares = [(np.searchsorted(h, doubt[:, i]) + 1) / (len(h) + 1) for i, h in enumerate(had)]
+    scores = np.where(labels == 1, np.stack(shares, 1), 0.0).max(1)
+    largest = _quantiles(scores, level, weights, own)
+    places = [np.floor(largest * (len(each) + 1) + 1e-9).astype(np.int64) for each in had]
+    return np.stack(
+        [
+            np.append(each, 1.0)[np.minimum(k, len(each))]
+            for k, each in zip(places, had, strict=True)
+        ],
+        1,
+    )
 
 
 def label_sets(probs: Floats, bounds: Floats) -> NDArray[np.bool_]:

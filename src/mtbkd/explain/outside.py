@@ -83,7 +83,7 @@ def see(posterior: Posterior, features: Tensor) -> Seen:
     """What is compared of these examples.
 
     Args:
-        posterior: Of the student.
+        posterior: The student.
         features: Behind its frozen part, shape (example, ...).
     """
     student = posterior.student
@@ -168,7 +168,7 @@ def outside_p(scores: Floats, predictive: Answer, held_out: Floats, groups: Grou
         scores: Shape (example, score).
         predictive: The student's answers.
         held_out: Scores of held-out examples, shape (held-out example, score).
-        groups: Of these.
+        groups: Which of these are calibrated together.
     """
     members = groups.members.numpy()
     large = np.unique(members[members >= 0])

@@ -35,7 +35,7 @@ def judge_file(
     Fewer than 20 rows are not tested.
 
     Args:
-        background: Of the run.
+        background: What the run keeps.
         seen: The file's rows.
         predictive: The student's answers on them.
         causes: Why these are uncertain.

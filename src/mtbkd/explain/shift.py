@@ -55,8 +55,8 @@ class Ratio:
     """How much more often the like of a row is in the file than among calibration rows.
 
     Attributes:
-        held_out: Of calibration rows, shape (row,).
-        file: Of the file's rows, shape (row,).
+        held_out: That of calibration rows, shape (row,).
+        file: That of the file's rows, shape (row,).
     """
 
     held_out: Floats
@@ -92,7 +92,7 @@ def same_kind(held_out: HeldOut, seen: Seen, scores: Floats, seed: int = 0) -> f
         held_out: The calibration rows.
         seen: The file's rows.
         scores: How far outside these are, shape (row, score).
-        seed: Of rows and permutations.
+        seed: Draws rows and permutations.
 
     Returns:
         At least ``1 / 2000``.
@@ -152,7 +152,7 @@ def density_ratio(held_out: HeldOut, scores: Floats, predictive: Answer, seed: i
         held_out: The calibration rows.
         scores: How far outside the file's rows are, shape (row, score).
         predictive: The student's answers on them.
-        seed: Of the choice of at most 2,000 rows of the file.
+        seed: Chooses at most 2,000 rows of the file.
     """
     # slow to import, and needed where rows differ alone
     from sklearn.linear_model import LogisticRegression
