@@ -17,6 +17,7 @@ from mtbkd import MapSettings, PriorSettings, SamplerSettings
 from mtbkd.explain.causes import find_causes, make_background
 from mtbkd.explain.conformal import class_bound, class_sets
 from mtbkd.explain.influence import responsibilities
+from mtbkd.explain.outside import see
 from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.engines import METHODS
 from mtbkd.student import make_student
@@ -178,8 +179,16 @@ def test_distilled_and_asked_there(case, place, device):
         assert class_sets(found.probs, bound).any(1).all()
         paper = posterior.predict(inputs, point="mode")
         assert np.isfinite(paper.probs).all()
-    background = make_background(posterior, train, calibration, teachers, level=0.9, seed=0)
-    causes = find_causes(background, posterior.student.features(inputs), found)
+    background = make_background(
+        posterior,
+        train,
+        calibration,
+        teachers,
+        answers=posterior.predict(calibration.inputs),
+        level=0.9,
+        seed=0,
+    )
+    causes = find_causes(background, see(posterior, posterior.student.features(inputs)), found)
     assert len(causes.flags) == len(calibration)
 
 

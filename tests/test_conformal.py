@@ -5,10 +5,11 @@ import pytest
 
 from mtbkd.explain.conformal import (
     class_bound,
+    class_bounds,
     class_sets,
     label_bounds,
+    label_bounds_each,
     label_sets,
-    tail,
     whole_coverage,
 )
 from mtbkd.metrics import coverage
@@ -98,14 +99,85 @@ def test_labels_that_are_not_known_do_not_count():
     assert whole_coverage(label_sets(probs, np.array([0.1, 0.1])), np.array([[1.0, np.nan]])) == 1.0
 
 
-def test_the_tail_is_uniform_for_examples_of_the_same_kind():
-    chance = np.random.default_rng(1)
-    small = [
-        (tail(chance.normal(size=50), np.sort(chance.normal(size=99))) <= 0.1).mean()
-        for _ in range(400)
-    ]
-    assert np.mean(small) == pytest.approx(0.1, abs=0.01)
+def test_weighted_bounds_are_plain_ones_at_equal_weights():
+    chance = np.random.default_rng(4)
+    probs, labels = _classes(chance, 57, 2.0)
+    for level in (0.5, 0.9, 0.99):
+        scores = np.sort(
+            [p[p > p[label]].sum() for p, label in zip(probs, labels, strict=True)]
+        )  # as the rank is told in the books
+        place = int(np.ceil(level * 58 - 1e-9))
+        expected = scores[place - 1] if place <= 57 else 1.0
+        for weight in (1.0, 0.3):
+            found = class_bounds(probs, labels, level, np.full(57, weight), np.full(3, weight))
+            assert found == pytest.approx([expected] * 3)
+    yes = (chance.random((80, 4)) < probs[0, :4]).astype(float)
+    said = chance.beta(1, 1, (80, 4))
+    weighted = label_bounds_each(said, yes, 0.8, np.full(80, 7.0), np.full(2, 7.0))
+    assert weighted == pytest.approx(np.tile(label_bounds(said, yes, 0.8), (2, 1)))
 
 
-def test_held_out_scores_that_are_equal_count_as_larger():
-    assert tail(np.array([1.0]), np.array([0.0, 1.0, 1.0])).tolist() == [0.75]
+def test_a_weighted_bound_leaves_out_as_much_weight_as_it_may():
+    # scores 0.0, 0.2, 0.5 with weights 1, 2, 5, and 2 for the example: of 10, 0.8 is reached by all
+    probs = np.array([[0.6, 0.2, 0.2], [0.2, 0.5, 0.3], [0.5, 0.4, 0.1]])
+    labels = np.array([0, 1, 1])
+    probs[1] = [0.2, 0.6, 0.2]
+    labels[1] = 1
+    weights = np.array([1.0, 2.0, 5.0])
+    assert class_bounds(probs, labels, 0.8, weights, np.array([2.0])) == pytest.approx([0.5])
+    assert class_bounds(probs, labels, 0.3, weights, np.array([2.0])) == pytest.approx([0.0])
+    assert class_bounds(probs, labels, 0.81, weights, np.array([2.0])) == pytest.approx([1.0])
+    # an example that is not seen among held-out ones at all may be anything
+    assert class_bounds(probs, labels, 0.3, weights, np.array([2.0, 90.0])).tolist() == [0.0, 1.0]
+
+
+def _shifted(chance, n, slope):
+    """Inputs in 0-1 of density ``1 + slope (x - 1/2)``; a sure student that is wrong where x is."""
+    x = chance.random(4 * n)
+    x = x[chance.random(4 * n) * (1 + abs(slope) / 2) < 1 + slope * (x - 0.5)][:n]
+    assert len(x) == n
+    truth = np.stack([1 - 0.45 * x, 0.25 * x, 0.2 * x], 1)
+    labels = (truth.cumsum(1) < chance.random((n, 1))).sum(1)
+    sure = np.array([0.8, 0.15, 0.05])
+    return x, np.tile(sure, (n, 1)) + 1e-3 * x[:, None] * [-1, 1, 0], labels
+
+
+def test_weighted_sets_hold_under_a_known_shift_and_plain_ones_do_not():
+    chance = np.random.default_rng(5)
+    plain, weighted = [], []
+    for _ in range(300):
+        x, probs, labels = _shifted(chance, 200, -1.8)
+        new, asked, truth = _shifted(chance, 200, 1.8)
+
+        def ratio(at):
+            return (1 + 1.8 * (at - 0.5)) / (1 - 1.8 * (at - 0.5))
+
+        plain.append(coverage(class_sets(asked, class_bound(probs, labels, 0.8)), truth))
+        bounds = class_bounds(probs, labels, 0.8, ratio(x), ratio(new))
+        weighted.append(coverage(class_sets(asked, bounds), truth))
+    spread = 4 * np.std(weighted) / np.sqrt(len(weighted))
+    assert np.mean(plain) < 0.79
+    assert np.mean(weighted) > 0.8 - spread
+
+
+def test_weighted_sets_of_labels_hold_under_a_known_shift():
+    chance = np.random.default_rng(6)
+    plain, weighted = [], []
+    for _ in range(200):
+        parts = []
+        for slope in (-1.8, 1.8):
+            x, _, _ = _shifted(chance, 300, slope)
+            truth = np.stack([1 - 0.4 * x, 0.05 + 0.5 * x], 1)
+            labels = (chance.random(truth.shape) < truth).astype(float)
+            # where x is large it is given to the wrong label, now and then
+            said = np.where(chance.random((300, 1)) < 0.4 * x[:, None], 1 - truth, truth)
+            parts.append((x, said, labels))
+        (x, said, labels), (new, asked, truth) = parts
+        ratio = [(1 + 1.8 * (at - 0.5)) / (1 - 1.8 * (at - 0.5)) for at in (x, new)]
+        bounds = label_bounds(said, labels, 0.8)
+        plain.append(whole_coverage(label_sets(asked, bounds), truth))
+        bounds = label_bounds_each(said, labels, 0.8, *ratio)
+        weighted.append(whole_coverage(label_sets(asked, bounds), truth))
+    spread = 4 * np.std(weighted) / np.sqrt(len(weighted))
+    assert np.mean(plain) < 0.79
+    assert np.mean(weighted) > 0.8 - spread

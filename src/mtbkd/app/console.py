@@ -135,7 +135,7 @@ def _three_digits(value: float | None) -> str:
 def answers_table(
     ids: tuple[str, ...], classes: tuple[str, ...], predictive: Answer, causes: Causes
 ) -> None:
-    """Print the first answers for people, with intervals and flags, and how many are uncertain."""
+    """Print the first answers for people, how many are uncertain, and what is told of all."""
     console = _console()
     level, answer = f"{100 * predictive.level:.0f} % interval", _ANSWERS[type(predictive)]
     table = Table(box=None, pad_edge=False)
@@ -149,6 +149,8 @@ def answers_table(
     counts = {flag: causes.flags.count(flag) for flag in FLAGS}
     told = ", ".join(f"{n:,} {flag}" for flag, n in counts.items() if n)
     print(f"uncertain: {sum(counts.values()):,} of {len(ids):,}" + (f" ({told})" if told else ""))
+    if causes.note:
+        console.print(causes.note, markup=False, highlight=False, soft_wrap=True)
 
 
 def _console() -> Console:

@@ -48,7 +48,7 @@ def prediction_table(
 
     With causes: ``flag``, why the answer is uncertain, else empty; ``reliable``, the probability
     that the whole answer is right; ``possible``, the classes or labels of the calibrated set;
-    ``outside``, the share of calibration examples at least as far from the training examples; and
+    ``outside``, the conformal p-value that the example is like the calibration examples; and
     ``dissent`` and ``pool``, how much teachers disagree, and how probably their pool is right, on
     training examples that are answered alike (`mtbkd.explain.causes.Causes`). The extra columns,
     each of shape (example,), come last.

@@ -1,4 +1,4 @@
-"""Why an answer is uncertain: far from the training examples, disputed, or known to nobody.
+"""Why an answer is uncertain: outside what was trained on, disputed, or known to nobody.
 
 New inputs have no teachers, so they are compared with training examples, whose teachers are known.
 """
@@ -14,13 +14,25 @@ from torch import Tensor
 
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
-from mtbkd.explain.conformal import class_bound, class_sets, label_bounds, label_sets, tail
+from mtbkd.explain.conformal import class_bound, class_sets, label_bounds, label_sets
 from mtbkd.explain.influence import dissent
+from mtbkd.explain.labels import label_thresholds, odds_of_all, together
+from mtbkd.explain.outside import (
+    Groups,
+    Reference,
+    Seen,
+    make_groups,
+    make_reference,
+    outside_p,
+    outside_scores,
+    see,
+)
+from mtbkd.explain.shift import HeldOut, hold_out
 from mtbkd.files import load_tensors, save_tensors
-from mtbkd.metrics import best_thresholds
+from mtbkd.observation.answers import rows_of
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
-from mtbkd.types import Bools, Floats, InputError
+from mtbkd.types import Bools, Floats, InputError, Ints
 from mtbkd.weights.rules import Weighting, pool_log_probs
 
 OUTSIDE = "outside what was trained on"
@@ -28,12 +40,12 @@ DISPUTED = "teachers disagree"
 KNOWN = "teachers know more"
 AMBIGUOUS = "truly ambiguous"
 FLAGS = (OUTSIDE, DISPUTED, KNOWN, AMBIGUOUS)
-_MOST = 2000  # training examples that are kept to compare with
-_NEAREST, _ALIKE = 10, 20
-_RARE, _DISPUTED, _EVEN = 0.02, 0.25, 0.5
-_ENOUGH = 50  # examples with and without a label, for a threshold of its own
+_MOST = 2000  # training examples, and held-out ones, that are kept to compare with
+_ALIKE = 20
+RARE = 0.02
+"""Share of examples like the held-out ones that is flagged as outside, at most."""
+_DISPUTED, _EVEN = 0.25, 0.5
 _BATCH = 1024
-_SURE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -41,28 +53,29 @@ class Background:
     """What new examples are compared with.
 
     Attributes:
-        features: Features of some training examples, behind the student's frozen part, shape
-            (training example, feature).
+        reference: Some training examples.
         answers: Roots of the student's probabilities there, shape (training example, column).
         dissent: Share of the teachers' weight that answers otherwise than their pool, NaN where
             fewer than two teachers answer, shape (training example,).
         reliable: Probability that the pool's whole answer is right, NaN where no teacher answers,
             shape (training example,).
-        distances: How far calibration examples are from the nearest training examples, rising.
+        held_out: Some calibration examples.
+        groups: Those of them that are calibrated together.
         thresholds: Probability from which on a label is answered with yes, shape (label,); empty
             for the other families.
-        bounds: Bounds of the sets, as in `mtbkd.explain.conformal`: one of all classes, one of each
+        bounds: Those of the sets, as in `mtbkd.explain.conformal`: one of all classes, one of each
             label, none of numbers.
         odds: Intercept and slope of the log odds that all labels are right, in those that they
             would have if labels were independent; 0 and 1 for the other families.
         level: How often sets hold the truth, shape ().
     """
 
-    features: Tensor
+    reference: Reference
     answers: Tensor
     dissent: Tensor
     reliable: Tensor
-    distances: Tensor
+    held_out: HeldOut
+    groups: Groups
     thresholds: Tensor
     bounds: Tensor
     odds: Tensor
@@ -74,8 +87,8 @@ class Causes:
     """Why answers are uncertain.
 
     Attributes:
-        outside: Share of calibration examples that are at least as far from the training examples,
-            shape (example,).
+        outside: Conformal p-value that the example is like the calibration examples: among those
+            that are, at most this share has one as small, shape (example,).
         dissent: Mean share of the teachers' weight that answers otherwise than their pool, on the
             training examples that the student answers most alike, shape (example,); NaN if not
             known.
@@ -86,6 +99,7 @@ class Causes:
             is like the training examples.
         sets: Classes or labels that are still possible, shape (example, class); none for numbers.
         labels: The answer, if it is several labels, shape (example, label).
+        note: What has to be told of all of them together, or nothing.
     """
 
     outside: Floats
@@ -95,6 +109,7 @@ class Causes:
     flags: tuple[str, ...]
     sets: Bools | None
     labels: Bools | None = None
+    note: str = ""
 
 
 def make_background(
@@ -103,42 +118,52 @@ def make_background(
     calibration: Dataset,
     teachers: TeacherOutputs,
     *,
+    answers: Answer,
     level: float,
     seed: int,
+    groups: Ints | None = None,
 ) -> Background:
     """Keep what later answers are compared with.
 
     Args:
         posterior: The student.
         train: What it learned from; at most 2,000 examples are kept, drawn by the seed.
-        calibration: Labelled examples that it did not learn from.
+        calibration: Labelled examples; at most 2,000 are kept for the flag of what is outside, and
+            to be compared with whole files.
         teachers: What they say on the training examples.
+        answers: On the calibration examples, of a student that did not learn from them.
         level: How often sets shall hold the truth.
-        seed: Seed of the choice of examples.
+        seed: Chooses examples.
+        groups: Number of the source of each calibration example, where sources are known, shape
+            (calibration example,): no source of 50 or more is flagged more often than another.
+            Without them, predicted classes are taken for groups.
     """
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(train))[:_MOST])
-    some = train.subset(chosen)
-    features = _flat(posterior.student.features(some.inputs))
-    half = features.half()
-    features = half if half.isfinite().all() else features
-    held_out = calibration.subset(np.flatnonzero(calibration.known.numpy()))
-    predictive = posterior.predict(held_out.inputs)
-    labels = held_out.labels.numpy()
+    chance = np.random.default_rng(seed)
+    some = train.subset(np.sort(chance.permutation(len(train))[:_MOST]))
+    features = posterior.student.features(some.inputs)
+    reference = make_reference(see(posterior, features))
+    kept = np.sort(chance.permutation(len(calibration))[:_MOST])
+    others = calibration.subset(kept)
+    seen = see(posterior, posterior.student.features(others.inputs))
+    said = rows_of(answers, kept)
+    known = np.flatnonzero(calibration.known.numpy())
+    predictive = rows_of(answers, known)
+    labels = calibration.labels[known].numpy()
     bounds, thresholds, odds = np.empty(0), np.empty(0), np.array([0.0, 1.0])
     if isinstance(predictive, Predictive):
         bounds = np.array([class_bound(predictive.probs, labels, level)])
     elif isinstance(predictive, LabelPredictive):
         bounds = label_bounds(predictive.probs, labels, level)
-        thresholds = _thresholds(predictive.probs, labels)
-        odds = _odds(predictive.probs, labels, thresholds)
-    far = _distances(_flat(posterior.student.features(calibration.inputs)), features.float())
+        thresholds = label_thresholds(predictive.probs, labels)
+        odds = odds_of_all(predictive.probs, labels, thresholds)
     against, reliable = _told(teachers.at(some.ids), posterior.weighting, features)
     return Background(
-        features=features,
+        reference=reference,
         answers=_answers(posterior.predict(some.inputs)).float(),
         dissent=against,
         reliable=reliable,
-        distances=far.sort().values,
+        held_out=hold_out(seen, outside_scores(reference, seen, said), said, others.labels),
+        groups=make_groups(None if groups is None else groups[kept], said),
         thresholds=torch.from_numpy(thresholds),
         bounds=torch.from_numpy(bounds),
         odds=torch.from_numpy(odds),
@@ -146,27 +171,29 @@ def make_background(
     )
 
 
-def find_causes(background: Background, features: Tensor, predictive: Answer) -> Causes:
+def find_causes(background: Background, seen: Seen, predictive: Answer) -> Causes:
     """Say why the answers on these examples are uncertain.
 
-    An example is *outside* if its mean distance to the ten nearest training examples, behind the
-    student's frozen part, is larger than that of 98 % of the calibration examples. An answer is
-    uncertain if it is more likely wrong than right. The cause is then that *teachers disagree* if
-    they do on the twenty training examples that the student answers most alike (Hellinger
-    distance): if a quarter of their weight is against their pool's answer. If they agree there and
-    their pool is more likely right than wrong, *teachers know more* than the student does, and
-    asking one would help. Otherwise the answer is *truly ambiguous*, as far as anybody knows.
+    An example is *outside* if hardly any calibration example is as far from the training examples,
+    or makes the posterior doubt as much (`mtbkd.explain.outside`): of examples like these at most
+    2 % are flagged, of each group with enough of them. An answer is uncertain if it is more likely
+    wrong than right. The cause is then that *teachers disagree* if they do on the twenty training
+    examples that the student answers most alike (Hellinger distance): if a quarter of their weight
+    is against their pool's answer. If they agree there and their pool is more likely right than
+    wrong, *teachers know more* than the student does, and asking one would help. Otherwise the
+    answer is *truly ambiguous*, as far as anybody knows.
 
     Args:
-        background: What the run's answers are compared with.
-        features: Features of the examples, behind the student's frozen part, shape (example, ...).
+        background: What the run keeps.
+        seen: The examples, from `mtbkd.explain.outside.see`.
         predictive: The student's answers on them.
     """
-    far = _distances(_flat(features), background.features.float())
-    outside = tail(far.double().numpy(), background.distances.double().numpy())
+    scores = outside_scores(background.reference, seen, predictive)
+    held_out = background.held_out.scores.numpy()
+    outside = outside_p(scores, predictive, held_out, background.groups)
     if isinstance(predictive, NumberPredictive):
         unknown = np.full(len(outside), np.nan)
-        flags = tuple(OUTSIDE if p <= _RARE else "" for p in outside)
+        flags = tuple(OUTSIDE if p <= RARE else "" for p in outside)
         return Causes(outside, unknown, unknown, unknown, flags, None)
     answers = _answers(predictive)
     against = _expected(background.dissent, background.answers, answers)
@@ -176,7 +203,7 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
         labels = predictive.probs >= background.thresholds.numpy()
         intercept, slope = background.odds.tolist()
         reliable = np.exp(
-            -np.logaddexp(0.0, -intercept - slope * _together(predictive.probs, labels))
+            -np.logaddexp(0.0, -intercept - slope * together(predictive.probs, labels))
         )
         sets = label_sets(predictive.probs, background.bounds.numpy())
     else:
@@ -185,23 +212,42 @@ def find_causes(background: Background, features: Tensor, predictive: Answer) ->
     cause = np.where(np.nan_to_num(pool) >= _EVEN, KNOWN, AMBIGUOUS).astype(object)
     cause[np.nan_to_num(against) >= _DISPUTED] = DISPUTED
     cause[reliable >= _EVEN] = ""
-    cause[outside <= _RARE] = OUTSIDE
+    cause[outside <= RARE] = OUTSIDE
     return Causes(outside, against, pool, reliable, tuple(cause.tolist()), sets, labels)
 
 
 def save_background(path: Path, background: Background) -> None:
     """Write it for `load_background`."""
-    save_tensors(path, vars(background))
+    parts = vars(background)
+    tensors = {name: part for name, part in parts.items() if isinstance(part, Tensor)}
+    for name in _NESTED:
+        tensors |= {f"{name}.{key}": value for key, value in vars(parts[name]).items()}
+    save_tensors(path, tensors)
 
 
 def load_background(path: Path, level: float) -> Background:
     """Read what `save_background` wrote for sets of this level.
 
     Raises:
-        InputError: If it is missing, was changed, or was made for another level.
+        InputError: If it is missing, was changed, or was made for another level or by an earlier
+            version.
     """
     then = "Delete it and run `mtbkd distill` on the run directory."
-    background = Background(**load_tensors(path, then=then))
+    tensors = load_tensors(path, then=then)
+    try:
+        nested = {
+            name: kind(**{
+                key.removeprefix(f"{name}."): tensors.pop(key)
+                for key in list(tensors)
+                if key.startswith(f"{name}.")
+            })
+            for name, kind in _NESTED.items()
+        }  # fmt: skip
+        background = Background(**tensors, **nested)
+    except TypeError:
+        raise InputError(
+            f"Expected {path} of this version, but another one wrote it. {then}"
+        ) from None
     if background.level != level:
         raise InputError(
             f"Expected {path} of predict.level {level:g}, but it was made for "
@@ -210,49 +256,8 @@ def load_background(path: Path, level: float) -> Background:
     return background
 
 
-def _thresholds(probs: Floats, labels: Floats) -> Floats:
-    """Where Matthews' correlation is largest, as DeepLoc 2.0 has it; 0.5 with few labels."""
-    enough = np.minimum((labels == 1).sum(0), (labels == 0).sum(0)) >= _ENOUGH
-    return np.where(enough, best_thresholds(probs, labels), _EVEN)
-
-
-def _together(probs: Floats, answer: Bools) -> Floats:
-    """Log odds that all labels are right if they are independent given the input, (example,)."""
-    right = np.where(answer, probs, 1 - probs).prod(1).clip(_SURE, 1 - _SURE)
-    return np.log(right) - np.log1p(-right)
-
-
-def _odds(probs: Floats, labels: Floats, thresholds: Floats) -> Floats:
-    """Intercept and slope that make the odds of a whole answer those of the held-out examples.
-
-    Labels go together, as nucleus and cytoplasm do, so the product of their probabilities is too
-    small. 0 and 1 where hardly any answer is right, or wrong, or all labels of too few are known.
-    """
-    known = ~np.isnan(labels).any(1)
-    answer = probs >= thresholds
-    right = (answer == (labels == 1)).all(1)[known]
-    if min(right.sum(), (~right).sum()) < _ENOUGH:
-        return np.array([0.0, 1.0])
-    together = _together(probs, answer)[known, None]
-    from sklearn.linear_model import LogisticRegression  # slow to import, and needed here alone
-
-    model = LogisticRegression(C=np.inf).fit(together, right)
-    slope = float(model.coef_[0, 0])
-    return np.array([float(model.intercept_[0]), slope] if slope > 0 else [0.0, 1.0])
-
-
-def _flat(features: Tensor) -> Tensor:
-    return features.flatten(1).float().cpu()
-
-
-def _distances(features: Tensor, others: Tensor) -> Tensor:
-    """Mean distance to the nearest of the others, shape (example,)."""
-    nearest = min(_NEAREST, len(others))
-    parts = [
-        torch.cdist(part, others).topk(nearest, largest=False).values.mean(1)
-        for part in features.split(_BATCH)
-    ]
-    return torch.cat(parts)
+_NESTED = {"reference": Reference, "held_out": HeldOut, "groups": Groups}
+"""The parts of a background that have parts themselves."""
 
 
 def _answers(predictive: Answer) -> Tensor:

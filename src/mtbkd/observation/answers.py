@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.types import Bools, Floats
+from mtbkd.types import Bools, Floats, Ints
 
 _GRID = 64
 
@@ -137,6 +137,12 @@ def joined(parts: Sequence[Answer]) -> Answer:
     rows = {name: [getattr(part, name) for part in parts] for name in vars(parts[0])}
     rows = {name: np.concatenate(each) for name, each in rows.items() if name != "level"}
     return replace(parts[0], **rows)
+
+
+def rows_of(answer: Answer, rows: Ints) -> Answer:
+    """The answer on some of the examples."""
+    parts = {n: getattr(answer, n)[rows] for n in vars(answer) if n != "level"}
+    return replace(answer, **parts)
 
 
 def quantiles(values: Tensor, level: float) -> tuple[Tensor, Tensor]:

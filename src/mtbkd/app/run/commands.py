@@ -28,6 +28,8 @@ from mtbkd.app.run.costs import TRAINING
 from mtbkd.app.run.few import FEW, keep_few, recall_few
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
+from mtbkd.explain.outside import see
+from mtbkd.explain.promise import judge_file
 from mtbkd.files import read_json
 from mtbkd.outputs import store
 from mtbkd.outputs.aligned import TeacherOutputs
@@ -112,6 +114,7 @@ def run(
         posterior = stages.learn(recipe, config, task, teachers, out, report)
         speed = stages.milliseconds(posterior, task.test.inputs)
         task, posterior = stages.on_features(task, posterior, out)
+        stages.background(config, task, teachers, posterior, out, report)
     with clock.stage("baselines"):
         rivals = baselines(config, task, teachers, posterior, out, report)
     with clock.stage("evaluation"):
@@ -146,7 +149,7 @@ def distill(
     teachers, _ = stages.teach(recipe, config, task, out, labelling)
     posterior = stages.learn(recipe, config, task, teachers, out, report)
     behind, head = stages.on_features(task, posterior, out)
-    stages.background(config, behind, teachers, head, out)
+    stages.background(config, behind, teachers, head, out, report)
     keep_few(head, behind.train.inputs, out)
     return posterior
 
@@ -233,5 +236,7 @@ def predict_run(
     head = replace(posterior, student=replace(posterior.student, frozen=None))
     predictive = head.predict(features, level=config.predict.level, point=config.predict.point)
     background = load_background(out / stages.BACKGROUND, config.predict.level)
-    causes = find_causes(background, features, predictive)
+    seen = see(head, features)
+    causes = find_causes(background, seen, predictive)
+    causes = judge_file(background, seen, predictive, causes, classes)
     return Predicted(ids, classes, predictive, causes)

@@ -26,6 +26,7 @@ from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import FLAGS, Causes, find_causes
 from mtbkd.explain.influence import responsibilities
+from mtbkd.explain.outside import see
 from mtbkd.files import save_json, save_tensors
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive
@@ -74,7 +75,8 @@ def evaluate(
         test.inputs, level=config.predict.level, point=config.predict.point
     )
     background = stages.background(config, task, teachers, posterior, out)
-    causes = find_causes(background, posterior.student.features(test.inputs), predictive)
+    seen = see(posterior, posterior.student.features(test.inputs))
+    causes = find_causes(background, seen, predictive)
     few = keep_few(posterior, task.train.inputs, out).samples
     outputs = teachers.at(test.ids)
     pool = pool_of(outputs, posterior.weighting, posterior.units, test.inputs)

@@ -13,6 +13,7 @@ from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
+from mtbkd.distillation.cross_fit import cross_fit
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
@@ -20,6 +21,7 @@ from mtbkd.inference.samples import read_manifest
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
+from mtbkd.predictive import Answer
 from mtbkd.training import behind
 from mtbkd.types import Family, InputError, Report, quiet
 
@@ -119,11 +121,21 @@ def learn(
 
 
 def learns_calibration(config: RunConfig, task: Task) -> bool:
-    """Whether the student learns from the calibration examples too, once they have chosen."""
-    if config.calibration != "auto":
-        return config.calibration == "learn"
+    """Whether the student learns from the calibration examples too, once they have chosen.
+
+    Raises:
+        InputError: If it is asked to with several labels or numbers, whose thresholds they choose.
+    """
+    exclusive = task.train.outcome.exclusive
+    if config.calibration == "learn" and not exclusive:
+        raise InputError(
+            "Expected calibration=learn with one class of several only, but got "
+            f"{task.train.family}. Use hold."
+        )
     asked = config.own is not None and config.own.split is not None
-    return task.train.outcome.exclusive and not asked
+    return config.calibration == "learn" or (
+        config.calibration == "auto" and exclusive and not asked
+    )
 
 
 def learned(config: RunConfig, task: Task) -> Dataset:
@@ -178,8 +190,39 @@ def on_features(task: Task, posterior: Posterior, out: Path) -> tuple[Task, Post
     return read, replace(posterior, student=replace(student, frozen=None))
 
 
+def on_calibration(
+    config: RunConfig,
+    task: Task,
+    teachers: TeacherOutputs,
+    posterior: Posterior,
+    out: Path,
+    report: Report = quiet,
+) -> Answer:
+    """Answers on the calibration examples of a student that did not learn from them."""
+    level = config.predict.level
+    if not learns_calibration(config, task):
+        return posterior.predict(task.calibration.inputs, level=level)
+    return cross_fit(
+        posterior,
+        task.train,
+        task.calibration,
+        teachers,
+        modes=config.map,
+        sampler=config.sampler,
+        level=level,
+        seed=config.seed,
+        out=out,
+        report=report,
+    )
+
+
 def background(
-    config: RunConfig, task: Task, teachers: TeacherOutputs, posterior: Posterior, out: Path
+    config: RunConfig,
+    task: Task,
+    teachers: TeacherOutputs,
+    posterior: Posterior,
+    out: Path,
+    report: Report = quiet,
 ) -> Background:
     """What new examples are compared with, made once for each run."""
     path = out / BACKGROUND
@@ -189,6 +232,7 @@ def background(
             task.train,
             task.calibration,
             teachers,
+            answers=on_calibration(config, task, teachers, posterior, out, report),
             level=config.predict.level,
             seed=config.seed,
         )
