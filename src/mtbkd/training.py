@@ -125,7 +125,7 @@ def _judged(
         kept=None if said.kept is None else said.kept[:, rows],
         inside=None if said.inside is None else said.inside[:, rows],
     )
-    own = some.log_weights + observation.score(some, labels[rows], temperature)
+    own = some.log_weights + observation.score(some, labels[rows], temperature).float()
     every, missing = own, labelled(OUTCOMES[observation.family], labels[rows]).logical_not()
     if said.nobody is not None:
         flat = said.nobody[rows] - math.log(observation.n_alike(some.values))

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
-from mtbkd.data import Dataset, joined
+from mtbkd.distillation.choose import Trials
 from mtbkd.distillation.distill import Posterior
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference.engines import SamplerSettings
-from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
+from mtbkd.inference.modes import progress_of, starting_modes
 from mtbkd.inference.run import sample
 from mtbkd.observation import OUTCOMES
-from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, draw_outputs
-from mtbkd.training import behind, training_set
-from mtbkd.types import Report
 
 _FOLDS, _CHAINS = 5, 2
 _SHARE = 5  # of the chains' draws, and half of the burn-in
@@ -26,17 +22,7 @@ _FEWEST = 10
 
 
 def cross_fit(
-    posterior: Posterior,
-    data: Dataset,
-    calibration: Dataset,
-    teachers: TeacherOutputs,
-    *,
-    modes: MapSettings,
-    sampler: SamplerSettings,
-    level: float = 0.9,
-    seed: int = 0,
-    out: Path | None = None,
-    report: Report | None = None,
+    posterior: Posterior, trials: Trials, sampler: SamplerSettings, level: float = 0.9
 ) -> Answer:
     """Answers on the calibration examples of students that did not learn from them.
 
@@ -49,20 +35,14 @@ def cross_fit(
 
     Args:
         posterior: What `distill` made with ``learn_calibration``.
-        data: The other examples that it learned from.
-        calibration: Those to answer on, in this order.
-        teachers: What they say on all of them.
-        modes: As given to `distill`.
+        trials: All that it learned from, the calibration examples last, behind its frozen part.
         sampler: As given to `distill`.
         level: Level of the intervals.
-        seed: As given to `distill`.
-        out: A folder to write to, and to go on from.
-        report: Called with each stage's progress.
     """
-    student, units = posterior.student, posterior.units
-    head = replace(student, frozen=None)
-    both = joined(behind(student, data, out), behind(student, calibration, out))
-    training = training_set(head, both, teachers, posterior.weighting, out, units)
+    head, training, calibration = trials.student, trials.training, trials.calibration
+    if calibration is None:
+        raise ValueError("there are no calibration examples to answer on")
+    n_others = len(training) - len(calibration)
     fold = torch.arange(len(calibration)) % _FOLDS
     settings = replace(
         sampler,
@@ -71,23 +51,23 @@ def cross_fit(
     )
     every, order = [], []
     for held in range(min(_FOLDS, len(calibration))):
-        path = None if out is None else out / "cross_fit" / f"fold-{held}.safetensors"
+        path = None if trials.out is None else trials.out / "cross_fit" / f"fold-{held}.safetensors"
         mine = fold == held
         order.append(mine.nonzero()[:, 0])
         if path is not None and path.exists():
             every.append(load_tensors(path)["outputs"])
             continue
-        others = torch.cat([torch.ones(len(data), dtype=torch.bool), ~mine]).nonzero()[:, 0]
+        others = torch.cat([torch.ones(n_others, dtype=torch.bool), ~mine]).nonzero()[:, 0]
         own, name = training.subset(others), f"fold {held + 1} of {_FOLDS}"
         start = starting_modes(
             head,
             own,
             posterior.prior,
-            modes,
+            trials.modes,
             n_chains=_CHAINS,
-            seed=seed,
+            seed=trials.seed,
             path=None,
-            progress=progress_of(report, f"modes of {name}"),
+            progress=progress_of(trials.report, f"modes of {name}"),
         )
         drawn = sample(
             head,
@@ -95,14 +75,14 @@ def cross_fit(
             posterior.prior,
             settings,
             start,
-            seed=seed,
-            progress=progress_of(report, name),
+            seed=trials.seed,
+            progress=progress_of(trials.report, name),
         )
-        answers = draw_outputs(head, drawn.samples, both.inputs[len(data) :][mine])
+        answers = draw_outputs(head, drawn.samples, calibration.inputs[mine])
         outputs = torch.cat([part.flatten(0, 1) for part in answers], 1).cpu()
         every.append(outputs)
         if path is not None:
             save_tensors(path, {"outputs": outputs})
     outputs = torch.cat(every, 1)[:, torch.cat(order).argsort()]
     outcome = OUTCOMES[posterior.family]
-    return outcome.summarise(outputs, units=units, level=level, point="mean")
+    return outcome.summarise(outputs, units=trials.units, level=level, point="mean")

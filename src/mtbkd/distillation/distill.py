@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 
 from mtbkd.data import Dataset, check_splits, joined
+from mtbkd.distillation.checks import check_families, check_outputs
 from mtbkd.distillation.choose import (
     Trials,
     choose_prior,
@@ -40,7 +40,7 @@ from mtbkd.prior.mixture import Prior
 from mtbkd.prior.settings import PriorSettings
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import Student, make_student
-from mtbkd.training import TrainingSet, behind, nobody, training_set
+from mtbkd.training import behind, nobody, training_set
 from mtbkd.types import Family, InputError, Report, outside, refuse
 from mtbkd.weights.rules import Weighting
 
@@ -146,7 +146,7 @@ def distill(
     check_splits(**splits)
     alone = teachers is None
     teachers = nobody(data) if teachers is None else teachers
-    _check_families(data, teachers, calibration)
+    check_families(data, teachers, calibration)
     where = find_device(device, double=True)
     student = make_student(
         network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
@@ -172,7 +172,7 @@ def distill(
     rule = "uniform" if alone else prior.weights
     weighting = choose_weighting(rule, read, teachers, known, out, units)
     training = training_set(head, read, teachers, weighting, out, units)
-    _check_outputs(head, training, data.classes)
+    check_outputs(head, training, data.classes)
     trials = Trials(
         student=head,
         training=training,
@@ -297,39 +297,3 @@ def load_posterior(
         family=family,
         units=units,
     )
-
-
-def _check_families(data: Dataset, teachers: TeacherOutputs, calibration: Dataset | None) -> None:
-    faults = []
-    if teachers.family != data.family:
-        faults.append(
-            f"Expected teachers for {data.family}, as the data, but got {teachers.family}. Declare "
-            "the family of both."
-        )
-    if teachers.classes != data.classes:
-        faults.append(
-            f"Expected teachers aligned to {', '.join(data.classes)}, but got "
-            f"{', '.join(teachers.classes)}. Align them to the data's names, in its order."
-        )
-    if calibration is not None and (calibration.family, calibration.classes) != (
-        data.family,
-        data.classes,
-    ):
-        faults.append(
-            "Expected calibration examples of the same family and names as the data, but got "
-            f"{calibration.family} with {', '.join(calibration.classes)}. Make them alike."
-        )
-    if faults:
-        raise InputError(*faults)
-
-
-def _check_outputs(student: Student, training: TrainingSet, classes: tuple[str, ...]) -> None:
-    position = torch.zeros_like(student.prior_mean)
-    some = training.features[:2].to(position.device)
-    shape = tuple(student.logits(position, some).shape)
-    outcome = OUTCOMES[training.observation.family]
-    if shape != (len(some), outcome.n_outputs * len(classes)):
-        raise InputError(
-            f"Expected a network that maps {len(classes)} {outcome.mapping}, but got outputs of "
-            f"shape {shape}. Change its last layer."
-        )

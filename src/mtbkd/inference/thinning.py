@@ -129,7 +129,7 @@ def settle(
         draws: In natural units, shape (draw, parameter).
         features: Inputs of the student, shape (example, ...).
         aim: What all draws say there.
-        outcome: Of the family.
+        outcome: What is predicted.
         apart: Which inputs do not teach but judge, shape (example,). If the draws are not nearer to
             all there than before, they stay as they were.
 

@@ -29,8 +29,8 @@ def bootstrap_error(statistic: Callable[[Ints], float | None], n: int) -> float:
     """Standard error of a statistic of examples, from 100 resamples (Efron 1979).
 
     Args:
-        statistic: Of the rows of the examples that were drawn, shape (example,); None if these do
-            not give one.
+        statistic: Takes the rows of the examples that were drawn, shape (example,); gives None
+            where these have no statistic.
         n: How many examples there are.
 
     Example:

@@ -95,12 +95,13 @@ def mixture_quantile(
         array([[1.96]])
     """
     z = torch.special.ndtri(torch.tensor(level, dtype=torch.float64)).item()
-    each = means + z * sds  # of each component; that of the mixture is between them
-    low, high = each.min(0), each.max(0)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        above = pit(means, sds, middle, weights) >= level
-        low, high = np.where(above, low, middle), np.where(above, middle, high)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused as an answer
+        each = means + z * sds  # of each component; that of the mixture is between them
+        low, high = each.min(0), each.max(0)
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            above = pit(means, sds, middle, weights) >= level
+            low, high = np.where(above, low, middle), np.where(above, middle, high)
     return (low + high) / 2
 
 

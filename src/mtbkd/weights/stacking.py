@@ -21,10 +21,10 @@ class Scales(NamedTuple):
     """Prior standard deviations of what the scores rest on; 0 leaves a term out.
 
     Attributes:
-        own: Of a and b, what the teacher's own confidence says.
-        temperature: Of the log temperatures.
-        by_class: Of d, the class that the teacher names.
-        by_input: Of e, where the example lies.
+        own: That of a and b, what the teacher's own confidence says.
+        temperature: That of the log temperatures.
+        by_class: That of d, the class that the teacher names.
+        by_input: That of e, where the example lies.
     """
 
     own: float
@@ -95,13 +95,16 @@ def fit_stacked(
         features: What the student reads behind its frozen part, shape (example, ...).
         directions: What trust by input is along; without them it is not tried.
     """
+    place = None
+    if directions is not None and features is not None:
+        place = directions.place(features).to(mask.device)
     cells = _Cells(
         values=values.double(),
         mask=mask,
         labels=labels,
         kept=kept,
         observation=observation,
-        place=None if directions is None or features is None else directions.place(features),
+        place=place,
     )
     some = cells.at(torch.arange(0, len(labels), -(-len(labels) // _MOST), device=labels.device))
     scores = cache(lambda scales: _cross_validated(some, scales))

@@ -78,7 +78,7 @@ def judge_against(
 
 
 def _crps(draws: tuple[Floats, Floats], labels: Floats, unit: Floats | None) -> Floats:
-    """Of each number, in the target's unit."""
+    """The loss of each number, in the target's unit."""
     means, sds, labels = (part if unit is None else part / unit for part in (*draws, labels))
     return crps_of_draws(means, sds, labels)
 

@@ -25,7 +25,7 @@ from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
 from mtbkd.app.run.costs import TRAINING
-from mtbkd.app.run.few import FEW, keep_few, recall_few
+from mtbkd.app.run.few import FEW, keep_few
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
 from mtbkd.explain.outside import see
@@ -230,11 +230,10 @@ def predict_run(
     else:
         raise ValueError(f"the recipe {recipe.name} reads no new inputs")
     posterior = stages.recall(recipe, config, inputs[:1], classes, out)
-    if n_draws is not None:
-        posterior = recall_few(posterior, out, n_draws)
     features = posterior.student.features(inputs)
     head = replace(posterior, student=replace(posterior.student, frozen=None))
-    predictive = head.predict(features, level=config.predict.level, point=config.predict.point)
+    answering = head if n_draws is None else recall_few(head, out, n_draws)
+    predictive = answering.predict(features, level=config.predict.level, point=config.predict.point)
     background = load_background(out / stages.BACKGROUND, config.predict.level)
     seen = see(head, features)
     causes = find_causes(background, seen, predictive)

@@ -62,7 +62,7 @@ def tempered(probs: Floats, temperature: float, exclusive: bool) -> Floats:
     """Probabilities to the power ``1 / temperature``, so that they sum to 1 again.
 
     Args:
-        probs: Of classes, or of yes for each label, shape (..., column).
+        probs: Probabilities of classes, or of yes for each label, shape (..., column).
         temperature: Above 1 they become more equal.
         exclusive: Whether exactly one of the columns is true.
 

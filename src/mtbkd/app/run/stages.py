@@ -13,6 +13,7 @@ from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
+from mtbkd.distillation.choose import Trials
 from mtbkd.distillation.cross_fit import cross_fit
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
@@ -22,7 +23,7 @@ from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
 from mtbkd.predictive import Answer
-from mtbkd.training import behind
+from mtbkd.training import behind, training_set
 from mtbkd.types import Family, InputError, Report, quiet
 
 BACKGROUND = "background.safetensors"
@@ -202,18 +203,19 @@ def on_calibration(
     level = config.predict.level
     if not learns_calibration(config, task):
         return posterior.predict(task.calibration.inputs, level=level)
-    return cross_fit(
-        posterior,
-        task.train,
-        task.calibration,
-        teachers,
+    head = replace(posterior.student, frozen=None)
+    read = behind(posterior.student, learned(config, task), out)
+    trials = Trials(
+        student=head,
+        training=training_set(head, read, teachers, posterior.weighting, units=posterior.units),
         modes=config.map,
-        sampler=config.sampler,
-        level=level,
+        calibration=behind(posterior.student, task.calibration, out),
+        units=posterior.units,
         seed=config.seed,
         out=out,
         report=report,
     )
+    return cross_fit(posterior, trials, config.sampler, level)
 
 
 def background(
