@@ -17,7 +17,7 @@ from mtbkd.observation import OUTCOMES
 from mtbkd.predictive import Answer, draw_outputs
 
 _FOLDS, _CHAINS = 5, 2
-_SHARE = 5  # of the chains' draws, and half of the burn-in
+_SHARE = 5  # of the chains' draws, and half of their burn-in and thinning
 _FEWEST = 10
 
 
@@ -47,6 +47,7 @@ def cross_fit(
     settings = replace(
         sampler,
         burn_in=math.ceil(sampler.burn_in / 2),
+        thinning=math.ceil(sampler.thinning / 2),
         draws=max(sampler.draws // _SHARE, min(_FEWEST, sampler.draws)),
     )
     every, order = [], []

@@ -25,7 +25,7 @@ from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import stages
 from mtbkd.app.run.costs import TRAINING
-from mtbkd.app.run.few import FEW, keep_few
+from mtbkd.app.run.few import FEW, keep_few, recall_few
 from mtbkd.distillation.distill import Posterior
 from mtbkd.explain.causes import Causes, find_causes, load_background
 from mtbkd.explain.outside import see
