@@ -13,7 +13,7 @@ from mtbkd.app.report.data import Trust
 from mtbkd.app.report.words import shorten
 
 _ACROSS, _PANELS, _STEPS = 3, 12, 8
-_POINTS = 4000  # of all panels, so that the page stays small
+_POINTS = 2000  # of all panels, so that the page stays small
 _MOST_CLASSES = 30
 
 
@@ -40,7 +40,8 @@ def trusted(trust: Trust, teachers: Sequence[str]) -> str:
             mean = f"mean weight {weights[teacher].mean():.2f}"
             axes.set_title(f"{shorten(teachers[teacher], 32)}\n{mean}", fontsize=10.5)
             axes.set(xlim=(-3.2, 3.2), ylim=(-3.2, 3.2), aspect="equal")
-            axes.tick_params(length=0, labelbottom=True, labelleft=True)
+            axes.set(xticks=[-2, 0, 2], yticks=[-2, 0, 2])
+            axes.tick_params(length=0, labelbottom=True)
         for share in (0.0, 0.5, 1.0):
             axes.plot([], [], "o", label=f"weight {share * top:.2f}", **_mark(share))
         words = "direction (standard deviations)"
@@ -66,6 +67,6 @@ def _mark(share: float) -> dict[str, Any]:
     return {
         "color": ROLE["student"],
         "markersize": 2 + 3.5 * share,
-        "alpha": round(0.12 + 0.7 * share, 3),
+        "alpha": round(0.3 + 0.55 * share, 3),
         "markeredgewidth": 0,
     }
