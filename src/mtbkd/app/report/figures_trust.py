@@ -23,7 +23,8 @@ def trusted(trust: Trust, teachers: Sequence[str]) -> str:
     The teachers that count most, at most `_PANELS`, in the order in which they are given.
     """
     place, weights = np.asarray(trust.place), trust.weights
-    shown = np.sort(np.argsort(-weights.mean(1), kind="stable")[:_PANELS]).tolist()
+    most = np.argsort(-weights.mean(1), kind="stable")[:_PANELS]
+    shown: list[int] = np.sort(most).tolist()
     every = -(-len(place) * len(shown) // _POINTS)
     across = min(_ACROSS, len(shown))
     down = math.ceil(len(shown) / across)
@@ -43,7 +44,7 @@ def trusted(trust: Trust, teachers: Sequence[str]) -> str:
             axes.set(xticks=[-2, 0, 2], yticks=[-2, 0, 2])
             axes.tick_params(length=0, labelbottom=True)
         for share in (0.0, 0.5, 1.0):
-            axes.plot([], [], "o", label=f"weight {share * top:.2f}", **_mark(share))
+            panels[0, 0].plot([], [], "o", label=f"weight {share * top:.2f}", **_mark(share))
         words = "direction (standard deviations)"
         drawing.figure.supxlabel(f"first {words}", fontsize=11, color=ROLE["muted"])
         drawing.figure.supylabel(f"second {words}", fontsize=11, color=ROLE["muted"])

@@ -83,8 +83,8 @@ def _other(name: str, arrays: Arrays) -> Others:
 
 
 def _trust(arrays: Arrays) -> Trust | None:
-    own = {f.name: arrays.get(f"trust.{f.name}") for f in fields(Trust)}
-    return None if own["weights"] is None else Trust(**own)
+    own = {f.name: arrays[f"trust.{f.name}"] for f in fields(Trust) if f"trust.{f.name}" in arrays}
+    return Trust(**own) if own else None
 
 
 def _chains(diagnostics: dict[str, Any], arrays: Arrays) -> Arrays:
