@@ -235,7 +235,9 @@ def test_scales_are_chosen_on_some_thousands_of_examples_and_weights_fitted_on_a
     monkeypatch.setattr(
         weights_module,
         "_fit",
-        lambda cells, *rest: sizes.append(len(cells.labels)) or fit_once(cells, *rest),
+        lambda cells, *rest, **how: (
+            sizes.append(len(cells.labels)) or fit_once(cells, *rest, **how)
+        ),
     )
     fit_stacked(values, mask, labels, observation=BINARY)
     assert set(sizes[:-1]) == {24}

@@ -45,8 +45,9 @@ _SIGNIFICANT = 1.645  # standard errors: one-sided, 5 %
 _BETTER = 1.0  # standard errors by which a further term must be better
 _NOBODY = (-3.0, 2.0)  # prior mean and standard deviation of the score of trusting nobody
 _GATE = 6.0  # prior standard deviation of what the odds of a partial teacher's classes rest on
-_DRAWS = 16
-_ITERATIONS, _EXACT = 100, 1e-5
+_DRAWS = 8
+_ITERATIONS = 100
+_EXACT, _ROUGH = 1e-5, 1e-3  # largest gradient of a fit, and of those that only choose
 _MOST_CLASSES = 300  # classes of all teachers, beyond which trust by class is not tried
 
 
@@ -126,7 +127,7 @@ def _cross_validated(cells: _Cells, scales: Scales) -> Tensor:
     for held in range(min(_FOLDS, len(cells.labels))):
         train, test = fold != held, fold == held
         if train.any():
-            fit = _fit(cells.at(train), scales)
+            fit = _fit(cells.at(train), scales, exact=_ROUGH)
             score[test.cpu()] = cells.at(test).pool_score(fit).cpu()
     return score[cells.known.cpu()]
 
@@ -274,7 +275,7 @@ class _Unknown:
         )
 
 
-def _fit(cells: _Cells, scales: Scales, n_draws: int = 1) -> Stacked:
+def _fit(cells: _Cells, scales: Scales, n_draws: int = 1, exact: float = _EXACT) -> Stacked:
     """The fit with these scales, in single precision; with bootstrap draws if there are several."""
     seen, known, unknown = cells.seen, cells.known, _Unknown(cells, scales)
     n_unknown = 1 + len(cells.values) * sum(unknown.sizes().values())
@@ -286,8 +287,8 @@ def _fit(cells: _Cells, scales: Scales, n_draws: int = 1) -> Stacked:
         optimiser = torch.optim.LBFGS(
             [flat],
             max_iter=_ITERATIONS,
-            tolerance_grad=_EXACT,
-            tolerance_change=_EXACT / 100,
+            tolerance_grad=exact,
+            tolerance_change=exact / 100,
             line_search_fn="strong_wolfe",
         )
 
