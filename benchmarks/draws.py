@@ -22,6 +22,7 @@ from mtbkd.app.folder import read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.run import stages
 from mtbkd.app.run.scoring import SCORINGS
+from mtbkd.app.run.scoring_shared import Rival
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
 from mtbkd.inference.samples import PosteriorSamples
@@ -47,7 +48,7 @@ def events(posterior: Posterior, samples: PosteriorSamples, inputs: Tensor) -> t
 
 def scores(posterior: Posterior, samples: PosteriorSamples, data: Dataset) -> np.ndarray:
     """NLL, distance and mean epistemic uncertainty."""
-    rival, units = stages.Rival(posterior.student, samples), posterior.units
+    rival, units = Rival(posterior.student, samples), posterior.units
     few = torch.cat(events(posterior, samples, data.inputs))
     every = torch.cat(events(posterior, posterior.samples, data.inputs))
     answer = predict(posterior.student, samples, data.inputs, family=posterior.family, units=units)

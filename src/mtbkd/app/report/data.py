@@ -48,6 +48,24 @@ class Others:
 
 
 @dataclass(frozen=True)
+class Trust:
+    """What stacked weights depend on, beside how sure each teacher is.
+
+    Attributes:
+        weights: Each teacher's weight on some test examples, mean over columns, shape (teacher,
+            some).
+        place: Where they lie along the two directions in which what the student reads differs most,
+            in standard deviations, shape (some, 2); None if that does not matter.
+        by_class: What is added to a teacher's score where it names a class, shape (teacher, class);
+            None if that does not matter.
+    """
+
+    weights: Floats
+    place: Floats | None = None
+    by_class: Floats | None = None
+
+
+@dataclass(frozen=True)
 class Classes:
     """What only a report on one class of several shows.
 
@@ -147,6 +165,7 @@ class ReportData(Generic[Part]):
         warnings: In sentences.
         part: What only this family has.
         others: Inputs beside the test set, by what they are.
+        trust: What stacked weights depend on; None if weights are not stacked.
     """
 
     title: str
@@ -170,6 +189,7 @@ class ReportData(Generic[Part]):
     warnings: tuple[str, ...]
     part: Part
     others: Mapping[str, Others] = field(default_factory=dict)
+    trust: Trust | None = None
 
     @property
     def student(self) -> dict[str, Any]:
@@ -193,10 +213,16 @@ def check(data: ReportData[Any]) -> None:
     answers = ("total", "aleatoric", "epistemic", "disagreement")
     axes |= dict.fromkeys(answers, axes["labels"])
     own = {f.name for f in fields(data.part)}
+    held = {name: getattr(data.part if name in own else data, name) for name in axes}
+    if data.trust is not None:
+        sizes |= {"s": data.trust.weights.shape[-1], "2": 2}
+        wanted = {"weights": "ks", "place": "s2", "by_class": "kc"}
+        axes |= {f"trust.{name}": letters for name, letters in wanted.items()}
+        held |= {f"trust.{name}": getattr(data.trust, name) for name in wanted}
     faults = []
     for name, letters in axes.items():
         shape = tuple(sizes[letter] for letter in letters)
-        got = getattr(data.part if name in own else data, name)
+        got = held[name]
         if got is not None and got.shape != shape:
             faults.append(
                 f"Expected {name} of shape {shape}, but got {got.shape}. Make the report's arrays "

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mtbkd.app.report import figures, figures_classes
+from mtbkd.app.report import figures, figures_classes, figures_trust
 from mtbkd.app.report.canvas import CHAINS
 from mtbkd.app.report.data import ReportData, check
 from mtbkd.app.report.families import FAMILIES, Column
@@ -60,6 +60,7 @@ def render(data: ReportData[Any]) -> str:
         "figures": {name: Markup(svg) for name, svg in drawn.items()},
         "chain_columns": [heading for key, heading in _CHAIN_COLUMNS if key in data.chains],
         "chain_rows": _chain_rows(data),
+        "named": figures_trust.by_named_class(data.trust, data.classes),
         "flags": _flags(data.metrics.get("flags", {})),
         "examples": [
             {"id": example.id, "drawn": Markup(example.html), "teachers": example.teachers}
@@ -118,6 +119,8 @@ def _figures(data: ReportData[Any], in_each: str) -> dict[str, str]:
             drawn[name] = figures_classes.shares(
                 name, f"{title} {in_each}", values, data.teachers, data.classes
             )
+        if data.trust is not None and data.trust.place is not None:
+            drawn["trusted"] = figures_trust.trusted(data.trust, data.teachers)
     if data.trace.size:
         drawn["trace"] = figures.trace(data.trace)
     return drawn

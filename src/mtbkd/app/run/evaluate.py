@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Task
@@ -31,6 +32,9 @@ from mtbkd.files import save_json, save_tensors
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, LabelPredictive
 from mtbkd.training import training_set
+from mtbkd.weights.rules import Stacked
+
+_POINTS = 1000  # examples that are drawn by where they lie
 
 
 class Spent(NamedTuple):
@@ -75,8 +79,8 @@ def evaluate(
         test.inputs, level=config.predict.level, point=config.predict.point
     )
     background = stages.background(config, task, teachers, posterior, out)
-    seen = see(posterior, posterior.student.features(test.inputs))
-    causes = find_causes(background, seen, predictive)
+    features = posterior.student.features(test.inputs)
+    causes = find_causes(background, see(posterior, features), predictive)
     few = keep_few(posterior, task.train.inputs, out).samples
     outputs = teachers.at(test.ids)
     pool = pool_of(outputs, posterior.weighting, posterior.units, test.inputs)
@@ -99,6 +103,7 @@ def evaluate(
             **{name: torch.from_numpy(value) for name, value in chains.items()},
             **scoring.shown(posterior, predictive, test, pool),
             **beside,
+            **_trust(posterior.weighting.stacked, features, split),
             "weights_by_class": scoring.by_column(weights, probs),
             "responsibilities_by_class": scoring.by_column(taught, probs),
         },
@@ -157,6 +162,21 @@ def _shares(
     known = training_set(student, unlabelled, teachers, posterior.weighting, units=units)
     shares, means = responsibilities(student, posterior.samples, known, posterior.prior)
     return known.log_weights.exp().cpu(), shares.cpu(), means.cpu()
+
+
+def _trust(stacked: Stacked | None, features: Tensor, weights: Tensor) -> dict[str, Tensor]:
+    """What the report shows of stacked weights: where, and on which answers, a teacher counts."""
+    if stacked is None:
+        return {}
+    every = -(-len(features) // _POINTS)
+    shown = weights[:, ::every]
+    found = {"trust.weights": shown.reshape(*shown.shape[:2], -1).mean(2)}
+    if stacked.directions is not None:
+        place = stacked.directions.place(features[::every]).cpu()[:, :2]
+        found["trust.place"] = pad(place, (0, 2 - place.shape[1])).contiguous()
+    if stacked.by_class is not None:
+        found["trust.by_class"] = stacked.by_class.mean(0).cpu()
+    return found
 
 
 def _costs(posterior: Posterior, spent: Spent) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import yaml
 from mtbkd.app.config.run import RunConfig, build_config
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Task
-from mtbkd.app.report import FAMILIES, Example, Others, ReportData, render
+from mtbkd.app.report import FAMILIES, Example, Others, ReportData, Trust, render
 from mtbkd.app.run.others import PARTS
 from mtbkd.files import load_tensors, read_json, write_bytes
 from mtbkd.outputs.aligned import TeacherOutputs
@@ -56,6 +56,7 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
         warnings=tuple(metrics["diagnostics"]["warnings"]),
         part=family.part(**{f.name: own.get(f.name) for f in fields(family.part)}),
         others={name: _other(name, arrays) for name in metrics["student"].get("others", {})},
+        trust=_trust(arrays),
     )
     write_bytes(out / "report.html", render(data).encode())
 
@@ -79,6 +80,11 @@ def _arrays(task: Task, out: Path) -> Arrays:
 def _other(name: str, arrays: Arrays) -> Others:
     second = arrays.get(f"other.{name}.second")
     return Others(**{part: arrays[f"other.{name}.{part}"] for part in PARTS}, second=second)
+
+
+def _trust(arrays: Arrays) -> Trust | None:
+    own = {f.name: arrays.get(f"trust.{f.name}") for f in fields(Trust)}
+    return None if own["weights"] is None else Trust(**own)
 
 
 def _chains(diagnostics: dict[str, Any], arrays: Arrays) -> Arrays:
