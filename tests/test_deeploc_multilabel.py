@@ -164,6 +164,7 @@ def test_trees_see_the_composition_alone():
     assert composition.size(trees) > 0
 
 
+@pytest.mark.slow
 def test_a_tiny_run_is_judged_and_predicts_new_proteins(data_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MTBKD_DATA", str(data_folder))
     out, fasta = tmp_path / "run", tmp_path / "new.fasta"

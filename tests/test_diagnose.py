@@ -36,6 +36,7 @@ LINEAR = [
     "sampler.draws=100",
     "sampler.thinning=10",
     "chains=4",
+    "calibration=hold",
 ]
 FACTOR, SHORT = 4.0, 0.05
 JSON_KEYS = {
@@ -265,6 +266,15 @@ def test_a_long_run_agrees_and_its_modes_do_not(judged):
     assert not list(judged.glob(".*partial"))
 
 
+@pytest.mark.slow
+def test_a_run_that_learned_from_its_calibration_examples_agrees_too(tmp_path):
+    """Its reference has learned from them as well."""
+    settings = [*LINEAR[:-1], "calibration=learn"]
+    run.distill(build_config(find_recipe("digits").defaults, settings), tmp_path / "run")
+    found = diagnose.diagnose_run(tmp_path / "run", factor=FACTOR)
+    assert str(found["verdict"]).startswith("The run agrees"), found
+
+
 @pytest.mark.parametrize("broken", ["modes", "prior", "one chain"])
 def test_a_broken_sampler_is_found(broken, judged, tmp_path):
     out = copied(judged, tmp_path)
@@ -328,6 +338,7 @@ def test_chains_in_different_places_give_no_verdict(noise, fresh, tmp_path, monk
     assert "agrees" not in text
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_in_the_same_bytes(fresh, tmp_path):
     calm, killed = copied(fresh, tmp_path, "calm"), copied(fresh, tmp_path, "killed")
 
@@ -355,6 +366,7 @@ def test_killed_and_resumed_ends_in_the_same_bytes(fresh, tmp_path):
     assert words(calm) == words(killed)
 
 
+@pytest.mark.slow
 def test_another_factor_or_seed_is_another_reference(fresh, tmp_path):
     out = copied(fresh, tmp_path)
     steps = {}

@@ -1,8 +1,6 @@
 """The scikit-learn estimators: scikit-learn's own checks, teachers of every sort, faults."""
 
 import pickle
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -260,6 +258,7 @@ def curve():
     return SimpleNamespace(x=x, y=clean + 0.3 * chance.standard_normal(clean.shape), clean=clean)
 
 
+@pytest.mark.slow
 def test_a_teacher_of_numbers_helps_where_labels_are_missing(curve):
     x, y, truth = curve.x, curve.y[:, 0], curve.clean[:, 0]
     settings = QUICK | {"hidden": (16,), "mode_steps": 400, "chains": 2}
@@ -393,11 +392,3 @@ def test_faults_of_classifiers(blobs, change, message):
 def test_faults_of_regressors(curve, change, message):
     with pytest.raises(mtbkd.InputError, match=message):
         DistilledRegressor(**QUICK).fit(curve.x, **{"y": curve.y[:, 0]} | change)
-
-
-def test_every_snippet_of_the_guide_runs(capsys):
-    text = (Path(__file__).parent.parent / "docs" / "estimators.md").read_text()
-    names: dict[str, object] = {}
-    for code in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(compile(code, "estimators.md", "exec"), names)
-    assert len(capsys.readouterr().out.splitlines()) > 6

@@ -178,6 +178,7 @@ def coverage(study, data, power: float) -> tuple[float, float]:
     return study.mean_and_error(study.score(answers, data.truth)["coverage_0.95"])
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth_at_the_evidence_and_not_at_power_one(study):
     """One teacher with 100 rows, asked about 400 examples, is not worth 400 observations."""
     known = Scenario("one small teacher", n_teachers=1, rows=100, transfer=400, labelled=0)
