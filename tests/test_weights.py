@@ -362,3 +362,21 @@ def test_directions_are_those_of_the_rows_and_end_somewhere():
     torch.testing.assert_close(place.std(0)[0], torch.tensor(1.0), atol=0.05, rtol=0)
     assert found.place(1e6 * features).abs().max() == 3
     assert find_directions(torch.ones(10, 2)) is None
+
+
+@pytest.mark.parametrize("nobody", [None, torch.tensor([-1.0, -1.0])])
+def test_weights_are_averaged_over_draws_as_probabilities(nobody):
+    fit = Stacked(
+        intercept=torch.tensor([[0.0, 3.0], [0.0, -1.0]]),
+        slope=torch.zeros(2, 2, 1),
+        temperature=torch.ones(2),
+        scale=1.0,
+        nobody=nobody,
+    )
+    mask = torch.ones(2, 1, dtype=torch.bool)
+    found, rest = fit.log_weights(Seen(torch.zeros(2, 1, 1)), mask)
+    scores = fit.intercept if nobody is None else torch.cat([fit.intercept, nobody[:, None]], 1)
+    expected = scores.softmax(1).mean(0)
+    torch.testing.assert_close(found.exp()[:, 0], expected[:2])
+    if nobody is not None:
+        torch.testing.assert_close(rest.exp()[0], expected[2])
