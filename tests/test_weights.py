@@ -13,6 +13,7 @@ from mtbkd.weights import stacking as weights_module
 from mtbkd.weights.directions import find_directions
 from mtbkd.weights.rules import (
     Seen,
+    Stacked,
     Weighting,
     entropy,
     entropy_weights,
