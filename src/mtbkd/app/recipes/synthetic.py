@@ -254,7 +254,7 @@ RECIPE = Recipe(
         "prior": {"concentration": 1.0, "evidence": "disagreement"},
         "student": {"hidden": [], "weight_scale": 4.0},
         "map": {"epochs": 100},
-        "sampler": {"burn_in": 1000, "draws": 100, "thinning": 50, "batch_size": 300},
+        "sampler": {"burn_in": 1000, "draws": 100, "thinning": 50, "batch_size": 400},
     },
     load=load,
     teach=teach,
