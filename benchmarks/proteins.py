@@ -34,13 +34,13 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from mtbkd.app.config.run import RunConfig, build_config
-from mtbkd.app.folder import read_json
 from mtbkd.app.recipes.deeploc import paper as deeploc
 from mtbkd.app.recipes.deeploc.shared import Standardise, loudness
 from mtbkd.app.run import stages
 from mtbkd.app.run.commands import run
 from mtbkd.data import Dataset
 from mtbkd.distillation.distill import Posterior
+from mtbkd.files import read_json
 from mtbkd.inputs.proteins.features import feature_names, sequence_features
 from mtbkd.metrics import accuracy, coverage, ece, exact_coverage, scores, wrong_auroc
 from mtbkd.outputs.store import load_outputs
