@@ -79,6 +79,13 @@ def test_the_temperature_of_an_overconfident_ensemble_is_found(family):
     assert after < before - 0.1
 
 
+def test_a_few_right_answers_do_not_make_it_certain():
+    rival, data = held("classification")
+    answers = SCORINGS["classification"].predicted(rival, data.inputs, None).argmax(1)
+    right = np.flatnonzero(answers == data.labels.numpy())[:15]
+    assert 0.3 < best_temperature(rival, data.subset(right), None) < 1.0
+
+
 def test_a_number_keeps_its_mean_and_its_variance_is_multiplied():
     rival, data = held("regression")
     means, sds = SCORINGS["regression"].predicted(rival, data.inputs, None)

@@ -161,7 +161,8 @@ def best_temperature(rival: Rival, held: Dataset, units: Units | None) -> float:
 
     Temperature scaling (Guo et al. 2017, arXiv:1706.04599) after the average over modes, as Rahaman
     and Thiery (2021, arXiv:2007.08792) find best: a probability becomes its power, and the variance
-    of a number is multiplied.
+    of a number is multiplied. The log temperature has a standard normal prior, so that a few
+    labels, all of them answered rightly, do not make it as small as it can be.
 
     Args:
         rival: Whose predictions are tempered; its own temperature does not count.
@@ -175,9 +176,8 @@ def best_temperature(rival: Rival, held: Dataset, units: Units | None) -> float:
 
     def loss(log_temperature: float) -> float:
         warm = rival._replace(temperature=math.exp(log_temperature))
-        return float(
-            np.nanmean(scoring.losses(scoring.predicted(warm, held.inputs, units), labels))
-        )
+        losses = scoring.losses(scoring.predicted(warm, held.inputs, units), labels)
+        return float(np.nansum(losses)) + 0.5 * log_temperature**2
 
     most = math.log(_HOTTEST)
     found = minimize_scalar(loss, bounds=(-most, most), method="bounded", options={"xatol": 1e-3})
