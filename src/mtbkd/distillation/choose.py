@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,9 @@ from torch import Tensor
 from mtbkd.data import Dataset
 from mtbkd.distillation.evidence import disagreement_evidence, power_of
 from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors
+from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings, mode_score, progress_of, starting_modes
+from mtbkd.inference.run import sample
 from mtbkd.observation.units import Units, find_units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior, PriorSettings, Rule
@@ -36,6 +38,9 @@ class Trials:
         modes: How they are found.
         calibration: Labelled examples that judge them, if there are any.
         units: For regression only.
+        sampler: How the posterior is explored from the modes, to judge draws in their place; None
+            judges the modes. Modes like a stronger prior than draws do, and one that chains cannot
+            explore.
         seed: The same seed gives the same choice.
         out: A folder to write to, and to go on from.
         report: Told of each stage's progress.
@@ -46,6 +51,7 @@ class Trials:
     modes: MapSettings
     calibration: Dataset | None
     units: Units | None = None
+    sampler: SamplerSettings | None = None
     seed: int = 0
     out: Path | None = None
     report: Report | None = None
@@ -63,6 +69,28 @@ class Trials:
             progress=progress_of(self.report, name),
         )
 
+    def score(self, prior: Prior, name: str) -> float:
+        """Mean log score on the calibration labels under a prior, in nats."""
+        kept = self.out is not None and self.sampler is not None
+        path = Path(self.out or "") / "choices" / f"{name}-score.safetensors"
+        if kept and path.exists():
+            return float(load_tensors(path)["score"])
+        positions = self.find(prior, _TRIAL_CHAINS, name)
+        if self.sampler is not None:
+            drawn = sample(
+                self.student, self.training, prior, self.sampler, positions, seed=self.seed
+            )
+            every = torch.cat([s.flatten(0, 1) for s in drawn.samples.segments])
+            positions = self.student.standardised(every.to(positions.device))
+        held = cast(Dataset, self.calibration)
+        known, units = held.known, self.units
+        labels = held.labels[known] if units is None else units.labels(held.labels[known])
+        inputs, observation = held.inputs[known], self.training.observation
+        found = mode_score(self.student, positions, inputs, labels, observation)
+        if kept:
+            save_tensors(path, {"score": torch.tensor(found, dtype=torch.float64)})
+        return found
+
 
 def choose_prior(settings: PriorSettings, trials: Trials) -> Prior:
     """The prior asked for, with what is ``auto`` chosen on the calibration labels.
@@ -74,7 +102,7 @@ def choose_prior(settings: PriorSettings, trials: Trials) -> Prior:
     chosen = {name: values[0] for name, values in settings.candidates().items()}
     speaking = not torch.isneginf(training.log_weights).all()
     if speaking and calibration is not None and _judged(training, calibration):
-        chosen = _best(settings, trials, calibration)
+        chosen = _best(settings, trials)
     prior = settings.prior(chosen)
     if settings.evidence is None:
         return prior
@@ -95,21 +123,15 @@ def _judged(training: TrainingSet, calibration: Dataset) -> bool:
     return bool(shown.any(1).all())
 
 
-def _best(settings: PriorSettings, trials: Trials, calibration: Dataset) -> dict[str, float]:
-    """What was left open, one number after the other, by the log score of modes."""
-    options, units = settings.candidates(), trials.units
+def _best(settings: PriorSettings, trials: Trials) -> dict[str, float]:
+    """What was left open, one number after the other, by the log score."""
+    options = settings.candidates()
     chosen = {name: values[0] for name, values in options.items()}
-    known = calibration.known
-    labels = calibration.labels[known]
-    labels = labels if units is None else units.labels(labels)
 
     def score(name: str, value: float) -> float:
         prior = settings.prior(chosen | {name: value})
         numbers = (prior.concentration, prior.softening, prior.power, prior.discount)
-        name = "prior-" + "-".join(f"{number:g}" for number in numbers)
-        modes = trials.find(prior, _TRIAL_CHAINS, name)
-        inputs = calibration.inputs[known]
-        return mode_score(trials.student, modes, inputs, labels, trials.training.observation)
+        return trials.score(prior, "prior-" + "-".join(f"{number:g}" for number in numbers))
 
     for name, values in options.items():
         if len(values) == 1:

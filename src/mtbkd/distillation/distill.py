@@ -20,11 +20,11 @@ from mtbkd.distillation.choose import (
     read_weighting,
 )
 from mtbkd.distillation.claim import claim
+from mtbkd.distillation.rounds import TRIAL, sample_in_rounds
 from mtbkd.files import check_hash, load_tensors, save_tensors
 from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import Plan, SamplerSettings
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
-from mtbkd.inference.run import sample
 from mtbkd.inference.samples import (
     MAKE_AGAIN,
     PosteriorSamples,
@@ -106,6 +106,7 @@ def distill(
     modes: MapSettings = MapSettings(),
     sampler: SamplerSettings = SamplerSettings(),
     chains: int = 8,
+    budget: float | None = None,
     weight_scale: float = 3.0,
     sampled: str | Sequence[str] = "*",
     seed: int = 0,
@@ -128,6 +129,9 @@ def distill(
         modes: How modes are found.
         sampler: How the posterior is explored from them.
         chains: How many, side by side.
+        budget: Seconds. With it, the sampler's burn-in and thinning are those of a first round, and
+            longer rounds follow until chains agree or these are over; see
+            `mtbkd.distillation.rounds`.
         weight_scale: Multiplies the weight prior's standard deviation, ``1 / sqrt(fan_in)``.
         sampled: Name patterns of the parameters to sample; the rest stay as they are.
         seed: The same seed gives the same bytes.
@@ -156,6 +160,7 @@ def distill(
             prior,
             modes,
             sampler,
+            budget is None,
             chains,
             weight_scale,
             seed,
@@ -179,6 +184,7 @@ def distill(
         modes=modes,
         calibration=held,
         units=units,
+        sampler=None if budget is None else TRIAL,
         seed=seed,
         out=out,
         report=report,
@@ -196,15 +202,8 @@ def distill(
         path=None if out is None else out / "modes.safetensors",
         progress=progress_of(report, "modes"),
     )
-    drawn = sample(
-        head,
-        training,
-        chosen,
-        sampler,
-        start,
-        seed=seed,
-        folder=None if out is None else out / "samples",
-        progress=progress_of(report, "sampling"),
+    drawn, _ = sample_in_rounds(
+        head, training, chosen, sampler, start, budget=budget, seed=seed, out=out, report=report
     )
     statistics = {name: value.tolist() for name, value in drawn.statistics.items()}
     hot = heat_warnings(statistics, _TOO_HOT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -31,9 +32,11 @@ def make_plan(settings: SamplerSettings, n_examples: int, curvature: Callable[[]
         n_examples: N.
         curvature: As in `Problem`; asked only where it decides.
     """
-    if settings.engine == "auto":
-        return _choose(settings, n_examples, curvature)
-    return _plan(settings.engine, "it was asked for", settings)
+    if settings.batch_size is not None and settings.batch_size >= n_examples:
+        settings = replace(settings, batch_size=None)
+    if settings.engine != "auto":
+        return _plan(settings.engine, "it was asked for", settings)
+    return _choose(settings, n_examples, curvature)
 
 
 def _plan(engine: str, reason: str, settings: SamplerSettings) -> Plan:
@@ -46,6 +49,7 @@ def _plan(engine: str, reason: str, settings: SamplerSettings) -> Plan:
         draws=draws,
         thinning=thinning,
         step_size=settings.step_size,
+        batch_size=METHODS[engine].batch_size(settings),
     )
 
 
@@ -56,11 +60,12 @@ def _choose(settings: SamplerSettings, n_examples: int, curvature: Callable[[], 
     if they make enough trajectories: a trajectory of time ``pi / 2`` takes about
     ``pi / 2 * sqrt(curvature)`` steps over all examples.
     """
-    gradients = settings.draws * settings.thinning * settings.batch_size
+    batch_size = settings.batch_size or n_examples
+    gradients = settings.draws * settings.thinning * batch_size
     if gradients < _ENOUGH_TRAJECTORIES * n_examples:
         reason = f"the run's steps are fewer than {_ENOUGH_TRAJECTORIES} passes over the examples"
         return _plan("sghmc", reason, settings)
-    share = min(1.0, settings.batch_size / n_examples)
+    share = min(1.0, batch_size / n_examples)
     steps = math.pi / 2 * math.sqrt(float(curvature().max()))
     trajectories = int(settings.draws * settings.thinning * share / steps)
     about = f"about {trajectories} trajectories of hmc for each chain, of {steps:.0f} steps each"

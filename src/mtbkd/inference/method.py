@@ -46,6 +46,7 @@ class Plan(NamedTuple):
         draws: Draws of each chain.
         thinning: Steps for each draw.
         step_size: Given by the user; None to adapt.
+        batch_size: Examples of a step; None for all of them.
     """
 
     engine: str
@@ -54,6 +55,7 @@ class Plan(NamedTuple):
     draws: int
     thinning: int
     step_size: float | None
+    batch_size: int | None = None
 
 
 class Probe(NamedTuple):
@@ -79,6 +81,8 @@ class Run(NamedTuple):
         batches: Draws a batch of so many examples for each chain.
         n_examples: N.
         generators: One for each chain.
+        caution: Multiplies the adapted step sizes, shape (chain,); less than 1 where a chain ran
+            hot.
     """
 
     engine: Engine
@@ -88,6 +92,7 @@ class Run(NamedTuple):
     batches: Callable[[int], BatchSource]
     n_examples: int
     generators: Generators
+    caution: Tensor
 
 
 Before = Callable[[Run, Any, Probe, int], tuple[Any, Probe]]
@@ -99,16 +104,14 @@ def as_asked(settings: SamplerSettings) -> tuple[int, int, int]:
     return settings.burn_in, settings.draws, settings.thinning
 
 
-def minibatch(settings: SamplerSettings, n_examples: int) -> int:
+def minibatch(settings: SamplerSettings) -> int | None:
     """As many examples as were set."""
-    del n_examples
     return settings.batch_size
 
 
-def every_example(settings: SamplerSettings, n_examples: int) -> int:
+def every_example(settings: SamplerSettings) -> None:
     """All of them."""
     del settings
-    return n_examples
 
 
 def unchanged(run: Run, state: Any, probe: Probe, done: int) -> tuple[Any, Probe]:
@@ -132,7 +135,7 @@ class Method:
     Attributes:
         build: The engine, from the problem and the plan.
         steps: Its burn-in, draws and thinning, from the settings.
-        batch_size: Examples of an update, from the settings and their number in all.
+        batch_size: Examples of an update, from the settings; None for all of them.
         before: What happens before each update.
         statistics: Numbers on the chains, each of shape (chain,), from the last state, the probe,
             the sums of what the updates after burn-in told, and how many these were.
@@ -142,7 +145,7 @@ class Method:
 
     build: Callable[[Problem, Plan], Engine]
     steps: Callable[[SamplerSettings], tuple[int, int, int]] = as_asked
-    batch_size: Callable[[SamplerSettings, int], int] = minibatch
+    batch_size: Callable[[SamplerSettings], int | None] = minibatch
     before: Before = unchanged
     statistics: Callable[[Any, Probe, dict[str, Tensor], int], dict[str, Tensor]] = says_nothing
     independent: bool = False

@@ -53,6 +53,7 @@ def sample(
     modes: Tensor,
     *,
     seed: int,
+    caution: Tensor | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Chains:
@@ -68,6 +69,7 @@ def sample(
         settings: What the user asked of the sampler.
         modes: Where the chains start, shape (chain, parameter).
         seed: Seed of the chains' generators.
+        caution: Multiplies adapted step sizes, shape (chain,); 1 if not given.
         folder: Where draws and the checkpoint go; None keeps them in memory.
         progress: Called now and then.
 
@@ -101,6 +103,7 @@ def sample(
         batches=batches,
         n_examples=n,
         generators=generators,
+        caution=torch.ones_like(modes[:, 0]) if caution is None else caution,
     )
     at = Checkpoint(
         state=run.engine.init(modes, generators),
@@ -112,7 +115,7 @@ def sample(
     segments: list[Tensor] = []
     if folder is not None:
         at, segments = restore(folder, at, generators)
-    size, total = method.batch_size(settings, n), plan.burn_in + plan.draws * plan.thinning
+    size, total = plan.batch_size or n, plan.burn_in + plan.draws * plan.thinning
     kept: list[Tensor] = []
     while at.done < total:
         state, probe = method.before(run, at.state, at.probe, at.done)

@@ -23,7 +23,7 @@ class SamplerSettings:
         burn_in: Steps dropped at the start, in which the engine adapts.
         draws: Kept from each chain.
         thinning: Steps for each draw kept; a cycle of ``csghmc``.
-        batch_size: Examples per step and chain; ``hmc`` takes all.
+        batch_size: Examples per step and chain, None for all; ``hmc`` takes all.
         step_size: None to adapt.
         tolerance: Relative error that the discretisation, and minibatch noise, may each add.
     """
@@ -32,7 +32,7 @@ class SamplerSettings:
     burn_in: int = 1000
     draws: int = 50
     thinning: int = 50
-    batch_size: int = 256
+    batch_size: int | None = 256
     step_size: float | None = None
     tolerance: float = 0.05
 
@@ -41,6 +41,7 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         """Check ranges."""
         step_size = 1.0 if self.step_size is None else self.step_size
+        batch_size = 1 if self.batch_size is None else self.batch_size
         names = get_args(EngineName)
         unknown = (
             f"Expected engine to be one of {', '.join(names)}, but got {self.engine!r}. Choose one."
@@ -50,7 +51,7 @@ class SamplerSettings:
             *outside("burn_in", self.burn_in, 1e7, whole=True),
             *outside("draws", self.draws, 1e6, whole=True),
             *outside("thinning", self.thinning, 1e7, whole=True),
-            *outside("batch_size", self.batch_size, whole=True),
+            *outside("batch_size", batch_size, whole=True),
             *outside("step_size", step_size, 1e3),
             *outside("tolerance", self.tolerance, 1.0),
         )

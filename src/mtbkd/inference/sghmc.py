@@ -12,6 +12,8 @@ from mtbkd.inference.method import Method
 from mtbkd.inference.step_size import adapted, limits_and_means
 from mtbkd.types import Engine, Generators, Gradient
 
+_QUIET = 0.3  # friction without minibatch noise, which momentum has not to forget
+
 
 class State(NamedTuple):
     """Positions and momenta, shape (chain, parameter), and step sizes, shape (chain,)."""
@@ -94,7 +96,10 @@ def _mean_square(momentum: Tensor) -> Tensor:
 
 METHOD = Method(
     build=lambda problem, plan: build(
-        problem.gradient, temperature=problem.temperature, step_size=plan.step_size or 0.0
+        problem.gradient,
+        temperature=problem.temperature,
+        step_size=plan.step_size or 0.0,
+        friction=_QUIET if plan.batch_size is None else 1.0,
     ),
     before=adapted(stable_step_size),
     statistics=limits_and_means,

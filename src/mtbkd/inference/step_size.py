@@ -12,7 +12,7 @@ from mtbkd.inference.chains import fill_normal
 from mtbkd.inference.method import Before, Probe, Run
 from mtbkd.types import Generators, Gradient
 
-_PROBES, _PROBE_EXAMPLES, _LATER_ITERATIONS = 20, 512, 3
+_PROBES, _PROBE_EXAMPLES, _MOST_EXAMPLES, _LATER_ITERATIONS = 20, 512, 4096, 3
 FIRST_ITERATIONS = 10
 """Power iterations from a random direction; later ones go on from the direction found."""
 
@@ -80,22 +80,25 @@ def adapted(stable_step_size: Callable[..., Tensor]) -> Before:
         probe = _measured(run, state.position, probe, done)
         step_size = stable_step_size(*probe.limits, tolerance=run.settings.tolerance)
         ramp = min(1.0, 0.1 + 2 * (done / burn_in))
-        return state._replace(step_size=ramp * step_size), probe
+        return state._replace(step_size=ramp * run.caution * step_size), probe
 
     return before
 
 
 def _measured(run: Run, position: Tensor, probe: Probe, done: int) -> Probe:
     """The limits of the step size at a position, beside those seen so far."""
-    n, size = run.n_examples, run.settings.batch_size
+    n, size = run.n_examples, run.plan.batch_size
+    examples = min(n, max(_MOST_EXAMPLES if size is None else size, _PROBE_EXAMPLES))
     curvature, direction = largest_curvature(
         run.gradient,
         position,
-        run.batches(max(size, _PROBE_EXAMPLES)),
+        run.batches(examples),
         probe.direction,
         _LATER_ITERATIONS if done else FIRST_ITERATIONS,
     )
-    noise = gradient_noise(run.gradient, position, (run.batches(size), run.batches(size)))
+    noise = torch.zeros_like(curvature)
+    if size is not None:
+        noise = gradient_noise(run.gradient, position, (run.batches(size), run.batches(size)))
     seen = torch.stack([n * curvature, n**2 * noise])
     worst = torch.maximum(seen, (probe.limits + seen) / 2)
     return Probe(direction, worst if done else seen)

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, field_validator, model_validator
 
 from mtbkd.app.config.own_teachers import BackboneTeacher, Name, TeacherConfig
 from mtbkd.observation import OUTCOMES
 from mtbkd.types import Family
+
+AUTOMATIC: dict[str, Any] = {
+    "recipe": "own",
+    "prior": {"power": "auto", "discount": "auto"},
+    "student": {"hidden": [64], "weight_scale": 2.0, "components": "auto"},
+    "map": {"epochs": 60, "batch_size": 128, "learning_rate": 0.01},
+    "sampler": {"burn_in": 200, "draws": 50, "thinning": 4, "batch_size": None},
+    "chains": 4,
+    "budget": "5 min",
+}
+"""What is done where a configuration says nothing but `own`."""
 
 
 class OwnConfig(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -18,9 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from mtbkd.app.config.own import OwnConfig
+from mtbkd.app.config.own import AUTOMATIC, OwnConfig
 from mtbkd.app.config.own_teachers import KINDS, Name
-from mtbkd.app.config.text import parse, read
+from mtbkd.app.config.text import parse, read, seconds_of
 from mtbkd.errors import InputError, did_you_mean, shown
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings
@@ -32,15 +33,20 @@ PRESETS: dict[str, PriorSettings] = {"paper": PAPER}
 
 
 class StudentConfig(BaseModel):
-    """The network: hidden widths, none for a linear one, and the weight prior's scale.
+    """The network.
 
-    The scale is in units of ``1 / sqrt(fan_in)``.
+    Attributes:
+        hidden: Widths of hidden layers; none for a linear student.
+        weight_scale: Scale of the weight prior, in units of ``1 / sqrt(fan_in)``.
+        components: How many principal components of the inputs it reads in their place; ``auto``
+            reads 48 where there are more than 64 inputs.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     hidden: list[Annotated[int, Field(ge=1, le=2**16)]] = Field(max_length=64)
     weight_scale: float = Field(ge=1e-6, le=1e6, default=3.0)
+    components: Annotated[int, Field(ge=1, le=2**16)] | Literal["auto"] | None = None
 
 
 class PredictConfig(BaseModel):
@@ -104,6 +110,9 @@ class RunConfig(BaseModel):
         map: How modes are found.
         sampler: How the posterior is explored.
         chains: How many.
+        budget: How long a run may take on this machine, such as ``5 min``. With it, the sampler's
+            burn-in and thinning are those of a first round, and longer rounds follow until chains
+            agree or the time is over.
         calibration: Whether the student learns from the calibration examples once they have chosen
             the prior: ``learn``, ``hold`` (they judge only), or ``auto``, which learns from them in
             classification unless ``own.split`` says which they are.
@@ -125,6 +134,7 @@ class RunConfig(BaseModel):
     map: MapSettings = MapSettings()
     sampler: SamplerSettings = SamplerSettings()
     chains: int = Field(ge=1, le=1000, default=8, strict=True)
+    budget: str | None = None
     calibration: Literal["auto", "learn", "hold"] = "auto"
     predict: PredictConfig = PredictConfig()
     baselines: bool = True
@@ -152,6 +162,18 @@ class RunConfig(BaseModel):
                 raise ValueError(f"no preset of this name; there is {', '.join(PRESETS)}")
             return PRESETS[value]
         return value
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _budget(cls, value: Any) -> Any:
+        if value is not None:
+            seconds_of(value)
+        return value if value is None else str(value)
+
+    @property
+    def seconds(self) -> float:
+        """The budget in seconds."""
+        return math.inf if self.budget is None else seconds_of(self.budget)
 
     def to_yaml(self) -> str:
         """The complete configuration."""
@@ -201,6 +223,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
         InputError: If it cannot be read or holds faults.
     """
     values = read(path)
+    values = AUTOMATIC | values if "own" in values else values
     own = values.get("own")
     if isinstance(own, dict) and isinstance(own.get("folder", "."), str):
         folder = str((path.parent / own.get("folder", ".")).resolve())

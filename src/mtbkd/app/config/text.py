@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from mtbkd.errors import InputError, shown
 
 _LONGEST = 2**18  # characters
+_UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0}
 _DEEPEST, _MOST = 32, 2**16  # levels, and values with repeated parts written out
 
 
@@ -99,3 +101,16 @@ def _measure(node: yaml.Node, depth: int, sizes: dict[int, int]) -> int:
     if sizes[id(node)] > _MOST:
         raise ValueError(f"more than {_MOST:,} values")
     return sizes[id(node)]
+
+
+def seconds_of(value: Any) -> float:
+    """Seconds of a duration as people write it: ``90 s``, ``5 min``, ``2 h``, ``5min``.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    found = re.fullmatch(r"\s*(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h)\s*", str(value))
+    seconds = 0.0 if found is None else float(found[1]) * _UNITS[found[2]]
+    if seconds <= 0:
+        raise ValueError("a duration with its unit, such as `90 s`, `5 min` or `2 h`")
+    return seconds

@@ -17,6 +17,7 @@ from mtbkd.app.recipes.base import Costs, Task, mlp
 from mtbkd.data import make_dataset
 from mtbkd.inputs.tables import read_table
 from mtbkd.outputs.aligned import TeacherOutputs, align
+from mtbkd.student.components import Components, n_components
 from mtbkd.teachers.base import Teacher, check_output
 from mtbkd.teachers.labelling.convert import checked_table
 from mtbkd.types import Floats, InputError
@@ -48,8 +49,10 @@ def ask(teachers: Sequence[Teacher], task: Task) -> tuple[TeacherOutputs, Costs]
 
 
 def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
-    """The student: from numbers to logits, or means and log variances, through hidden layers."""
-    return mlp([example.shape[-1], *config.student.hidden, n_outputs])
+    """The student: from numbers, or their components, to its outputs, through hidden layers."""
+    n = n_components(config.student.components, example.shape[-1])
+    layers = mlp([n or example.shape[-1], *config.student.hidden, n_outputs])
+    return layers if n is None else nn.Sequential(Components(example, n), *layers)
 
 
 def reader(

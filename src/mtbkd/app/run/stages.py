@@ -29,6 +29,7 @@ from mtbkd.types import Family, InputError, Report, quiet
 BACKGROUND = "background.safetensors"
 _TIMED = 128
 _MOST_GIGABYTES = 64
+_SAMPLING = 0.45  # of the budget: the rest is for choices, modes, cross-fitting and baselines
 
 
 def check_scenario(recipe: Recipe, config: RunConfig) -> None:
@@ -113,6 +114,7 @@ def learn(
         modes=config.map,
         sampler=config.sampler,
         chains=config.chains,
+        budget=None if config.budget is None else _SAMPLING * config.seconds,
         weight_scale=config.student.weight_scale,
         seed=config.seed,
         device=config.device,

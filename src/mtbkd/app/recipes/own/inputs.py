@@ -121,6 +121,10 @@ def numbers(sequences: Sequence[str], backbone: Backbone | None, report: Report 
 def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
     """Mean and standard deviation of each column of training examples, as they are recorded.
 
+    A column that is mostly one value, as a pixel at the border is, would be blown up by its
+    deviation, which is small since few examples differ: this is divided by the square root of the
+    share of those that do, which leaves about the deviation of these.
+
     If ``clipped``, as numbers of sequences are, columns that never change are zero for all proteins
     to come, and others within `CLIP` standard deviations.
     """
@@ -132,7 +136,8 @@ def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
     mean, sd = [], []
     for part in inputs.split(_COLUMNS, 1):
         columns = part.double()
-        spread = columns.std(0, correction=0)
+        share = (columns != columns.median(0).values).double().mean(0)
+        spread = columns.std(0, correction=0) / share.clamp_min(1e-12).sqrt()
         least = (1e-7 * columns.abs().amax(0)).clamp_min(torch.finfo(inputs.dtype).tiny)
         sd += torch.where(spread > least, spread, 1.0).float().tolist()  # no less can be divided by
         mean += columns.mean(0).float().tolist()

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mtbkd.app.config.own import OwnConfig
+from mtbkd.app.config.own import AUTOMATIC, OwnConfig
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Labelling, Recipe, Task
 from mtbkd.app.recipes.common import network
@@ -255,14 +255,7 @@ RECIPE = Recipe(
     name="own",
     summary="Your examples, your teachers. Classes, several labels or numbers.",
     needs="a configuration: mtbkd recipes copy own my.yaml",
-    defaults={
-        "recipe": "own",
-        "prior": {"concentration": 1.0, "power": 10.0},
-        "student": {"hidden": [32], "weight_scale": 2.0},
-        "map": {"epochs": 60},
-        "sampler": {"burn_in": 1000, "draws": 50, "thinning": 40, "batch_size": 500},
-        "chains": 4,
-    },
+    defaults=AUTOMATIC,
     load=load,
     network=network,
     read_as=read_as,

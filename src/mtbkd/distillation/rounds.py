@@ -1,0 +1,213 @@
+"""Sampling until chains agree: rounds, each twice as long as the one before, within a budget."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors
+from mtbkd.inference.chains import chain_generators, in_parts
+from mtbkd.inference.diagnostics import convergence
+from mtbkd.inference.engines import METHODS, SamplerSettings
+from mtbkd.inference.modes import progress_of
+from mtbkd.inference.run import Chains, sample
+from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.observation import OUTCOMES
+from mtbkd.predictive import draw_outputs
+from mtbkd.prior.settings import Prior
+from mtbkd.student.log_posterior import posterior_gradient
+from mtbkd.student.student import Student
+from mtbkd.training import Minibatches, TrainingSet
+from mtbkd.types import Report
+
+AGREED = 1.05
+"""R-hat (95th percentile over what the student says) below which sampling ends."""
+TRIAL = SamplerSettings(engine="sghmc", burn_in=100, draws=20, thinning=10, batch_size=None)
+"""How draws that judge a choice are made."""
+_HOT, _SLOWER = 1.1, 0.7
+_LENGTHS = (2.0, 1.5, 1.0)  # of the next round in units of the last, the first that fits
+_PROBES = 100  # unlabelled examples whose outputs are compared
+_FEWEST_STEPS = 500  # over all examples, below which batches are taken
+_SMALLEST_BATCH = 256
+_TIMED = 3
+_ROUNDS = "rounds.json"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round of sampling.
+
+    Attributes:
+        burn_in: Steps before its first draw.
+        thinning: Steps for each draw.
+        batch_size: Examples of a step; None for all.
+        caution: Multiplies each chain's adapted step size.
+        seconds: What it took; None while it is not done.
+        rhat_95: R-hat of its draws, 95th percentile over what the student says on unlabelled
+            examples.
+    """
+
+    burn_in: int
+    thinning: int
+    batch_size: int | None
+    caution: tuple[float, ...]
+    seconds: float | None = None
+    rhat_95: float | None = None
+
+
+def sample_in_rounds(
+    student: Student,
+    data: TrainingSet,
+    prior: Prior,
+    settings: SamplerSettings,
+    modes: Tensor,
+    *,
+    budget: float | None,
+    seed: int,
+    out: Path | None = None,
+    report: Report | None = None,
+    clock: Callable[[], float] = perf_counter,
+) -> tuple[Chains, tuple[Round, ...]]:
+    """Sample until chains agree on what the student says, or the budget is over.
+
+    Each round starts where the one before ended and its draws replace that one's, so all that is
+    kept is as far from the modes as half of all steps take it. A chain that ran hot takes smaller
+    steps in the next round. Which rounds there were is written down before each begins: a run
+    that was killed goes on to the same bytes, but how many rounds a budget buys depends on the
+    machine.
+
+    Args:
+        student: What is sampled.
+        data: What it learns from.
+        prior: The mixture prior.
+        settings: Burn-in and thinning are those of the first round. A batch size of None becomes
+            smaller where too few steps over all examples fit into the budget.
+        modes: Where the chains start, shape (chain, parameter).
+        budget: Seconds; None for a single round, as long as the settings say.
+        seed: Of the chains' generators; later rounds have streams of their own.
+        out: A run directory; draws end up in ``samples``.
+        report: Told of each round's progress.
+        clock: Seconds.
+
+    Returns:
+        The chains of the last round, and all rounds.
+
+    Raises:
+        InputError: If a chain diverges.
+    """
+    one = partial(sample, student, data, prior)
+    folder = None if out is None else out / "samples"
+    if budget is None:
+        progress = progress_of(report, "sampling")
+        return one(settings, modes, seed=seed, folder=folder, progress=progress), ()
+    if settings.engine == "auto":
+        settings = replace(settings, engine="sghmc")
+    rounds, start = _read(out, modes)
+    if not rounds:
+        batch_size = settings.batch_size or _batch_size(student, data, prior, budget, modes)
+        first = Round(settings.burn_in, settings.thinning, batch_size, (1.0,) * len(modes))
+        rounds = (first,)
+        _write(out, rounds, modes)
+    while True:
+        now, number = rounds[-1], len(rounds)
+        begun = clock()
+        steps = {"burn_in": now.burn_in, "thinning": now.thinning, "batch_size": now.batch_size}
+        chains = one(
+            replace(settings, **steps),
+            start,
+            seed=seed + 1_000_003 * (number - 1),
+            caution=modes.new_tensor(now.caution),
+            folder=folder,
+            progress=progress_of(report, f"sampling, round {number}"),
+        )
+        if now.seconds is None:
+            rhat = disagreement(student, chains.samples, data)
+            now = replace(now, seconds=clock() - begun, rhat_95=rhat)
+            rounds = (*rounds[:-1], now)
+        following = _next(rounds, chains, budget)
+        if following is None:
+            _write(out, rounds, start)
+            return chains, rounds
+        last = chains.samples.segments[-1][:, -1].to(modes.device)
+        start, rounds = student.standardised(last), (*rounds, following)
+        _write(out, rounds, start)
+
+
+def disagreement(student: Student, samples: PosteriorSamples, data: TrainingSet) -> float:
+    """R-hat of what the student says on unlabelled examples, its 95th percentile."""
+    features = data.features[:: -(-len(data) // _PROBES)]
+    outcome = OUTCOMES[data.observation.family]
+    values = [outcome.traced(outputs) for outputs in draw_outputs(student, samples, features)]
+    functions = torch.cat(values, 2).flatten(2).double().cpu().numpy()
+    rhat, _ = convergence(functions, 1e-9)
+    return float(np.quantile(rhat, 0.95)) if len(rhat) else 1.0
+
+
+def _next(rounds: tuple[Round, ...], chains: Chains, budget: float) -> Round | None:
+    """The round to come; None if the chains agree or no time is left for it."""
+    last = rounds[-1]
+    heat = chains.statistics.get("kinetic_temperature")
+    hot = [False] * len(last.caution) if heat is None else (heat > _HOT).tolist()
+    independent = METHODS[chains.plan.engine].independent
+    if independent or (float(last.rhat_95 or 1.0) <= AGREED and not any(hot)):
+        return None
+    left = budget - sum(each.seconds or 0.0 for each in rounds)
+    share = next((s for s in _LENGTHS if s * float(last.seconds or 0.0) <= left), None)
+    if share is None:
+        return None
+    caution = [_SLOWER * c if h else c for c, h in zip(last.caution, hot, strict=True)]
+    thinning = round(share * last.thinning)
+    burn_in = max(1, chains.plan.draws * thinning // 4)
+    return Round(burn_in, thinning, last.batch_size, tuple(caution))
+
+
+def _batch_size(
+    student: Student, data: TrainingSet, prior: Prior, budget: float, modes: Tensor
+) -> int | None:
+    """None if enough steps over all examples fit into the budget, else the batch that lets them."""
+    gradient = in_parts(posterior_gradient(student, len(data), prior, data.observation))
+    batches = Minibatches(data, prior, chain_generators(0, 0, len(modes), modes.device))
+    batch = batches(len(data))
+    gradient(modes, batch)
+    begun = perf_counter()
+    for _ in range(_TIMED):
+        gradient(modes, batch)
+    steps = budget * _TIMED / max(perf_counter() - begun, 1e-9)
+    size = len(data)
+    while steps < _FEWEST_STEPS and size > 2 * _SMALLEST_BATCH:
+        size, steps = size // 2, 2 * steps
+    return None if size == len(data) else size
+
+
+def _read(out: Path | None, modes: Tensor) -> tuple[tuple[Round, ...], Tensor]:
+    """The rounds up to the present one, and where it starts; none if nothing began."""
+    if out is None or not (out / _ROUNDS).exists():
+        return (), modes
+    found = read_sealed(out / _ROUNDS)["rounds"]
+    rounds = tuple(Round(**each | {"caution": tuple(each["caution"])}) for each in found)
+    return rounds, load_tensors(_start(out, len(rounds)))["start"].to(modes.device)
+
+
+def _write(out: Path | None, rounds: tuple[Round, ...], start: Tensor) -> None:
+    """Begin a round, whose draws replace those of the one before, or say how the last one went."""
+    if out is None:
+        return
+    began = len(read_sealed(out / _ROUNDS)["rounds"]) if (out / _ROUNDS).exists() else 0
+    save_tensors(_start(out, len(rounds)), {"start": start})
+    if began < len(rounds):
+        shutil.rmtree(out / "samples", ignore_errors=True)
+    save_sealed(out / _ROUNDS, {"rounds": [asdict(each) for each in rounds]})
+    if began < len(rounds):
+        _start(out, began).unlink(missing_ok=True)
+
+
+def _start(out: Path, number: int) -> Path:
+    return out / f"start-{number}.safetensors"
