@@ -55,7 +55,8 @@ def _principal(inputs: Tensor, n: int) -> tuple[Tensor, Tensor]:
 
     rows = inputs[:: -(-len(inputs) // _ROWS)].double().cpu().numpy()
     found = min(n, *rows.shape)
-    pca: Any = PCA(found, svd_solver="covariance_eigh").fit(rows)
+    with np.errstate(divide="ignore", invalid="ignore"):  # where examples do not differ
+        pca: Any = PCA(found, svd_solver="covariance_eigh").fit(rows)
     axes = np.zeros((rows.shape[1], n))
     unit = np.sqrt(max(float(pca.explained_variance_.clip(0).mean()), 1e-12))
     axes[:, :found] = pca.components_.T / unit

@@ -219,11 +219,17 @@ def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunCo
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration file.
 
+    Beside the section `own` all others may be left out; where steps of the sampler are given, the
+    chains make so many, and there is no budget unless that is given too.
+
     Raises:
         InputError: If it cannot be read or holds faults.
     """
     values = read(path)
-    values = AUTOMATIC | values if "own" in values else values
+    if "own" in values:
+        sampler = values.get("sampler")
+        steps = isinstance(sampler, dict) and not {"burn_in", "thinning"}.isdisjoint(sampler)
+        values = AUTOMATIC | ({"budget": None} if steps else {}) | values
     own = values.get("own")
     if isinstance(own, dict) and isinstance(own.get("folder", "."), str):
         folder = str((path.parent / own.get("folder", ".")).resolve())

@@ -137,7 +137,8 @@ def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
     for part in inputs.split(_COLUMNS, 1):
         columns = part.double()
         share = (columns != columns.median(0).values).double().mean(0)
-        spread = columns.std(0, correction=0) / share.clamp_min(1e-12).sqrt()
+        share = torch.where(share < 0.5, share.clamp_min(1e-12), 1.0)
+        spread = columns.std(0, correction=0) / share.sqrt()
         least = (1e-7 * columns.abs().amax(0)).clamp_min(torch.finfo(inputs.dtype).tiny)
         sd += torch.where(spread > least, spread, 1.0).float().tolist()  # no less can be divided by
         mean += columns.mean(0).float().tolist()

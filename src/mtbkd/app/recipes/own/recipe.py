@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from mtbkd.app.config.own import AUTOMATIC, OwnConfig
 from mtbkd.app.config.run import RunConfig
@@ -218,6 +218,14 @@ def read_as(
     return examples.ids, standardise(torch.from_numpy(examples.matrix(features)), record)
 
 
+def student_network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
+    """The student; what an encoder made is read as it is, of which components lose something."""
+    if _section(config).student_encoder is not None and config.student.components == "auto":
+        student = config.student.model_copy(update={"components": None})
+        config = config.model_copy(update={"student": student})
+    return network(config, example, n_outputs)
+
+
 def _section(config: RunConfig) -> OwnConfig:
     return cast(OwnConfig, config.own)  # a configuration of this recipe has it
 
@@ -257,7 +265,7 @@ RECIPE = Recipe(
     needs="a configuration: mtbkd recipes copy own my.yaml",
     defaults=AUTOMATIC,
     load=load,
-    network=network,
+    network=student_network,
     read_as=read_as,
     label=label,
     template=TEMPLATE,

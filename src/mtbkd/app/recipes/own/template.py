@@ -3,7 +3,6 @@
 TEMPLATE = """\
 # Your examples, your teachers. Paths are relative to this file.
 # As it stands it works in the folder examples/own of the project.
-recipe: own
 seed: 0
 
 own:
@@ -45,16 +44,16 @@ own:
     # an ONNX file: pip install 'mtbkd[onnx]'
     # scorer: {onnx: model.onnx, kind: logits, classes: [setosa, versicolor, virginica]}
 
-# what the teachers are worth: mtbkd finds out from the labels
-prior:
-  concentration: 1.0         # or auto
-  power: 10.0
+# how long the run may take on this machine; the chains run until they agree, or until then
+budget: 5 min
 
-student:
-  hidden: [16]               # widths of hidden layers; [] is a linear student
-  weight_scale: 2.0
-
-map: {epochs: 60}
-sampler: {burn_in: 500, draws: 50, thinning: 20, batch_size: 500}
-chains: 4
+# all else is chosen; these are the defaults, of which any may be changed
+# prior: {power: auto, discount: auto}   # what the teachers are worth: found by the labels
+# student:
+#   hidden: [64]             # widths of hidden layers; [] is a linear student
+#   weight_scale: 2.0
+#   components: auto         # reads 48 principal components where there are more than 64 columns
+# map: {epochs: 60, batch_size: 128, learning_rate: 0.01}
+# sampler: {burn_in: 200, draws: 50, thinning: 4, batch_size: null}   # of the first round
+# chains: 4
 """
