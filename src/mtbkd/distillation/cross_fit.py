@@ -20,7 +20,7 @@ from mtbkd.predictive import Answer, draw_outputs
 from mtbkd.teachers.folds import group_folds
 from mtbkd.types import Ints
 
-_FOLDS, _CHAINS = 5, 2
+_FOLDS, _CHAINS = 5, 2  # where folds are fewer, chains are more, up to the student's
 _SHARE = 5  # of the chains' draws, and half of their burn-in and thinning
 _FEWEST = 10
 
@@ -34,8 +34,8 @@ def cross_fit(
 ) -> Answer:
     """Answers on the calibration examples of students that did not learn from them.
 
-    The examples are dealt into five folds, or one for each group where these are fewer. For each,
-    two chains learn from all the others, under the posterior's own weights and prior, and answer on
+    The examples are dealt into five folds, or one for each group where these are fewer. For each, a
+    few chains learn from all the others, under the posterior's own weights and prior, and answer on
     the fold. A fold is left out with what the teachers say on it, as an example to come is. So what
     is chosen on these answers, sets, thresholds and flags, keeps its promise on examples to come,
     though the student learned from each label (cross-conformal prediction, Vovk 2015). Its chains
@@ -55,6 +55,7 @@ def cross_fit(
     n_others = len(training) - len(calibration)
     fold = _folds(len(calibration), groups, trials.seed)
     n_folds = int(fold.max()) + 1
+    n_chains = max(_CHAINS, min(len(posterior.modes), _CHAINS * _FOLDS // n_folds))
     settings = replace(
         sampler,
         burn_in=math.ceil(sampler.burn_in / 2),
@@ -76,7 +77,7 @@ def cross_fit(
             own,
             posterior.prior,
             trials.modes,
-            n_chains=_CHAINS,
+            n_chains=n_chains,
             seed=trials.seed,
             path=None,
             progress=progress_of(trials.report, f"modes of {name}"),
