@@ -105,8 +105,8 @@ class RunConfig(BaseModel):
         sampler: How the posterior is explored.
         chains: How many.
         calibration: Whether the student learns from the calibration examples once they have chosen
-            the prior: ``learn``, ``hold`` (they judge only), or ``auto``, which learns from them in
-            classification unless ``own.split`` says which they are.
+            the prior: ``learn``, ``hold`` (they judge only), or ``auto``, which learns from them
+            unless ``own.split`` says which they are.
         predict: How predictions are made.
         baselines: Whether to train the baselines as well.
         device: ``auto``, ``cpu`` or ``cuda``.
