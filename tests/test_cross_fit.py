@@ -103,6 +103,13 @@ def test_learning_from_calibration_examples_is_learning_from_all():
     assert not torch.allclose(learnt.samples.segments[0], held.samples.segments[0])
 
 
+def test_without_teachers_the_calibration_labels_are_learned_from_too():
+    data, calibration, _ = scene(0)
+    learnt = distilled(data, calibration, None)
+    plain = distilled(joined(data, calibration), None, None, learn=False)
+    torch.testing.assert_close(learnt.samples.segments, plain.samples.segments)
+
+
 def know(label, of, calibration, groups=None):
     """Which answers change if this label does, shape (calibration example,)."""
     labels = calibration.labels.clone()
