@@ -196,16 +196,28 @@ def test_a_tiny_run_is_judged_and_predicts_new_proteins(data_folder, tmp_path, m
 
 
 def check_thresholds(out, data_folder, found, thresholds):
-    """They are the best on the calibration partition, and the scores are those on the test one."""
+    """They are the best on calibration answers without the labels, and scores are on the test."""
     from mtbkd.app.folder import read_run
-    from mtbkd.app.run import stages
+    from mtbkd.app.run import baselines, stages
+    from mtbkd.app.run.scoring_shared import mean_probs
+    from mtbkd.observation import BINARY
 
     config = read_run(out)
     task = recipe.load(config, out / "features")
+    teachers, _ = stages.teach(recipe.RECIPE, config, task, out)
     posterior = stages.recall(recipe.RECIPE, config, task.train.inputs[:2], CLASSES, out)
-    said = posterior.predict(task.calibration.inputs).probs
-    best = metrics.best_thresholds(said, task.calibration.labels.numpy())
+    labels = task.calibration.labels.numpy()
+    assert len(list((out / "cross_fit").iterdir())) == 1  # one partition, left out as a whole
+    said = stages.on_calibration(config, task, teachers, posterior, out).probs
+    best = metrics.best_thresholds(said, labels)
     np.testing.assert_allclose(list(thresholds.values()), best, atol=1e-6)
+    assert np.abs(said - posterior.predict(task.calibration.inputs).probs).max() > 0.01
+    for name, rival in baselines.baselines(config, task, teachers, posterior, out, None).items():
+        assert len(rival.held.segments[0]) == len(rival.samples.segments[0])
+        assert not torch.equal(rival.held.segments[0], rival.samples.segments[0])
+        before = mean_probs(rival._replace(samples=rival.held), task.calibration.inputs, BINARY)
+        own = [v["threshold"] for v in found["baselines"][name]["by_label"].values()]
+        np.testing.assert_allclose(own, metrics.best_thresholds(before, labels), atol=1e-6)
     said, labels = posterior.predict(task.test.inputs).probs, task.test.labels.numpy()
     tuned = metrics.label_scores(said, labels, best)
     for name, value in found["student"]["tuned"].items():

@@ -27,6 +27,8 @@ from own_data import (
 
 from mtbkd.app.config.run import load_config
 from mtbkd.app.recipes import find_recipe
+from mtbkd.app.run.stages import learns_calibration
+from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.store import load_outputs
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "own"
@@ -112,6 +114,21 @@ def test_a_random_split_has_the_shares_it_says_and_follows_the_seed(folder):
     assert one.ids == again.ids
     assert one.ids != other.ids
     assert set(one.ids) == {f"e{i}" for i in range(ROWS)}
+
+
+@pytest.mark.parametrize("family", OUTCOMES)
+def test_calibration_examples_that_are_named_are_held_unless_told_otherwise(family, folder):
+    path = write_config(folder, {"old": {"table": "old.csv", "kind": "probs"}})
+    config = yaml.safe_load(path.read_text())
+    for split, asked, expected in (
+        ({}, "auto", True),
+        ({}, "hold", False),
+        ({"split": "part"}, "auto", False),
+        ({"split": "part"}, "learn", True),
+    ):
+        own = config["own"] | {"family": family} | split
+        path.write_text(yaml.safe_dump(config | {"own": own, "calibration": asked}))
+        assert learns_calibration(load_config(path)) == expected
 
 
 def test_teachers_read_raw_features_columns_and_text(folder, monkeypatch, capsys):

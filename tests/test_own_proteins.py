@@ -228,6 +228,9 @@ def test_groups_and_equal_sequences_stay_in_one_split(folder):
     assert not families[0] & families[1]
     assert not families[0] & families[2]
     assert not families[1] & families[2]
+    family = [int(i[1:]) // COPIES for i in task.calibration.ids]
+    pairs = set(zip(family, task.together.tolist(), strict=True))
+    assert len(pairs) == len(set(family)) == len(np.unique(task.together))
     assert 0.5 < task.train.n_labelled / 63 < 0.7
     assert len(task.calibration) > 8 < len(task.test)
     assert task.calibration.known.all()

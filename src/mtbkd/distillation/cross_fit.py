@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from mtbkd.distillation.choose import Trials
 from mtbkd.distillation.distill import Posterior
@@ -15,35 +17,45 @@ from mtbkd.inference.modes import progress_of, starting_modes
 from mtbkd.inference.run import sample
 from mtbkd.observation import OUTCOMES
 from mtbkd.predictive import Answer, draw_outputs
+from mtbkd.teachers.folds import group_folds
+from mtbkd.types import Ints
 
-_FOLDS, _CHAINS = 5, 2
+_FOLDS, _CHAINS = 5, 2  # where folds are fewer, chains are more, up to the student's
 _SHARE = 5  # of the chains' draws, and half of their burn-in and thinning
 _FEWEST = 10
 
 
 def cross_fit(
-    posterior: Posterior, trials: Trials, sampler: SamplerSettings, level: float = 0.9
+    posterior: Posterior,
+    trials: Trials,
+    sampler: SamplerSettings,
+    level: float = 0.9,
+    groups: Ints | None = None,
 ) -> Answer:
     """Answers on the calibration examples of students that did not learn from them.
 
-    The examples are dealt into five folds. For each, two chains learn from all the others, under
-    the posterior's own weights and prior, and answer on the fold. A fold is left out with what the
-    teachers say on it, as an example to come is, so sets and thresholds that are chosen on these
-    answers keep their promise on examples to come, though the student learned from each label
-    (cross-conformal prediction, Vovk 2015). Its chains are fewer and shorter than the student's,
-    which makes the sets a little larger than they need be.
+    The examples are dealt into five folds, or one for each group where these are fewer. For each, a
+    few chains learn from all the others, under the posterior's own weights and prior, and answer on
+    the fold. A fold is left out with what the teachers say on it, as an example to come is. So what
+    is chosen on these answers, sets, thresholds and flags, keeps its promise on examples to come,
+    though the student learned from each label (cross-conformal prediction, Vovk 2015). Its chains
+    are fewer and shorter than the student's, which makes the sets a little larger than need be.
 
     Args:
         posterior: What `distill` made with ``learn_calibration``.
         trials: All that it learned from, the calibration examples last, behind its frozen part.
         sampler: As given to `distill`.
         level: Level of the intervals.
+        groups: Number of the group of each calibration example, shape (calibration example,); a
+            group is left out as a whole. If not given, each example is a group of its own.
     """
     head, training, calibration = trials.student, trials.training, trials.calibration
     if calibration is None:
         raise ValueError("there are no calibration examples to answer on")
     n_others = len(training) - len(calibration)
-    fold = torch.arange(len(calibration)) % _FOLDS
+    fold = _folds(len(calibration), groups, trials.seed)
+    n_folds = int(fold.max()) + 1
+    n_chains = max(_CHAINS, min(len(posterior.modes), _CHAINS * _FOLDS // n_folds))
     settings = replace(
         sampler,
         burn_in=math.ceil(sampler.burn_in / 2),
@@ -51,7 +63,7 @@ def cross_fit(
         draws=max(sampler.draws // _SHARE, min(_FEWEST, sampler.draws)),
     )
     every, order = [], []
-    for held in range(min(_FOLDS, len(calibration))):
+    for held in range(n_folds):
         path = None if trials.out is None else trials.out / "cross_fit" / f"fold-{held}.safetensors"
         mine = fold == held
         order.append(mine.nonzero()[:, 0])
@@ -59,13 +71,13 @@ def cross_fit(
             every.append(load_tensors(path)["outputs"])
             continue
         others = torch.cat([torch.ones(n_others, dtype=torch.bool), ~mine]).nonzero()[:, 0]
-        own, name = training.subset(others), f"fold {held + 1} of {_FOLDS}"
+        own, name = training.subset(others), f"fold {held + 1} of {n_folds}"
         start = starting_modes(
             head,
             own,
             posterior.prior,
             trials.modes,
-            n_chains=_CHAINS,
+            n_chains=n_chains,
             seed=trials.seed,
             path=None,
             progress=progress_of(trials.report, f"modes of {name}"),
@@ -87,3 +99,11 @@ def cross_fit(
     outputs = torch.cat(every, 1)[:, torch.cat(order).argsort()]
     outcome = OUTCOMES[posterior.family]
     return outcome.summarise(outputs, units=trials.units, level=level, point="mean")
+
+
+def _folds(n: int, groups: Ints | None, seed: int) -> Tensor:
+    """The fold of each of ``n`` examples, shape (example,)."""
+    n_folds = min(_FOLDS, n if groups is None else len(np.unique(groups)))
+    if groups is None or n_folds == 1:
+        return torch.arange(n) % n_folds
+    return group_folds(groups.tolist(), n_folds, seed)

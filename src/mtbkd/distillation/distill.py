@@ -149,7 +149,8 @@ def distill(
     splits = {"data": data} if calibration is None else {"data": data, "calibration": calibration}
     check_splits(**splits)
     alone = teachers is None
-    teachers = nobody(data) if teachers is None else teachers
+    if teachers is None:
+        teachers = nobody(data if calibration is None else joined(data, calibration))
     check_families(data, teachers, calibration)
     where = find_device(device, double=True)
     student = make_student(

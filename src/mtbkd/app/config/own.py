@@ -39,8 +39,8 @@ class OwnConfig(BaseModel):
             and need no model, or a protein language model, a folder or an id on the hub.
             ``features`` if there are sequences and no numeric features are named.
         group: The column of groups that stay together, such as clusters of homologous proteins:
-            in one split, and in one fold of teachers with a backbone. An example whose cell is
-            empty is a group of its own.
+            in one split, and in one fold of teachers with a backbone and of the answers that sets
+            are made on. An example whose cell is empty is a group of its own.
         split: The column that says ``train``, ``calibration`` or ``test``; if not given, labelled
             examples are split by seed (60, 20 and 20 %) and all others are trained on.
         classes: The data's classes, in order; the labels found, sorted, if not given.

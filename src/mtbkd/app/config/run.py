@@ -114,8 +114,8 @@ class RunConfig(BaseModel):
             burn-in and thinning are those of a first round, and longer rounds follow until chains
             agree or the time is over.
         calibration: Whether the student learns from the calibration examples once they have chosen
-            the prior: ``learn``, ``hold`` (they judge only), or ``auto``, which learns from them in
-            classification unless ``own.split`` says which they are.
+            the prior: ``learn``, ``hold`` (they judge only), or ``auto``, which learns from them
+            unless ``own.split`` says which they are.
         predict: How predictions are made.
         baselines: Whether to train the baselines as well.
         device: ``auto``, ``cpu`` or ``cuda``.

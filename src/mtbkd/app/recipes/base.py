@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtbkd.app.config.run import RunConfig
 from mtbkd.data import Dataset
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.types import Report, quiet
+from mtbkd.types import Ints, Report, quiet
 
 Costs = dict[str, dict[str, float]]
 """Teacher to what it costs: ``parameters`` and ``ms_per_example``, as far as known."""
@@ -32,6 +32,8 @@ class Task:
         others: Further inputs by what they are, as "several locations", whose labels do not count:
             the student's uncertainty is compared with that on the test examples.
         noun: What a class or label is, in one word, as "location"; by the family if not given.
+        together: Number of the group of each calibration example, shape (calibration example,),
+            where some are akin: none is answered by a student that learned from one of its group.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Task:
     drawn: Callable[[int], str]
     others: Mapping[str, Dataset] = field(default_factory=dict)
     noun: str | None = None
+    together: Ints | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -66,6 +66,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         test=splits["test"],
         teacher_data=made["teach"],
         drawn=lambda row: picture(made["test"].inputs[row], _WIDTH, "picture of two digits"),
+        together=np.zeros(_SPLITS["calibration"][0], np.int64),  # they share images
     )
 
 

@@ -87,7 +87,8 @@ def baselines(
             modes = trained(config, student, training, its_prior, len(task.train), out, stage, told)
             score = mode_score(student, modes, held.inputs, labels, training.observation)
             if score > best:
-                best, found[name] = score, Rival(student, modes_as_samples(student, modes))
+                samples = modes_as_samples(student, modes)
+                best, found[name] = score, Rival(student, samples, held=samples)
         if name == rival_name(posterior.weighting):
             temperature = best_temperature(found[name], held, units)
             found[name] = found[name]._replace(temperature=temperature)

@@ -133,7 +133,9 @@ def evaluate(
         against = judge_against(task, posterior, predictive, rivals[name], beside)
         metrics["rival"] = {"name": name, **against}
     if isinstance(predictive, LabelPredictive):
-        add_thresholds(metrics, task, teachers, posterior, rivals, predictive)
+        calibrating = stages.on_calibration(config, task, teachers, posterior, out)
+        if isinstance(calibrating, LabelPredictive):
+            add_thresholds(metrics, task, teachers, posterior, rivals, predictive, calibrating)
     save_json(out / "metrics.json", metrics)
     return metrics
 

@@ -35,11 +35,13 @@ class Rival(NamedTuple):
         student: The network.
         samples: Draws of its parameters.
         temperature: Divides the log of the mean probabilities, or multiplies variances.
+        held: Draws that did not learn from the calibration examples, of a baseline.
     """
 
     student: Student
     samples: PosteriorSamples
     temperature: float = 1.0
+    held: PosteriorSamples | None = None
 
 
 def unit_of(units: Units | None) -> Floats | None:

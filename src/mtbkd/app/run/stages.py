@@ -109,7 +109,7 @@ def learn(
         task.train,
         teachers,
         calibration=task.calibration,
-        learn_calibration=learns_calibration(config, task),
+        learn_calibration=learns_calibration(config),
         prior=config.prior,
         modes=config.map,
         sampler=config.sampler,
@@ -123,27 +123,15 @@ def learn(
     )
 
 
-def learns_calibration(config: RunConfig, task: Task) -> bool:
-    """Whether the student learns from the calibration examples too, once they have chosen.
-
-    Raises:
-        InputError: If it is asked to with several labels or numbers, whose thresholds they choose.
-    """
-    exclusive = task.train.outcome.exclusive
-    if config.calibration == "learn" and not exclusive:
-        raise InputError(
-            "Expected calibration=learn with one class of several only, but got "
-            f"{task.train.family}. Use hold."
-        )
+def learns_calibration(config: RunConfig) -> bool:
+    """Whether the student learns from the calibration examples too, once they have chosen."""
     asked = config.own is not None and config.own.split is not None
-    return config.calibration == "learn" or (
-        config.calibration == "auto" and exclusive and not asked
-    )
+    return config.calibration == "learn" or (config.calibration == "auto" and not asked)
 
 
 def learned(config: RunConfig, task: Task) -> Dataset:
     """All that the student learned from."""
-    both = learns_calibration(config, task)
+    both = learns_calibration(config)
     return joined(task.train, task.calibration) if both else task.train
 
 
@@ -203,7 +191,7 @@ def on_calibration(
 ) -> Answer:
     """Answers on the calibration examples of a student that did not learn from them."""
     level = config.predict.level
-    if not learns_calibration(config, task):
+    if not learns_calibration(config):
         return posterior.predict(task.calibration.inputs, level=level)
     head = replace(posterior.student, frozen=None)
     read = behind(posterior.student, learned(config, task), out)
@@ -217,7 +205,7 @@ def on_calibration(
         out=out,
         report=report,
     )
-    return cross_fit(posterior, trials, config.sampler, level)
+    return cross_fit(posterior, trials, config.sampler, level, task.together)
 
 
 def background(

@@ -31,14 +31,17 @@ def add_thresholds(
     posterior: Posterior,
     rivals: Mapping[str, Rival],
     answer: LabelPredictive,
+    calibrating: LabelPredictive,
 ) -> None:
     """Judge everybody with several labels at thresholds of their own as well.
 
     A threshold for each label is chosen on the calibration labels, alike for teachers, their pool,
-    baselines and student (`mtbkd.metrics.best_thresholds`). Everybody's scores get ``tuned``, the
-    scores that depend on thresholds at these, and ``by_label``: of each label ``f1``, ``mcc`` and
-    ``threshold``, ``f1_at_half`` and ``mcc_at_half``, ``ece`` and the number of yes, ``n_yes``; of
-    the student's also the means of ``total``, ``aleatoric`` and ``epistemic`` uncertainty in nats.
+    baselines and student (`mtbkd.metrics.best_thresholds`), on answers without these labels: the
+    student's are cross-fitted, and a baseline's are from before it learned from them. Everybody's
+    scores get ``tuned``, the scores that depend on thresholds at these, and ``by_label``: of each
+    label ``f1``, ``mcc`` and ``threshold``, ``f1_at_half`` and ``mcc_at_half``, ``ece`` and the
+    number of yes, ``n_yes``; of the student's also the means of ``total``, ``aleatoric`` and
+    ``epistemic`` uncertainty in nats.
 
     Args:
         metrics: With ``teachers``, ``teacher_pool``, ``baselines`` and ``student``; changed.
@@ -47,8 +50,13 @@ def add_thresholds(
         posterior: The student.
         rivals: Baselines.
         answer: The student's, on the test examples.
+        calibrating: Its answers on the calibration examples, had it not learned from them.
     """
-    chosen_on = _everyone(task.calibration, teachers, posterior, rivals)
+    held = {
+        name: rival if rival.held is None else rival._replace(samples=rival.held)
+        for name, rival in rivals.items()
+    }
+    chosen_on = _everyone(task.calibration, teachers, posterior, held, calibrating.probs)
     judged = _everyone(task.test, teachers, posterior, rivals, answer.probs)
     for path, probs in judged.items():
         place = metrics
@@ -70,7 +78,7 @@ def _everyone(
     teachers: TeacherOutputs,
     posterior: Posterior,
     rivals: Mapping[str, Rival],
-    own: Floats | None = None,
+    own: Floats,
 ) -> dict[tuple[str, ...], Floats]:
     """Probabilities of yes by place in the metrics, NaN where nobody speaks; the student last."""
     outputs = teachers.at(data.ids)
@@ -84,8 +92,6 @@ def _everyone(
     found["teacher_pool",] = torch.where(outputs.mask.any(0), pool, torch.nan).numpy()
     for name, rival in rivals.items():
         found["baselines", name] = mean_probs(rival, data.inputs, BINARY)
-    if own is None:
-        own = mean_probs(Rival(posterior.student, posterior.samples), data.inputs, BINARY)
     found["student",] = own
     return found
 

@@ -74,6 +74,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         teacher_data=proteins,
         drawn=lambda row: draw(proteins.sequences[test[row]]),
         noun="location",
+        together=proteins.partitions[calibration],
     )
 
 

@@ -72,6 +72,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         drawn=lambda row: draw(paper.sequences[judged[row]]),
         others=_several_locations(source, folder),
         noun="location",
+        together=None if config.scenario is None else paper.partitions[order[held]],
     )
 
 

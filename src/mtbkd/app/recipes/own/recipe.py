@@ -140,6 +140,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
             encoded=encoded,
         ),
         drawn=lambda row: _draw(test, features, row, [t[split.parts[2][row]] for t in shown], own),
+        together=None if groups is None else groups[split.parts[1]],
     )
 
 
