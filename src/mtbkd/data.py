@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from mtbkd.observation import OUTCOMES, Names, Outcome
 from mtbkd.observation.base import cell_shape, labelled
-from mtbkd.types import Family, refuse
+from mtbkd.types import Family, class_name, is_missing, refuse
 
 _ROWS = 2**16  # rows that are checked at once
 
@@ -96,9 +97,10 @@ def make_dataset(
     Args:
         inputs: Shape (example, ...), finite numbers; stored as float32. What is float32 already is
             not copied, so that an array that is mapped from a file stays there.
-        classes: Names of the classes, labels or targets.
-        labels: Classification: class indices or names, -1, None or "" where missing; so is a text
-            that spells it, as "NaN" or "NA" do, unless a class has this name. Multi-label:
+        classes: Names of the classes, labels or targets; 2.0 is called "2".
+        labels: Classification: class indices or names, -1, None, NaN or "" where missing; so is a
+            text that spells it, as "NA" does, unless a class has this name. Numbers are names where
+            the classes were given as numbers, else indices. Multi-label:
             0, 1 or missing, shape (example, label). Regression: numbers, shape (example, target)
             or (example,) for one. Missing is NaN or None there. No labels at all if not given.
         ids: One for each example; "0", "1", … if not given.
@@ -111,7 +113,8 @@ def make_dataset(
     tensor = inputs.detach() if isinstance(inputs, Tensor) else _shared(np.asarray(inputs))
     tensor = tensor.float()
     outcome = OUTCOMES[family]
-    columns = tuple(str(c) for c in classes)
+    given = list(classes)
+    columns = tuple(map(class_name, given))
     keys = tuple(str(i) for i in (range(len(tensor)) if ids is None else ids))
     faults = [
         *_duplicates(columns, f"{outcome.column} of the {name}"),
@@ -142,10 +145,26 @@ def make_dataset(
     if labels is None:
         known = torch.full((len(tensor), *cell_shape(outcome, len(columns))), outcome.missing)
     else:
-        known, wrong = outcome.read_labels(labels, len(tensor), names)
+        said: Any = labels
+        if hasattr(said, "__array__") and not isinstance(said, Tensor):
+            said = np.asarray(said)
+            if outcome.exclusive and said.shape[1:] == (1,):
+                said = said[:, 0]
+        if outcome.exclusive and all(isinstance(c, Real) for c in given):
+            said = _named(said, columns)
+        known, wrong = outcome.read_labels(said, len(tensor), names)
         faults += wrong
     refuse(*faults)
     return Dataset(ids=keys, inputs=tensor, labels=known, classes=columns, family=family)
+
+
+def _named(labels: Any, columns: tuple[str, ...]) -> Any:
+    """Labels that are the numbers of classes as their names, unless these count from zero."""
+    if columns == tuple(map(str, range(len(columns)))):
+        return labels
+    values = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
+    names = [value if is_missing(value) else class_name(value) for value in values]
+    return [None if name == "-1" and name not in columns else name for name in names]
 
 
 def check_splits(**splits: Dataset) -> None:

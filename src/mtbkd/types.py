@@ -40,6 +40,31 @@ MISSING_WORDS = ("", "NaN", "nan", "NA", "N/A", "n/a", "<NA>", "None", "NULL", "
 """Texts that spell a missing label, as pandas reads them, unless a class has the name."""
 
 
+def is_missing(value: object) -> bool:
+    """Whether this is None, NaN, or what pandas has for them."""
+    absent = value is None or type(value).__name__ in ("NAType", "NaTType")
+    return absent or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
+
+
+def class_name(label: object) -> str:
+    """The same name for 2 and 2.0, since gaps in a column of integers make floats of them."""
+    whole = isinstance(label, float | np.floating) and float(label).is_integer()
+    return str(int(label)) if whole else str(label)  # type: ignore[call-overload]
+
+
+def positions(names: Sequence[str]) -> dict[str, int]:
+    """Where each name stands; whole numbers are found as "2" and as "2.0", as what they are first.
+
+    Example:
+        >>> positions(["7", "2.0", "x"])
+        {'7.0': 0, '2': 1, '7': 0, '2.0': 1, 'x': 2}
+    """
+    parts = [(i, name.removesuffix(".0"), name) for i, name in enumerate(names)]
+    whole = [part for part in parts if part[1].removeprefix("-").isdecimal()]
+    other = {f"{n}.0" if n == name else n: i for i, n, name in whole}
+    return other | {name: i for i, name in enumerate(names)}
+
+
 def tell_missing(words: Sequence[str], owner: str) -> None:
     """Warn, once for all, that these texts are taken as missing labels; an empty one is plain."""
     words = [word for word in words if word]

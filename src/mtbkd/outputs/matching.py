@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.outputs.table import TeacherTable
-from mtbkd.types import Ints
+from mtbkd.types import Ints, positions
 
 
 def match_rows(
@@ -55,13 +55,14 @@ def match_classes(
         column whose values stand there, -1 where none do, both of shape (class,); and the names
         that are none of the data's.
     """
-    position = {c: i for i, c in enumerate(classes)}
+    position = positions(classes)
     blocks, columns = np.full(len(classes), -1), np.full(len(classes), -1)
     unknown = []
     for column, key in enumerate(own):
         meant = covers.get(key, (key,))
-        unknown += [c for c in meant if c not in position]
-        where = sorted(position[c] for c in meant if c in position)
+        found = {c: position[c] for c in meant if c in position and blocks[position[c]] < 0}
+        unknown += [c for c in meant if c not in found]
+        where = sorted(found.values())
         if where:
             blocks[where] = where[0]
             columns[where[0]] = column

@@ -24,7 +24,7 @@ from mtbkd.outputs.kinds import (
     repeated,
     top_faults,
 )
-from mtbkd.types import Family, InputError, refuse
+from mtbkd.types import Family, InputError, class_name, refuse
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def make_table(
     Raises:
         InputError: With one message for each fault.
     """
-    keys, columns = tuple(map(str, ids)), tuple(map(str, classes))
+    keys, columns = tuple(map(str, ids)), tuple(map(class_name, classes))
     said = Declared(**declared)
     family, outcome = said.family, OUTCOMES.get(said.family)
     if outcome is None:
@@ -194,7 +194,7 @@ def make_top_table(
     Raises:
         InputError: With one message for each fault.
     """
-    keys, columns = tuple(map(str, ids)), tuple(map(str, classes))
+    keys, columns = tuple(map(str, ids)), tuple(map(class_name, classes))
     if tail is None:
         raise InputError(
             f"Expected the tail mass of teacher {name!r}, the probability of all classes that "

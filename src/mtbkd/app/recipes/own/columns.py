@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.tables import read_table
 from mtbkd.observation import OUTCOMES
 from mtbkd.types import MISSING_WORDS, InputError, refuse
+
+_WHOLE = re.compile(r"([+-]?\d+(\.0*)?)?")  # a whole number or nothing
 
 
 def read_own(own: OwnConfig) -> Table:
@@ -92,4 +95,5 @@ def _class_names(examples: Table, own: OwnConfig) -> list[str]:
             f"{examples.ids[rows[0]]!r} ({len(rows)} such). Empty the cells, or name it in "
             "own.classes."
         )
-    return words
+    whole = all(_WHOLE.fullmatch(word) for word in words)
+    return [word.partition(".")[0] for word in words] if whole and own.classes is None else words
