@@ -139,9 +139,21 @@ def test_tables(folder, refused):
     assert "Expected every example from teacher 'old', but id 'e4' is missing (1 such)" in "".join(
         found
     )
-    assert "only ids of the data from teacher 'old', but got 'stranger'" in "".join(found)
+    assert "ids of the data from teacher 'old', but got 'stranger'" in "".join(found)
     found = refused(write_config(folder, {"old": OLD | {"table": "lost.csv"}}))
     assert f"Expected a teacher's outputs in {folder / 'lost.csv'}" in found[0]
+
+
+def test_a_table_of_other_examples_too_is_told_once(folder, monkeypatch, capsys):
+    rows = [f"other{i},0.2,0.3,0.5" for i in range(3)]
+    with write_table(folder).open("a") as file:
+        file.write("\n".join(rows) + "\n")
+    told = "3 of 63 rows of teacher 'old' are not used, as the data have no such ids: 'other0' is"
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        path = write_config(folder, {"old": OLD})
+        code, _, err = call(monkeypatch, capsys, "teach", path, "--out", folder / "run")
+    assert (code, err) == (0, f"mtbkd: {told} the first.\n")
 
 
 def test_faults_of_all_teachers_are_told_at_once(folder, refused):
