@@ -93,6 +93,37 @@ def test_faults_of_several_columns_are_told_at_once(folder, refused):
     assert "Expected a column 'class'" in found[3]
 
 
+READS = {"factory": "nowhere:f", "kind": "probs"}
+MISTYPED = {
+    "id": ({"id": "ids"}, {"ids": "id"}),
+    "labels": ({"labels": "Lable"}, {"Lable": "label"}),
+    "features": ({"features": ["x1", "X-2", "xx1"]}, {"X-2": "x2", "xx1": "x1"}),
+    "split": ({"split": "spilt"}, {"spilt": "split"}),
+    "group": ({"group": "GROUPS"}, {"GROUPS": "group"}),
+    "text": ({"teachers": {"f": READS | {"reads": "txt"}}}, {"txt": "text"}),
+    "numbers": ({"teachers": {"f": READS | {"reads": ["x1", "x22"]}}}, {"x22": "x2"}),
+    "ids of a table": ({"teachers": {"t": OLD | {"id": "idd"}}}, {"idd": "id"}),
+    "several": (
+        {"labels": "labe", "split": "splt", "teachers": {"f": READS | {"reads": "splt"}}},
+        {"labe": "label", "splt": "split"},
+    ),
+}
+
+
+@pytest.mark.parametrize("where", MISTYPED)
+def test_a_mistyped_column_is_told_the_nearest_name(where, folder, refused):
+    own, names = MISTYPED[where]
+    rows = [[f"e{i}", 1, 2, CLASSES[i % 3], "train", i, f"word{i}"] for i in range(ROWS)]
+    header = ["id", "x1", "x2", "label", "split", "group", "text"]
+    write_csv(folder / "examples.csv", header, rows)
+    config = write_config(folder, **({"teachers": {"old": OLD}} | own))
+    found = refused(config)
+    assert len(found) == len(names)
+    for told, (name, near) in zip(found, names.items(), strict=True):
+        assert f"Expected a column {name!r} " in told
+        assert told.endswith(f" Did you mean {near!r}?")
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_splits(labelled, folder, refused):
     x, label = points()

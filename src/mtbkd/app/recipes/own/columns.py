@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,14 @@ def text_columns(own: OwnConfig) -> list[str]:
     reads = [getattr(teacher, "reads", None) for teacher in own.teachers.values()]
     texts = [own.sequence, *(column for column in reads if isinstance(column, str))]
     return list(dict.fromkeys(column for column in texts if column))
+
+
+def named_columns(own: OwnConfig) -> list[str]:
+    """All columns that the configuration names, besides the ids."""
+    reads = [getattr(teacher, "reads", None) or [] for teacher in own.teachers.values()]
+    lists = [[column] if isinstance(column, str) else column for column in reads]
+    others = (column for column in (own.split, own.group, own.sequence) if column)
+    return [*own.targets, *(own.features or ()), *others, *itertools.chain(*lists)]
 
 
 def columns_of(examples: Table, own: OwnConfig) -> tuple[list[str], tuple[str, ...]]:
