@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mtbkd.observation import OUTCOMES, Names, Outcome
 from mtbkd.observation.base import cell_shape, labelled
-from mtbkd.types import Family, class_name, is_missing, refuse
+from mtbkd.types import Family, array_of, class_name, in_order, is_missing, refuse, tensor_of
 
 _ROWS = 2**16  # rows that are checked at once
 
@@ -95,14 +94,16 @@ def make_dataset(
     """Check and build a `Dataset`.
 
     Args:
-        inputs: Shape (example, ...), finite numbers; stored as float32. What is float32 already is
-            not copied, so that an array that is mapped from a file stays there.
+        inputs: Shape (example, ...), finite numbers, an array, a tensor or a frame of pandas or
+            polars; stored as float32. What is float32 already is not copied, so that an array that
+            is mapped from a file stays there.
         classes: Names of the classes, labels or targets; 2.0 is called "2".
         labels: Classification: class indices or names, -1, None, NaN or "" where missing; so is a
             text that spells it, as "NA" does, unless a class has this name. Numbers are names where
             the classes were given as numbers, else indices. Multi-label:
             0, 1 or missing, shape (example, label). Regression: numbers, shape (example, target)
-            or (example,) for one. Missing is NaN or None there. No labels at all if not given.
+            or (example,) for one. Missing is NaN or None there. A frame's columns are taken by
+            name if they have the names of the classes. No labels at all if not given.
         ids: One for each example; "0", "1", … if not given.
         family: What is predicted.
         name: How messages call it.
@@ -110,8 +111,7 @@ def make_dataset(
     Raises:
         InputError: With one message for each fault.
     """
-    tensor = inputs.detach() if isinstance(inputs, Tensor) else _shared(np.asarray(inputs))
-    tensor = tensor.float()
+    tensor = tensor_of(inputs, f"inputs of the {name}").detach().float()
     outcome = OUTCOMES[family]
     given = list(classes)
     columns = tuple(map(class_name, given))
@@ -147,7 +147,7 @@ def make_dataset(
     else:
         said: Any = labels
         if hasattr(said, "__array__") and not isinstance(said, Tensor):
-            said = np.asarray(said)
+            said = array_of(said if outcome.exclusive else in_order(said, columns))
             if outcome.exclusive and said.shape[1:] == (1,):
                 said = said[:, 0]
         if outcome.exclusive and all(isinstance(c, Real) for c in given):
@@ -180,13 +180,6 @@ def check_splits(**splits: Dataset) -> None:
         if not len(split)
     ]
     refuse(*faults)
-
-
-def _shared(array: NDArray[Any]) -> Tensor:
-    """The array as a tensor without a copy, also one that must not be written to."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.as_tensor(array)
 
 
 def _first_not_finite(tensor: Tensor) -> int | None:

@@ -116,6 +116,6 @@ def target_names(
         return tuple(map(str, names))
     if hasattr(y, "columns"):
         return tuple(map(str, y.columns))
-    if getattr(y, "name", None) is not None:
+    if getattr(y, "name", None) not in (None, ""):
         return (str(y.name),)
     return ("y",) if n_targets == 1 else tuple(f"y{t}" for t in range(n_targets))
