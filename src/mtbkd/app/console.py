@@ -48,7 +48,7 @@ _COLUMNS = {
 
 _EVERY = 10.0  # seconds between two lines of a stage, where there are no bars
 
-_BASELINES = "labels-only|averaged-KD|entropy-weighted-KD|ensemble-on-the-[a-z]+-pool"
+_BASELINES = "labels-only|averaged-KD|entropy-weighted-KD|[a-z]+-on-the-[a-z]+-pool"
 _STAGES = {
     "modes": "finding modes",
     "sampling": "sampling the student",

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -90,6 +91,11 @@ class BackbonesConfig(BaseModel):
         return {name: cls._place(source) for name, source in value.items()}
 
 
+def _or_all(value: Any) -> Any:
+    """As it was once written: yes or no."""
+    return ("none", "all")[value] if isinstance(value, bool) else value
+
+
 class RunConfig(BaseModel):
     """A whole run.
 
@@ -108,7 +114,8 @@ class RunConfig(BaseModel):
             the prior: ``learn``, ``hold`` (they judge only), or ``auto``, which learns from them in
             classification unless ``own.split`` says which they are.
         predict: How predictions are made.
-        baselines: Whether to train the baselines as well.
+        baselines: Which are trained as well: ``none``; ``all``, each with as many modes as the
+            student has chains; or ``fast``, the same with one mode each.
         device: ``auto``, ``cpu`` or ``cuda``.
         own: Your examples and teachers, for the recipe ``own`` only.
         backbones: Protein language models, for the recipe ``deeploc-backbones`` only.
@@ -127,7 +134,7 @@ class RunConfig(BaseModel):
     chains: int = Field(ge=1, le=1000, default=8, strict=True)
     calibration: Literal["auto", "learn", "hold"] = "auto"
     predict: PredictConfig = PredictConfig()
-    baselines: bool = True
+    baselines: Annotated[Literal["none", "fast", "all"], BeforeValidator(_or_all)] = "all"
     device: str = "auto"
     own: OwnConfig | None = None
     backbones: BackbonesConfig | None = None
