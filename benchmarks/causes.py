@@ -38,7 +38,7 @@ def near(values: Tensor, like: Tensor, to: Tensor) -> np.ndarray:
 
 def measure(name: str, seed: int, out: Path) -> dict[str, float]:
     recipe = find_recipe(name)
-    config = build_config(recipe.defaults, [f"seed={seed}", "baselines=false"])
+    config = build_config(recipe.defaults, [f"seed={seed}", "baselines=none"])
     run(config, out)
     task = stages.load(recipe, config, out)
     teachers, _ = stages.teach(recipe, config, task, out)

@@ -168,7 +168,7 @@ def ideal_ece(probs: Floats, times: int = 200) -> float:
 
 
 def measure(what: str, seed: int, overrides: list[str], out: Path) -> dict[str, float]:
-    asked = [*SETTINGS[what], "baselines=false", f"seed={seed}", *overrides]
+    asked = [*SETTINGS[what], "baselines=none", f"seed={seed}", *overrides]
     config = build_config(deeploc.RECIPE.defaults, asked)
     inputs, partition = several_locations(deeploc.data_folder(config), out)
     if what != "apart":

@@ -41,7 +41,7 @@ TINY = [
         ("sampler.draws", 6),
         ("sampler.thinning", 2),
         ("chains", 2),
-        ("baselines", "false"),
+        ("baselines", "none"),
     )
 ]
 

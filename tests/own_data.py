@@ -16,7 +16,7 @@ FAST = {
     "map": {"epochs": 2},
     "sampler": {"engine": "sghmc", "burn_in": 10, "draws": 6, "thinning": 2, "batch_size": 50},
     "chains": 2,
-    "baselines": False,
+    "baselines": "none",
 }
 ROWS = 60
 

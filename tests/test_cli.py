@@ -18,8 +18,10 @@ import yaml
 
 from mtbkd.app import cli
 from mtbkd.app.config.run import build_config
+from mtbkd.app.folder import open_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.run.report_data import _command
+from mtbkd.errors import InputError
 
 TINY = [
     *("--set", "map.epochs=3"),
@@ -232,6 +234,42 @@ def test_another_configuration_does_not_mix_into_a_run(finished, monkeypatch, ca
     assert "config.yaml differs" in err
 
 
+@pytest.mark.parametrize(("kind", "names"), [("none", 0), ("fast", 4)])
+def test_few_baselines_or_none(kind, names, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "run"
+    asked = ["run", "digits", "--out", out, *TINY, "--baselines", kind]
+    code, shown, err = call(monkeypatch, capsys, *asked)
+    assert (code, err) == (0, "")
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert len(metrics["baselines"]) == len(metrics["cost"]["cpu_seconds"]["baselines"]) == names
+    assert "ensemble" not in shown
+    assert ("baseline: network on the stacked pool" in shown) == (kind == "fast")
+    assert "rival" not in metrics
+    code, _, err = call(monkeypatch, capsys, "run", out, "--baselines", "all")
+    assert (code, "Expected a run directory alone" in err) == (2, True)
+    code, _, err = call(monkeypatch, capsys, *asked[:-1], "some")
+    assert (code, err) == (
+        2,
+        "mtbkd: Expected `baselines` to be 'none', 'fast' or 'all', but got 'some'. Correct it.\n",
+    )
+
+
+@pytest.mark.parametrize(("once", "now"), [("true", "all"), ("false", "none")])
+def test_baselines_as_they_were_written_once(once, now, tmp_path):
+    defaults = find_recipe("digits").defaults
+    config = build_config(defaults, ["chains=2", f"baselines={once}"])
+    assert config.baselines == now
+    open_run(tmp_path, config)
+    stored = tmp_path / "config.yaml"
+    old = stored.read_text().replace(f"baselines: {now}", f"baselines: {once}")
+    stored.write_text(old)
+    (tmp_path / "modes.safetensors").touch()
+    open_run(tmp_path, config)
+    assert stored.read_text() == old
+    with pytest.raises(InputError, match="config.yaml differs"):
+        open_run(tmp_path, build_config(defaults, ["chains=2", "baselines=fast"]))
+
+
 @pytest.mark.parametrize("gone", ["samples/manifest.json", "config.yaml"])
 def test_a_half_written_run_does_not_predict(gone, copied, tmp_path, monkeypatch, capsys):
     (copied / gone).unlink()
@@ -358,7 +396,7 @@ def test_ctrl_c_says_that_the_same_command_goes_on(tmp_path):
     [
         ("synthetic", ["prior.evidence=null", "scenario=null"]),
         ("digits", ["student.weight_scale=0.00001", "map.learning_rate=1.0e-5", "prior=paper"]),
-        ("digits", ["student.hidden=[3, 4]", "baselines=false", "data=\"1: 2 # 'x'\""]),
+        ("digits", ["student.hidden=[3, 4]", "baselines=none", "data=\"1: 2 # 'x'\""]),
         ("digits", ["student.hidden=[]", 'data="null"', "sampler.step_size=0.5"]),
     ],
 )

@@ -59,7 +59,7 @@ def test_a_tiny_run_predicts_new_proteins(data_folder, tmp_path, monkeypatch):
         *("--set", "sampler.draws=4"),
         *("--set", "sampler.thinning=2"),
         *("--set", "chains=2"),
-        *("--set", "baselines=false"),
+        *("--set", "baselines=none"),
     ]
     fasta.write_text(">one first protein\nMKKLLF\nAIPLVV\n>two\nMSKL\n")
     for arguments in (

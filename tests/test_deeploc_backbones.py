@@ -81,7 +81,7 @@ def settings(places):
         "sampler.draws=4",
         "sampler.thinning=2",
         "chains=2",
-        "baselines=false",
+        "baselines=none",
         "device=cpu",
     ]
 

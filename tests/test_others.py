@@ -68,7 +68,7 @@ def network(config, example, n_classes):
 
 
 DEFAULTS = {
-    "recipe": "digits", "baselines": False, "chains": 2,
+    "recipe": "digits", "baselines": "none", "chains": 2,
     "student": {"hidden": [], "weight_scale": 2.0},
     "map": {"epochs": 20},
     "sampler": {"burn_in": 60, "draws": 8, "thinning": 5, "batch_size": 150},

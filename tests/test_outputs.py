@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mtbkd.outputs.aligned import LOG_FLOOR, align, make_table, make_top_table
+from mtbkd.outputs.store import align_to, load_outputs
 from mtbkd.types import InputError
 
 IDS, CLASSES = ("p", "q", "r", "s"), ("cat", "dog", "cow")
@@ -184,10 +185,10 @@ ALIGNMENT_FAULTS = {
         "Expected 4 rows from teacher 'ann', one for each example, but got 3. Give all of them, "
         "or pass missing='mask' if it does not know some.",
     ),
-    "unknown id": (
-        [{"values": PROBS[:2], "ids": ("p", "x")}],
+    "unknown ids": (
+        [{"values": PROBS[:2], "ids": ("x", "y")}],
         "mask",
-        "Expected only ids of the data from teacher 'ann', but got 'x' (1 such). Remove them or",
+        "Expected ids of the data from teacher 'ann', but got 'x' (2 such). Check the ids.",
     ),
     "same name": (
         [{}, {}],
@@ -212,8 +213,24 @@ def test_faults_of_all_teachers_are_reported_at_once():
         align([swapped, other], IDS, CLASSES)
     missing, unknown, classes = caught.value.faults
     assert "Expected every example from teacher 'bob', but id 's' is missing (1 such)" in missing
-    assert "Expected only ids of the data from teacher 'bob', but got 'x' (1 such)" in unknown
+    assert "Expected ids of the data from teacher 'bob', but got 'x' (1 such)" in unknown
     assert "Expected teacher 'cid' to know the classes" in classes
+
+
+def test_a_table_of_more_rows_serves_a_part_of_them(tmp_path):
+    told = "1 of 4 rows of teacher 'ann' are not used, as the data have no such ids: 'q' is the"
+    ids = ("s", "r", "p")
+    with pytest.warns(UserWarning, match=re.escape(told)) as caught:
+        part = align([table(), table("bob", values=PROBS[:3], ids=ids)], ids, CLASSES)
+    assert len(caught) == 1
+    whole = align([table()], IDS, CLASSES)
+    assert torch.equal(part.values[:1], whole.values[:, [3, 2, 0]])
+    with pytest.warns(UserWarning, match=re.escape(told)):
+        align_to(tmp_path, [table()], ids, CLASSES)
+    assert torch.equal(load_outputs(tmp_path).values, part.values[:1])
+    with pytest.warns(UserWarning, match="3 of 4 rows of teacher 'ann' are not used"):
+        masked = align([table()], ("s", "other"), CLASSES, missing="mask")
+    assert masked.mask.tolist() == [[True, False]]
 
 
 def test_outputs_are_picked_by_id():

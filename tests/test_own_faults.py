@@ -93,6 +93,37 @@ def test_faults_of_several_columns_are_told_at_once(folder, refused):
     assert "Expected a column 'class'" in found[3]
 
 
+READS = {"factory": "nowhere:f", "kind": "probs"}
+MISTYPED = {
+    "id": ({"id": "ids"}, {"ids": "id"}),
+    "labels": ({"labels": "Lable"}, {"Lable": "label"}),
+    "features": ({"features": ["x1", "X-2", "xx1"]}, {"X-2": "x2", "xx1": "x1"}),
+    "split": ({"split": "spilt"}, {"spilt": "split"}),
+    "group": ({"group": "GROUPS"}, {"GROUPS": "group"}),
+    "text": ({"teachers": {"f": READS | {"reads": "txt"}}}, {"txt": "text"}),
+    "numbers": ({"teachers": {"f": READS | {"reads": ["x1", "x22"]}}}, {"x22": "x2"}),
+    "ids of a table": ({"teachers": {"t": OLD | {"id": "idd"}}}, {"idd": "id"}),
+    "several": (
+        {"labels": "labe", "split": "splt", "teachers": {"f": READS | {"reads": "splt"}}},
+        {"labe": "label", "splt": "split"},
+    ),
+}
+
+
+@pytest.mark.parametrize("where", MISTYPED)
+def test_a_mistyped_column_is_told_the_nearest_name(where, folder, refused):
+    own, names = MISTYPED[where]
+    rows = [[f"e{i}", 1, 2, CLASSES[i % 3], "train", i, f"word{i}"] for i in range(ROWS)]
+    header = ["id", "x1", "x2", "label", "split", "group", "text"]
+    write_csv(folder / "examples.csv", header, rows)
+    config = write_config(folder, **({"teachers": {"old": OLD}} | own))
+    found = refused(config)
+    assert len(found) == len(names)
+    for told, (name, near) in zip(found, names.items(), strict=True):
+        assert f"Expected a column {name!r} " in told
+        assert told.endswith(f" Did you mean {near!r}?")
+
+
 @pytest.mark.parametrize("labelled", [True, False])
 def test_splits(labelled, folder, refused):
     x, label = points()
@@ -139,9 +170,21 @@ def test_tables(folder, refused):
     assert "Expected every example from teacher 'old', but id 'e4' is missing (1 such)" in "".join(
         found
     )
-    assert "only ids of the data from teacher 'old', but got 'stranger'" in "".join(found)
+    assert "ids of the data from teacher 'old', but got 'stranger'" in "".join(found)
     found = refused(write_config(folder, {"old": OLD | {"table": "lost.csv"}}))
     assert f"Expected a teacher's outputs in {folder / 'lost.csv'}" in found[0]
+
+
+def test_a_table_of_other_examples_too_is_told_once(folder, monkeypatch, capsys):
+    rows = [f"other{i},0.2,0.3,0.5" for i in range(3)]
+    with write_table(folder).open("a") as file:
+        file.write("\n".join(rows) + "\n")
+    told = "3 of 63 rows of teacher 'old' are not used, as the data have no such ids: 'other0' is"
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        path = write_config(folder, {"old": OLD})
+        code, _, err = call(monkeypatch, capsys, "teach", path, "--out", folder / "run")
+    assert (code, err) == (0, f"mtbkd: {told} the first.\n")
 
 
 def test_faults_of_all_teachers_are_told_at_once(folder, refused):

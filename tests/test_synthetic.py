@@ -19,7 +19,7 @@ from mtbkd.weights.rules import uniform_weights
 STUDY = Path(__file__).parents[1] / "benchmarks"
 TINY = [
     *("map.epochs=3", "sampler.burn_in=10", "sampler.draws=6", "sampler.thinning=2", "chains=2"),
-    "baselines=false",
+    "baselines=none",
 ]
 
 

@@ -92,7 +92,7 @@ def run(request, tmp_path_factory):
             "old": {"table": "old.csv", "kind": "probs"},
             "near": {"factory": "verified:nearest"},
         }
-        config = load_config(write_config(folder, teachers), ["sampler.draws=20", "baselines=true"])
+        config = load_config(write_config(folder, teachers), ["sampler.draws=20", "baselines=all"])
     else:
         config = build_config(find_recipe(request.param).defaults, SETTINGS)
     run_again(config, folder / "run")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mtbkd.observation import OUTCOMES, Names, Outcome
 from mtbkd.observation.base import cell_shape, labelled
-from mtbkd.types import Family, refuse
+from mtbkd.types import Family, array_of, class_name, in_order, is_missing, refuse, tensor_of
 
 _ROWS = 2**16  # rows that are checked at once
 
@@ -94,13 +94,16 @@ def make_dataset(
     """Check and build a `Dataset`.
 
     Args:
-        inputs: Shape (example, ...), finite numbers; stored as float32. What is float32 already is
-            not copied, so that an array that is mapped from a file stays there.
-        classes: Names of the classes, labels or targets.
-        labels: Classification: class indices or names, -1, None or "" where missing; so is a text
-            that spells it, as "NaN" or "NA" do, unless a class has this name. Multi-label:
+        inputs: Shape (example, ...), finite numbers, an array, a tensor or a frame of pandas or
+            polars; stored as float32. What is float32 already is not copied, so that an array that
+            is mapped from a file stays there.
+        classes: Names of the classes, labels or targets; 2.0 is called "2".
+        labels: Classification: class indices or names, -1, None, NaN or "" where missing; so is a
+            text that spells it, as "NA" does, unless a class has this name. Numbers are names where
+            the classes were given as numbers, else indices. Multi-label:
             0, 1 or missing, shape (example, label). Regression: numbers, shape (example, target)
-            or (example,) for one. Missing is NaN or None there. No labels at all if not given.
+            or (example,) for one. Missing is NaN or None there. A frame's columns are taken by
+            name if they have the names of the classes. No labels at all if not given.
         ids: One for each example; "0", "1", … if not given.
         family: What is predicted.
         name: How messages call it.
@@ -108,10 +111,10 @@ def make_dataset(
     Raises:
         InputError: With one message for each fault.
     """
-    tensor = inputs.detach() if isinstance(inputs, Tensor) else _shared(np.asarray(inputs))
-    tensor = tensor.float()
+    tensor = tensor_of(inputs, f"inputs of the {name}").detach().float()
     outcome = OUTCOMES[family]
-    columns = tuple(str(c) for c in classes)
+    given = list(classes)
+    columns = tuple(map(class_name, given))
     keys = tuple(str(i) for i in (range(len(tensor)) if ids is None else ids))
     faults = [
         *_duplicates(columns, f"{outcome.column} of the {name}"),
@@ -142,10 +145,26 @@ def make_dataset(
     if labels is None:
         known = torch.full((len(tensor), *cell_shape(outcome, len(columns))), outcome.missing)
     else:
-        known, wrong = outcome.read_labels(labels, len(tensor), names)
+        said: Any = labels
+        if hasattr(said, "__array__") and not isinstance(said, Tensor):
+            said = array_of(said if outcome.exclusive else in_order(said, columns))
+            if outcome.exclusive and said.shape[1:] == (1,):
+                said = said[:, 0]
+        if outcome.exclusive and all(isinstance(c, Real) for c in given):
+            said = _named(said, columns)
+        known, wrong = outcome.read_labels(said, len(tensor), names)
         faults += wrong
     refuse(*faults)
     return Dataset(ids=keys, inputs=tensor, labels=known, classes=columns, family=family)
+
+
+def _named(labels: Any, columns: tuple[str, ...]) -> Any:
+    """Labels that are the numbers of classes as their names, unless these count from zero."""
+    if columns == tuple(map(str, range(len(columns)))):
+        return labels
+    values = labels.tolist() if isinstance(labels, np.ndarray | Tensor) else list(labels)
+    names = [value if is_missing(value) else class_name(value) for value in values]
+    return [None if name == "-1" and name not in columns else name for name in names]
 
 
 def check_splits(**splits: Dataset) -> None:
@@ -161,13 +180,6 @@ def check_splits(**splits: Dataset) -> None:
         if not len(split)
     ]
     refuse(*faults)
-
-
-def _shared(array: NDArray[Any]) -> Tensor:
-    """The array as a tensor without a copy, also one that must not be written to."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.as_tensor(array)
 
 
 def _first_not_finite(tensor: Tensor) -> int | None:

@@ -50,8 +50,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A sentence that names what is spelt most alike, with a space before it, or nothing."""
     from difflib import get_close_matches
 
-    near = get_close_matches(name[:_SHOWN], list(known), 1)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    folded = {one.casefold(): one for one in known}
+    near = get_close_matches(name[:_SHOWN].casefold(), folded, 1)
+    return f" Did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def shown(value: object) -> str:

@@ -40,6 +40,71 @@ MISSING_WORDS = ("", "NaN", "nan", "NA", "N/A", "n/a", "<NA>", "None", "NULL", "
 """Texts that spell a missing label, as pandas reads them, unless a class has the name."""
 
 
+def is_missing(value: object) -> bool:
+    """Whether this is None, NaN, or what pandas has for them."""
+    absent = value is None or type(value).__name__ in ("NAType", "NaTType")
+    return absent or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
+
+
+def class_name(label: object) -> str:
+    """The same name for 2 and 2.0, since gaps in a column of integers make floats of them."""
+    whole = isinstance(label, float | np.floating) and float(label).is_integer()
+    return str(int(label)) if whole else str(label)  # type: ignore[call-overload]
+
+
+def positions(names: Sequence[str]) -> dict[str, int]:
+    """Where each name stands; whole numbers are found as "2" and as "2.0", as what they are first.
+
+    Example:
+        >>> positions(["7", "2.0", "x"])
+        {'7.0': 0, '2': 1, '7': 0, '2.0': 1, 'x': 2}
+    """
+    parts = [(i, name.removesuffix(".0"), name) for i, name in enumerate(names)]
+    whole = [part for part in parts if part[1].removeprefix("-").isdecimal()]
+    other = {f"{n}.0" if n == name else n: i for i, n, name in whole}
+    return other | {name: i for i, name in enumerate(names)}
+
+
+def in_order(given: Any, columns: Sequence[str]) -> Any:
+    """A frame whose columns have these names, in this order; all else as it is."""
+    own = list(given.columns) if hasattr(given, "columns") else []
+    place = {class_name(name): name for name in own}
+    ordered = len(own) == len(place) and place.keys() == set(columns)
+    return given[[place[name] for name in columns]] if ordered else given
+
+
+def array_of(given: Any) -> NDArray[Any]:
+    """An array of anything that is one, also of pandas or polars; NaN or None is missing."""
+    array = np.asarray(given)
+    if array.dtype.kind == "O":
+        values = [None if is_missing(value) else value for value in array.ravel().tolist()]
+        numeric = {*map(type, values)} <= {int, float, type(None)}
+        found = np.fromiter(values, float if numeric else object, len(values))
+        array = found.reshape(array.shape)
+    return array
+
+
+def tensor_of(given: Any, what: str) -> Tensor:
+    """Inputs of a student: a tensor as it is, arrays and frames as float32, without need no copy.
+
+    Raises:
+        InputError: If they are no numbers.
+    """
+    if isinstance(given, Tensor):
+        return given
+    try:
+        array = array_of(given)
+        numbers = array if array.dtype.kind in "biuf" else array.astype(np.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"Expected {what} as numbers, but got: {error}. Leave such columns out, or make "
+            "numbers of them."
+        ) from None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.as_tensor(numbers).float()
+
+
 def tell_missing(words: Sequence[str], owner: str) -> None:
     """Warn, once for all, that these texts are taken as missing labels; an empty one is plain."""
     words = [word for word in words if word]

@@ -48,14 +48,16 @@ def makes_a_run(command: Callable[..., None]) -> Callable[..., None]:
     return spread
 
 
-def meant(asked: Asked) -> tuple[Any, Path, bool]:
+def meant(asked: Asked, **settings: object) -> tuple[Any, Path, bool]:
     """The configuration and folder that a command means, and whether code it names may be run."""
     from mtbkd.app.config.run import build_config, load_config
     from mtbkd.app.folder import read_run
     from mtbkd.app.recipes import find_recipe
     from mtbkd.student.devices import find_device
 
-    changes = [*(asked.overrides or []), *([] if asked.seed is None else [f"seed={asked.seed}"])]
+    given = {"seed": asked.seed} | settings
+    more = [f"{name}={value}" for name, value in given.items() if value is not None]
+    changes = [*(asked.overrides or []), *more]
     path = Path(asked.target)
     if isfile(path / "config.yaml"):
         if changes or asked.out is not None:

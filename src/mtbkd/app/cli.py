@@ -32,13 +32,16 @@ _NO_VERDICT = 3
 _LONGEST, _END = 2000, 200
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
+Baselines = Annotated[
+    str | None, typer.Option(help="none, fast (one network each) or all, which is the default.")
+]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
 @makes_a_run
-def run(asked: Asked, as_json: Json = False) -> None:
+def run(asked: Asked, baselines: Baselines = None, as_json: Json = False) -> None:
     """Everything, end to end: teachers, student, baselines, evaluation, report.
 
     The same command again goes on where a killed run stopped.
@@ -48,7 +51,7 @@ def run(asked: Asked, as_json: Json = False) -> None:
     from mtbkd.app.run import commands as recipe_run
 
     _one_thread()
-    config, folder, may_run_code = meant(asked)
+    config, folder, may_run_code = meant(asked, baselines=baselines)
     with Progress() as progress:
         metrics = recipe_run.run(
             config,

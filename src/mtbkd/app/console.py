@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+import sys
 from collections.abc import Callable
 from time import perf_counter
 from types import TracebackType
@@ -44,13 +46,52 @@ _COLUMNS = {
 """The columns of a family's scores: the key in ``metrics.json`` and the heading."""
 
 
+_EVERY = 10.0  # seconds between two lines of a stage, where there are no bars
+
+_BASELINES = "labels-only|averaged-KD|entropy-weighted-KD|[a-z]+-on-the-[a-z]+-pool"
+_STAGES = {
+    "modes": "finding modes",
+    "sampling": "sampling the student",
+    "reference": "sampling the reference",
+    "evidence": "seeing how far teachers disagree",
+    r"modes of fold (.+)": r"finding modes without fold \1",
+    r"fold (.+)": r"sampling without fold \1",
+    rf"({_BASELINES})-1": r"baseline \1",
+    rf"({_BASELINES})-4": r"baseline \1, wider weights",
+    rf"({_BASELINES})-all": r"baseline \1, on all labels",
+}
+_NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
+_PRIOR = re.compile("prior" + 4 * f"-{_NUMBER}")
+
+
+def in_words(stage: str) -> str:
+    """What a stage does; one that is named by what it does stays as it is.
+
+    Example:
+        >>> in_words("prior-1-1-5-0")
+        'trying power 5'
+        >>> in_words("labels-only-4")
+        'baseline labels only, wider weights'
+    """
+    if prior := _PRIOR.fullmatch(stage):
+        names = ("concentration", "softening", "power", "discount")
+        usual = ("1", "1", None, "0")
+        parts = zip(names, prior.groups(), usual, strict=True)
+        return "trying " + ", ".join(f"{n} {value}" for n, value, plain in parts if value != plain)
+    for pattern, words in _STAGES.items():
+        if found := re.fullmatch(pattern, stage):
+            told = found.expand(words)
+            return told.replace("-", " ") if told.startswith("baseline") else told
+    return stage
+
+
 class Progress:
-    """Bars on standard error; nothing where that is not a terminal."""
+    """Progress on standard error: bars on a terminal, else a line of a long stage now and then."""
 
     def __init__(self) -> None:
         console = Console(stderr=True)
         self._bars = RichProgress(
-            TextColumn("{task.description:>22}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
@@ -60,6 +101,7 @@ class Progress:
         )
         self._tasks: dict[str, Any] = {}
         self._begun: dict[str, tuple[float, int]] = {}
+        self._told: dict[str, float] = {}
 
     def __enter__(self) -> Self:
         self._bars.start()
@@ -79,14 +121,20 @@ class Progress:
             self._bars.console.print(f"[dim]{stage}[/dim]")
 
     def report(self, stage: str, done: int, total: int) -> None:
-        """Move the bar of a stage."""
+        """Move the bar of a stage, or write a line if the last is ten seconds old."""
+        now = perf_counter()
+        start, before = self._begun.setdefault(stage, (now, done))
+        pace = (done - before) / (now - start) if done > before and now > start else 0.0
+        if self._bars.disable:
+            if now - self._told.setdefault(stage, start) >= _EVERY:
+                self._told[stage] = now
+                left = f", {_time((total - done) / pace)} left" if pace else ""
+                told = f"{in_words(stage)}: {done / max(total, 1):.0%}{left}"
+                print(f"mtbkd: {told}", file=sys.stderr, flush=True)
+            return
         if stage not in self._tasks:
-            self._tasks[stage] = self._bars.add_task(stage, total=total, rate="")
-            self._begun[stage] = perf_counter(), done
-        start, before = self._begun[stage]
-        seconds = perf_counter() - start
-        rate = f"{(done - before) / seconds:,.0f}/s" if done > before and seconds > 0 else ""
-        self._bars.update(self._tasks[stage], completed=done, rate=rate)
+            self._tasks[stage] = self._bars.add_task(in_words(stage), total=total, rate="")
+        self._bars.update(self._tasks[stage], completed=done, rate=f"{pace:,.0f}/s" if pace else "")
 
     def line(self, text: str) -> None:
         """Print a result above the bars."""
@@ -94,6 +142,14 @@ class Progress:
             print(text)
         else:
             self._bars.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _time(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def metrics_table(metrics: dict[str, Any]) -> None:

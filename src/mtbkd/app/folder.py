@@ -34,7 +34,7 @@ def open_run(out: Path, config: RunConfig) -> None:
     path, text = out / _CONFIG, config.to_yaml().encode()
     try:
         if path.exists():
-            if path.read_bytes() == text:
+            if path.read_bytes() == text or _is_of(path, config):
                 return
             if any(p.is_file() and p != path for p in out.rglob("*") if _is_foreign(p)):
                 raise InputError(
@@ -52,6 +52,14 @@ def open_run(out: Path, config: RunConfig) -> None:
             f"Expected to write to {out}, but got: {error.strerror or error}. Choose another --out."
         ) from None
     write_bytes(path, text, elsewhere="choose another --out")
+
+
+def _is_of(path: Path, config: RunConfig) -> bool:
+    """Whether a file means this configuration, as one that was written differently may."""
+    try:
+        return load_config(path) == config
+    except InputError:
+        return False
 
 
 def read_run(out: Path, *needed: str) -> RunConfig:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from mtbkd.data import Dataset, check_splits, joined
@@ -41,7 +42,7 @@ from mtbkd.prior.settings import PriorSettings
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import Student, make_student
 from mtbkd.training import behind, nobody, training_set
-from mtbkd.types import Family, InputError, Report, outside, refuse
+from mtbkd.types import Family, InputError, Report, outside, refuse, tensor_of
 from mtbkd.weights.rules import Weighting
 
 _TOO_HOT = 1.0  # how far a chain's temperature may be from the posterior's until its user is told
@@ -76,22 +77,30 @@ class Posterior:
     units: Units | None = None
 
     def predict(
-        self, inputs: Tensor, *, level: float = 0.9, point: Literal["mean", "mode"] = "mean"
+        self,
+        inputs: ArrayLike | Tensor,
+        *,
+        level: float = 0.9,
+        point: Literal["mean", "mode"] = "mean",
     ) -> Answer:
-        """Average over the posterior; see `mtbkd.predictive.predict`."""
+        """Average over the posterior; see `mtbkd.predictive.predict`.
+
+        Inputs may be a frame, whose columns are in the order of those that were learned from.
+        """
         return predict(
             self.student,
             self.samples,
-            inputs,
+            tensor_of(inputs, "inputs"),
             family=self.family,
             units=self.units,
             level=level,
             point=point,
         )
 
-    def thin(self, n: int, inputs: Tensor) -> Posterior:
+    def thin(self, n: int, inputs: ArrayLike | Tensor) -> Posterior:
         """The same with ``n`` draws that answer nearly as all do; see `mtbkd.predictive.thin`."""
-        few = thin(self.student, self.samples, inputs, n, family=self.family)
+        read = tensor_of(inputs, "inputs")
+        few = thin(self.student, self.samples, read, n, family=self.family)
         return replace(self, samples=few)
 
 

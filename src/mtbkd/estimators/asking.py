@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from sklearn.exceptions import NotFittedError
 
-from mtbkd.estimators.labels import class_name
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs, TeacherTable, align, make_table
 from mtbkd.teachers.base import Teacher, from_callable
 from mtbkd.teachers.sklearn_estimator import from_sklearn
-from mtbkd.types import Family, InputError
+from mtbkd.types import Family, InputError, class_name
 
 Teachers = Sequence[Any] | Mapping[str, Any] | TeacherOutputs | None
 

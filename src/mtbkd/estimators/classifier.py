@@ -16,10 +16,10 @@ from mtbkd.estimators.fitting import (
     fitted_inputs,
     predict_rows,
 )
-from mtbkd.estimators.labels import all_classes, class_labels, class_name
+from mtbkd.estimators.labels import all_classes, class_labels
 from mtbkd.predictive import Predictive
 from mtbkd.prior.settings import Rule
-from mtbkd.types import Floats, InputError
+from mtbkd.types import Floats, InputError, class_name
 
 
 class DistilledClassifier(ClassifierMixin, BaseEstimator):

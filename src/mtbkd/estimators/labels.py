@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.utils import check_array, check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 
-from mtbkd.types import MISSING_WORDS, InputError, tell_missing
+from mtbkd.types import MISSING_WORDS, InputError, is_missing, tell_missing
 
 
 def _refuse_none(y: Any) -> None:
@@ -20,11 +20,6 @@ def _refuse_none(y: Any) -> None:
             "Expected labels, since fit requires y to be passed, but the target y is None. Give "
             "labels, NaN where they are missing."
         )
-
-
-def _is_missing(value: object) -> bool:
-    absent = value is None or type(value).__name__ in ("NAType", "NaTType")
-    return absent or (isinstance(value, float | np.floating) and bool(np.isnan(value)))
 
 
 def class_labels(
@@ -48,11 +43,14 @@ def class_labels(
     named = [] if classes is None else np.asarray(classes).ravel().tolist()
     values = labels.tolist()
     spelt = [v in MISSING_WORDS and v not in named if isinstance(v, str) else False for v in values]
-    known = np.array([not (s or _is_missing(v)) for s, v in zip(spelt, values, strict=True)])
+    known = np.array([not (s or is_missing(v)) for s, v in zip(spelt, values, strict=True)])
     tell_missing(list(compress(values, spelt)), "y")
     labels = labels[known]
     if labels.dtype.kind == "O":
         labels = _one_kind(labels.tolist())
+    if labels.dtype.kind == "f" and not known.all():
+        if all(v.is_integer() and abs(v) < 2**53 for v in labels.tolist()):
+            labels = labels.astype(np.int64)  # as they were before there were gaps among them
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise InputError(
             "Expected labels of classes, but got infinity. Correct it, or give NaN where missing."
@@ -72,12 +70,6 @@ def _one_kind(values: Sequence[object]) -> NDArray[Any]:
             "strings, or none."
         )
     return np.asarray(values)
-
-
-def class_name(label: object) -> str:
-    """The same name for 1 and 1.0, since labels with NaN among them are floats."""
-    whole = isinstance(label, float | np.floating) and float(label).is_integer()
-    return str(int(label)) if whole else str(label)  # type: ignore[call-overload]
 
 
 def all_classes(labels: NDArray[Any], given: Any, classes: ArrayLike | None) -> NDArray[Any]:
@@ -124,6 +116,6 @@ def target_names(
         return tuple(map(str, names))
     if hasattr(y, "columns"):
         return tuple(map(str, y.columns))
-    if getattr(y, "name", None) is not None:
+    if getattr(y, "name", None) not in (None, ""):
         return (str(y.name),)
     return ("y",) if n_targets == 1 else tuple(f"y{t}" for t in range(n_targets))

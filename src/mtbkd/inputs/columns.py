@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mtbkd.errors import collect
+from mtbkd.errors import collect, did_you_mean
 from mtbkd.types import Floats, Floats32, InputError, refuse
 
 _SHOWN = 8
@@ -46,7 +46,7 @@ class Table:
         if column not in self.names:
             raise InputError(
                 f"Expected a column {column!r} of ids in {self.path}, but got {few(self.names)}. "
-                f"{hint}"
+                f"{hint}{did_you_mean(column, self.names)}"
             )
         ids = tuple(word.strip() for word in self.words(column))
         key, count = Counter(ids).most_common(1)[0]
@@ -148,7 +148,7 @@ class Table:
         if place < 0:
             raise InputError(
                 f"Expected a column {name!r} in {self.path}, but got {few(self.names)}. Correct "
-                "its name, or add it."
+                f"its name, or add it.{did_you_mean(name, self.names)}"
             )
         return self.cells.column(place)
 

@@ -17,7 +17,7 @@ from mtbkd.observation.log_probs import LOG_FLOOR, floored, pool_log_probs
 from mtbkd.observation.top import Top
 from mtbkd.observation.units import Units
 from mtbkd.prior.spaces import find_spaces
-from mtbkd.types import MISSING_WORDS, Family, Floats, Ints, tell_missing
+from mtbkd.types import MISSING_WORDS, Family, Floats, Ints, is_missing, positions, tell_missing
 
 SUM_TOLERANCE = 1e-3
 _LEAST = -1e4  # log-probabilities below it are worked on as if they were it
@@ -62,12 +62,12 @@ class Classes:
                 if -1 <= values.min() and values.max() < n_classes:
                     return torch.from_numpy(values.astype(np.int64)), []
             values = values.tolist()
-        position = {c: i for i, c in enumerate(names.columns)}
+        position = positions(names.columns)
         found: list[int] = []
         outside: list[tuple[int, object]] = []
         spelt: list[str] = []
         for row, value in enumerate(values):
-            if value is None or value == -1:
+            if is_missing(value) or value == -1:
                 index: int | None = -1
             elif isinstance(value, str):
                 index = position.get(value, -1 if value in MISSING_WORDS else None)
@@ -79,10 +79,12 @@ class Classes:
             found.append(-1 if index is None else index)
         if outside:
             row, value = outside[0]
+            word = isinstance(value, str)
+            more = "" if word else ", or give classes as numbers if labels are such names"
             return torch.empty(0), [
                 f"Expected labels among the {n_classes} classes of the {names.owner}, but got "
                 f"{value!r} for id {names.row(row)} ({len(outside)} such). Correct them or add the "
-                "class."
+                f"class{more}."
             ]
         tell_missing(spelt, f"the {names.owner}")
         return torch.tensor(found), []

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from mtbkd.observation import Outcome
-from mtbkd.types import Ints, refuse
+from mtbkd.types import Ints, class_name, positions, refuse
 
 ClassMap = Mapping[str, str | Sequence[str] | None]
 """Own class to the class of the data, to several of them, or to None, which drops it."""
@@ -42,7 +42,9 @@ def read_class_map(
     Raises:
         InputError: With one message for each fault.
     """
-    given = {str(key): value for key, value in (class_map or {}).items()}
+    place = positions(own)
+    named = {class_name(key): value for key, value in (class_map or {}).items()}
+    given = {own[place[k]] if k in place else k: value for k, value in named.items()}
     what, several = outcome.column, outcome.columns
     faults = [
         f"Expected {several} of teacher {name!r} as keys of its class map, but got {key!r}, which "

@@ -12,7 +12,7 @@ from torch import Tensor
 from mtbkd.observation.classes import SUM_TOLERANCE
 from mtbkd.observation.log_probs import LOG_FLOOR as LOG_FLOOR
 from mtbkd.observation.log_probs import floored as floored
-from mtbkd.types import Floats, InputError, Ints
+from mtbkd.types import Floats, InputError, Ints, array_of
 
 
 def most_probable(log_probs: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -43,7 +43,7 @@ def numbers_of(what: str, values: ArrayLike | Tensor) -> Floats:
     if isinstance(values, Tensor):
         values = values.detach().cpu().double().numpy()
     try:
-        raw = np.asarray(values)
+        raw = array_of(values)
         if raw.dtype.kind in "c":
             raise TypeError("complex numbers")
         return raw.astype(np.float64)

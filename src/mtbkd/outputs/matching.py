@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.outputs.table import TeacherTable
-from mtbkd.types import Ints
+from mtbkd.types import Ints, positions
 
 
 def match_rows(
@@ -26,7 +27,7 @@ def match_rows(
     rows[places[inside]] = np.flatnonzero(inside)
     unknown, absent = np.flatnonzero(~inside), np.flatnonzero(rows < 0)
     faults = []
-    if n_given != len(ids) and missing == "error":
+    if n_given < len(ids) and missing == "error":
         faults.append(
             f"Expected {len(ids)} rows from teacher {table.name!r}, one for each "
             f"example, but got {n_given}. Give all of them, or pass "
@@ -37,12 +38,26 @@ def match_rows(
             f"Expected every example from teacher {table.name!r}, but id {ids[absent[0]]!r} "
             f"is missing ({len(absent)} such). Give it, or pass missing='mask'."
         )
-    if len(unknown):
+    if len(unknown) and (faults or not inside.any()):
         faults.append(
-            f"Expected only ids of the data from teacher {table.name!r}, but got "
-            f"{table.ids[unknown[0]]!r} ({len(unknown)} such). Remove them or check the ids."
+            f"Expected ids of the data from teacher {table.name!r}, but got "
+            f"{table.ids[unknown[0]]!r} ({len(unknown)} such). Check the ids."
         )
     return rows, faults
+
+
+def tell_unused(tables: Sequence[TeacherTable], all_rows: Sequence[Ints]) -> None:
+    """Warn of rows that are not of the data, as where a table serves several data sets."""
+    for table, rows in zip(tables, all_rows, strict=True):
+        n = len(table.ids) - int((rows >= 0).sum())
+        if n:
+            used = set(rows.tolist())
+            first = next(key for row, key in enumerate(table.ids) if row not in used)
+            warnings.warn(
+                f"{n} of {len(table.ids)} rows of teacher {table.name!r} are not used, as the data "
+                f"have no such ids: {first!r} is the first.",
+                stacklevel=4,
+            )
 
 
 def match_classes(
@@ -55,13 +70,14 @@ def match_classes(
         column whose values stand there, -1 where none do, both of shape (class,); and the names
         that are none of the data's.
     """
-    position = {c: i for i, c in enumerate(classes)}
+    position = positions(classes)
     blocks, columns = np.full(len(classes), -1), np.full(len(classes), -1)
     unknown = []
     for column, key in enumerate(own):
         meant = covers.get(key, (key,))
-        unknown += [c for c in meant if c not in position]
-        where = sorted(position[c] for c in meant if c in position)
+        found = {c: position[c] for c in meant if c in position and blocks[position[c]] < 0}
+        unknown += [c for c in meant if c not in found]
+        where = sorted(found.values())
         if where:
             blocks[where] = where[0]
             columns[where[0]] = column

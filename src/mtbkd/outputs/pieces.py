@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.outputs.kinds import LOG_FLOOR, in_order, most_probable
+from mtbkd.outputs.matching import tell_unused
 from mtbkd.outputs.table import TeacherTable
 from mtbkd.outputs.teacher_outputs import TeacherOutputs, rows_of
 from mtbkd.types import Ints
@@ -47,6 +48,7 @@ class Piece(NamedTuple):
 def aligned_pieces(alignment: Alignment) -> Iterator[Piece]:
     """Every teacher's aligned outputs, some rows at a time; only these are held in memory."""
     layout = alignment.layout
+    tell_unused(alignment.tables, alignment.rows)
     for k, table in enumerate(alignment.tables):
         place = torch.full((len(table.classes) + 1,), -1)
         if table.kept is not None:

@@ -24,7 +24,7 @@ from mtbkd.outputs.kinds import (
     repeated,
     top_faults,
 )
-from mtbkd.types import Family, InputError, refuse
+from mtbkd.types import Family, InputError, class_name, in_order, refuse
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,8 @@ def make_table(
 
     Args:
         name: The teacher's name.
-        values: Shape (example, class); (example,) will do for one target.
+        values: Shape (example, class); (example,) will do for one target. A frame of pandas or
+            polars whose columns have the names of the classes is taken by name.
         kind: What the numbers are. It is declared, never guessed, but refused when impossible.
             Classification: logits, probs or log_probs. Multi-label: logits, which are log-odds,
             or probs of yes. Regression: mean.
@@ -111,7 +112,7 @@ def make_table(
     Raises:
         InputError: With one message for each fault.
     """
-    keys, columns = tuple(map(str, ids)), tuple(map(str, classes))
+    keys, columns = tuple(map(str, ids)), tuple(map(class_name, classes))
     said = Declared(**declared)
     family, outcome = said.family, OUTCOMES.get(said.family)
     if outcome is None:
@@ -120,7 +121,7 @@ def make_table(
             f"{family!r}. Declare one of them."
         )
     what = outcome.column
-    numbers = numbers_of(f"outputs of teacher {name!r}", values)
+    numbers = numbers_of(f"outputs of teacher {name!r}", in_order(values, columns))
     if numbers.ndim == 1 and len(columns) == 1 and outcome.numeric:
         numbers = numbers[:, None]
     if numbers.ndim != 2:
@@ -150,7 +151,7 @@ def make_table(
         wrong = finite_faults(name, numbers, kind, keys)
         faults += wrong or outcome.faults(numbers, kind, Names(name, keys, columns))
         if variance is not None:
-            spread, wrong = log_variance(name, variance, keys, columns)
+            spread, wrong = log_variance(name, in_order(variance, columns), keys, columns)
             faults += wrong
     if faults or plan is None:
         raise InputError(*faults)
@@ -194,7 +195,7 @@ def make_top_table(
     Raises:
         InputError: With one message for each fault.
     """
-    keys, columns = tuple(map(str, ids)), tuple(map(str, classes))
+    keys, columns = tuple(map(str, ids)), tuple(map(class_name, classes))
     if tail is None:
         raise InputError(
             f"Expected the tail mass of teacher {name!r}, the probability of all classes that "

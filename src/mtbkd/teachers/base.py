@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.outputs.aligned import Kind
-from mtbkd.types import Family, InputError
+from mtbkd.types import Family, InputError, array_of, in_order
 
 Numbers = tuple[Tensor, Tensor | None]
 """Values, shape (example, class), and their variances, of the same shape, or None."""
@@ -125,7 +125,7 @@ def _matrix(teacher: Teacher, output: object, where: str) -> Tensor:
     if isinstance(output, Tensor):
         array = output.detach().cpu()
     else:
-        numbers = np.asarray(output)
+        numbers = array_of(in_order(output, teacher.classes))
         if numbers.dtype.kind not in "fiub":
             raise InputError(
                 f"Expected numbers from teacher {teacher.name!r} in {where}, but got "

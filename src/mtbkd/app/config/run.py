@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -96,6 +97,11 @@ class BackbonesConfig(BaseModel):
         return {name: cls._place(source) for name, source in value.items()}
 
 
+def _or_all(value: Any) -> Any:
+    """As it was once written: yes or no."""
+    return ("none", "all")[value] if isinstance(value, bool) else value
+
+
 class RunConfig(BaseModel):
     """A whole run.
 
@@ -117,7 +123,8 @@ class RunConfig(BaseModel):
             the prior: ``learn``, ``hold`` (they judge only), or ``auto``, which learns from them
             unless ``own.split`` says which they are.
         predict: How predictions are made.
-        baselines: Whether to train the baselines as well.
+        baselines: Which are trained as well: ``none``; ``all``, each with as many modes as the
+            student has chains; or ``fast``, the same with one mode each.
         device: ``auto``, ``cpu`` or ``cuda``.
         own: Your examples and teachers, for the recipe ``own`` only.
         backbones: Protein language models, for the recipe ``deeploc-backbones`` only.
@@ -137,7 +144,7 @@ class RunConfig(BaseModel):
     budget: str | None = None
     calibration: Literal["auto", "learn", "hold"] = "auto"
     predict: PredictConfig = PredictConfig()
-    baselines: bool = True
+    baselines: Annotated[Literal["none", "fast", "all"], BeforeValidator(_or_all)] = "all"
     device: str = "auto"
     own: OwnConfig | None = None
     backbones: BackbonesConfig | None = None

@@ -58,12 +58,13 @@ def baselines(
     """What a student is usually trained with, and `rival_name`, by name.
 
     Every baseline has the student's network, number of updates and number of modes, whose
-    predictions are averaged; what it learns from differs. Its weight prior is the student's or a
+    predictions are averaged, or one mode where they are to be fast; then the last is no rival, and
+    is called a network. What it learns from differs. Its weight prior is the student's or a
     wider one, whichever has the better log score on the calibration labels. The ensemble on the
     pool learns from the teachers under the student's own weights, and has a temperature. Where the
     student learns from the calibration examples in the end, so does every baseline.
     """
-    if not config.baselines:
+    if config.baselines == "none":
         return {}
     prior, units, told = posterior.prior, posterior.units, metered(out, report)
     trials = lessons(task.train, teachers, posterior)
@@ -78,8 +79,9 @@ def baselines(
     held = task.calibration.subset(known.nonzero()[:, 0])
     labels = held.labels if units is None else units.labels(held.labels)
     found: dict[str, Rival] = {}
-    for name, training in trials.items():
-        its_prior = replace(prior, power=0.0) if name == "labels only" else prior
+    for lesson, training in trials.items():
+        its_prior = replace(prior, power=0.0) if lesson == "labels only" else prior
+        name = lesson if config.baselines == "all" else lesson.replace("ensemble", "network")
         *single, last = stages_of(name)
         best = -math.inf
         for widening, stage in zip(_WIDENINGS, single, strict=True):
@@ -89,12 +91,12 @@ def baselines(
             if score > best:
                 samples = modes_as_samples(student, modes)
                 best, found[name] = score, Rival(student, samples, held=samples)
-        if name == rival_name(posterior.weighting):
+        if lesson == rival_name(posterior.weighting):
             temperature = best_temperature(found[name], held, units)
             found[name] = found[name]._replace(temperature=temperature)
-        if len(again[name]) > len(training):
+        if len(again[lesson]) > len(training):
             student = found[name].student
-            training, n = again[name], len(learned(config, task))
+            training, n = again[lesson], len(learned(config, task))
             modes = trained(config, student, training, its_prior, n, out, last, told)
             found[name] = found[name]._replace(samples=modes_as_samples(student, modes))
     return found
@@ -116,7 +118,7 @@ def trained(
         training,
         prior,
         same_updates(config.map, len(training), n_all),
-        n_chains=config.chains,
+        n_chains=config.chains if config.baselines == "all" else 1,
         seed=config.seed,
         path=out / "baselines" / f"{stage}.safetensors",
         progress=progress_of(told, stage),

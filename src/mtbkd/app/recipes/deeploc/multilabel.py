@@ -89,7 +89,7 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
             rows = np.flatnonzero(
                 np.isin(proteins.partitions, TEACH) & (proteins.partitions != fold)
             )
-            report(f"teacher {name}", fold, len(TEACH))
+            report(f"training {name}", fold, len(TEACH))
             predict, size = train(rows, _seed(config.seed, number, fold))
             asked = np.flatnonzero(np.isin(proteins.partitions, (fold, CALIBRATION, TEST)))
             start = perf_counter()
@@ -97,7 +97,7 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
             answers[asked] = predict(asked)
             spent += (perf_counter() - start) / len(asked)
             found.append(answers)
-            report(f"teacher {name}", fold + 1, len(TEACH))
+            report(f"training {name}", fold + 1, len(TEACH))
         costs[name] = {"parameters": len(TEACH) * size, "ms_per_example": 1000 * spent}
         tables.append(
             make_table(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from mtbkd.inputs.columns import Table, few
 from mtbkd.inputs.tables import read_table
 from mtbkd.observation import OUTCOMES
 from mtbkd.types import MISSING_WORDS, InputError, refuse
+
+_WHOLE = re.compile(r"([+-]?\d+(\.0*)?)?")  # a whole number or nothing
 
 
 def read_own(own: OwnConfig) -> Table:
@@ -30,6 +34,14 @@ def text_columns(own: OwnConfig) -> list[str]:
     reads = [getattr(teacher, "reads", None) for teacher in own.teachers.values()]
     texts = [own.sequence, *(column for column in reads if isinstance(column, str))]
     return list(dict.fromkeys(column for column in texts if column))
+
+
+def named_columns(own: OwnConfig) -> list[str]:
+    """All columns that the configuration names, besides the ids."""
+    reads = [getattr(teacher, "reads", None) or [] for teacher in own.teachers.values()]
+    lists = [[column] if isinstance(column, str) else column for column in reads]
+    others = (column for column in (own.split, own.group, own.sequence) if column)
+    return [*own.targets, *(own.features or ()), *others, *itertools.chain(*lists)]
 
 
 def columns_of(examples: Table, own: OwnConfig) -> tuple[list[str], tuple[str, ...]]:
@@ -92,4 +104,5 @@ def _class_names(examples: Table, own: OwnConfig) -> list[str]:
             f"{examples.ids[rows[0]]!r} ({len(rows)} such). Empty the cells, or name it in "
             "own.classes."
         )
-    return words
+    whole = all(_WHOLE.fullmatch(word) for word in words)
+    return [word.partition(".")[0] for word in words] if whole and own.classes is None else words

@@ -167,7 +167,7 @@ def _features(
         done = n
         if "loaded" not in vars(backbone):  # told first, of what the cache held
             kept = n
-        labelling.report(name, n, total)
+        labelling.report(f"features for {name}", n, total)
 
     features = embed(
         backbone, sequences, max_tokens=config.max_tokens, cache=cache_root(), report=report

@@ -22,6 +22,7 @@ from mtbkd.app.recipes.own.columns import (
     classes_of,
     columns_of,
     labels_of,
+    named_columns,
     read_own,
     text_columns,
 )
@@ -91,6 +92,8 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         inputs = collect(faults, lambda: examples.matrix(features))
     labels = collect(faults, lambda: labels_of(examples, own))
     groups = collect(faults, lambda: groups_of(examples, own))
+    for name in examples.lacking(named_columns(own)):
+        collect(faults, lambda name=name: examples.words(name))
     if recorded is None:  # else teachers may have answered, and their models be elsewhere
         collect(faults, lambda: find_encoder(own, config.device, None))
         collect(faults, lambda: find_backbones(own, folder.parent / "teachers"))

@@ -176,7 +176,7 @@ def _ask(
             "batch_size": labelling.batch_size,
             "dtype": labelling.dtype or header.get("dtype", "float32"),
             "most_failures": labelling.most_failures,
-            "report": labelling.report,
+            "report": lambda name, *at: labelling.report(f"asking {name}", *at),
         }
         if labelling.ray:
             table = label_on_ray(made.make, made.source, place, **how)
