@@ -35,16 +35,22 @@ _INTERRUPTED = 130  # what typer makes of Ctrl-C
 Baselines = Annotated[
     str | None, typer.Option(help="none, fast (one network each) or all, which is the default.")
 ]
+More = Annotated[
+    str | None, typer.Option(help="Go on with a finished run for so long, such as 5min.")
+]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @app.command()
 @makes_a_run
-def run(asked: Asked, baselines: Baselines = None, as_json: Json = False) -> None:
+def run(
+    asked: Asked, baselines: Baselines = None, more: More = None, as_json: Json = False
+) -> None:
     """Everything, end to end: teachers, student, baselines, evaluation, report.
 
-    The same command again goes on where a killed run stopped.
+    The same command again goes on where a killed run stopped; `--more 5min` goes on with the chains
+    of a finished run that has a budget.
     """
     from mtbkd.app.console import Progress, metrics_table
     from mtbkd.app.recipes.base import Labelling
@@ -59,6 +65,7 @@ def run(asked: Asked, baselines: Baselines = None, as_json: Json = False) -> Non
             say=progress.say,
             report=progress.report,
             labelling=Labelling(may_run_code, report=progress.report),
+            more=more,
         )
     if as_json:
         print(json.dumps(metrics))

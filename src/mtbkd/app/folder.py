@@ -151,6 +151,17 @@ def _mending(out: Path, name: str) -> str:
     return f"Delete {what} and run `mtbkd run {out}`, which makes it again."
 
 
+def reopen_run(out: Path, *again: str) -> None:
+    """Take back that a run is finished: what is made of its draws, and ``again``, is made anew.
+
+    Raises:
+        InputError: If a file of it was changed.
+    """
+    check_run(out)
+    for name in (_MANIFEST, "samples/manifest.json", *JUDGED, *SHOWN, *again):
+        (out / name).unlink(missing_ok=True)
+
+
 def close_run(
     out: Path, config: RunConfig, classes: tuple[str, ...], facts: dict[str, Any]
 ) -> None:

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from mtbkd.app.config.run import RunConfig
+from mtbkd.app.config.text import seconds_of
 from mtbkd.app.folder import (
     JUDGED,
     SHOWN,
@@ -20,6 +21,7 @@ from mtbkd.app.folder import (
     open_run,
     read_manifest,
     read_run,
+    reopen_run,
 )
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
@@ -27,6 +29,7 @@ from mtbkd.app.run import stages
 from mtbkd.app.run.costs import TRAINING
 from mtbkd.app.run.few import FEW, keep_few, recall_few
 from mtbkd.distillation.distill import Posterior
+from mtbkd.errors import shown
 from mtbkd.explain.causes import Causes, find_causes, load_background
 from mtbkd.explain.outside import see
 from mtbkd.explain.promise import judge_file
@@ -34,7 +37,7 @@ from mtbkd.files import read_json
 from mtbkd.outputs import store
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer
-from mtbkd.types import InputError, Report, quiet
+from mtbkd.types import InputError, Report, quiet, refuse
 
 Say = Callable[[str], None]
 """Called with the name of each stage as it starts."""
@@ -79,6 +82,7 @@ def run(
     say: Say = lambda _: None,
     report: Report = quiet,
     labelling: Labelling = Labelling(),
+    more: str | None = None,
 ) -> dict[str, Any]:
     """Teach, distil, evaluate and report; goes on from where a killed run stopped.
 
@@ -88,6 +92,7 @@ def run(
         say: Called with each stage.
         report: Called with the progress of long stages.
         labelling: How teachers are asked, where the recipe asks them.
+        more: How long the chains of a finished run with a budget go on, such as ``5 min``.
 
     Returns:
         The content of ``metrics.json``.
@@ -101,8 +106,11 @@ def run(
 
     recipe = find_recipe(config.recipe)
     stages.check_scenario(recipe, config)
+    extra = 0.0 if more is None else _extra(config, out, more)
     open_run(out, config)
-    if check_run(out):
+    if extra and check_run(out):
+        reopen_run(out, stages.BACKGROUND, FEW)
+    elif check_run(out):
         say("nothing to do: the run is complete")
         return read_json(out / "metrics.json")
     clock = _Clock(say, read_manifest(out)["seconds"] if is_finished(out) else {})
@@ -111,7 +119,7 @@ def run(
     with clock.stage("teachers"):
         teachers, costs = stages.teach(recipe, config, task, out, labelling)
     with clock.stage("student"):
-        posterior = stages.learn(recipe, config, task, teachers, out, report)
+        posterior = stages.learn(recipe, config, task, teachers, out, report, extra)
         speed = stages.milliseconds(posterior, task.test.inputs)
         task, posterior = stages.on_features(task, posterior, out)
         stages.background(config, task, teachers, posterior, out, report)
@@ -124,6 +132,31 @@ def run(
         write_report(config, task, teachers, out)
     close_run(out, config, task.test.classes, {"seconds": clock.seconds})
     return metrics
+
+
+def _extra(config: RunConfig, out: Path, more: str) -> float:
+    """Seconds that a run goes on for.
+
+    Raises:
+        InputError: If it has no budget, or is not finished, or this is no duration.
+    """
+    faults = []
+    if config.budget is None:
+        faults.append(
+            f"Expected a run with a budget, but {out} has none: its chains make the steps that its "
+            "configuration says. Start a new run with a larger sampler.thinning, or with a budget."
+        )
+    elif not is_finished(out):
+        faults.append(
+            f"Expected a finished run in {out}, but it is not. Finish it with `mtbkd run {out}`."
+        )
+    try:
+        seconds = seconds_of(more)
+    except ValueError as error:
+        faults.append(f"Expected --more to be {error}, but got {shown(more)}. Correct it.")
+        seconds = 0.0
+    refuse(*faults)
+    return seconds
 
 
 def teach(config: RunConfig, out: Path, labelling: Labelling = Labelling()) -> TeacherOutputs:

@@ -135,7 +135,7 @@ def diagnose_run(
         "seed": seed,
         "steps": chains.plan.burn_in + chains.plan.draws * chains.plan.thinning,
         "run_engine": posterior.plan.engine,
-        "run_steps": _run_steps(config),
+        "run_steps": _run_steps(config, posterior),
         "cpu_seconds": seconds,
         "n_functions": len(seen.rhat),
         **{name: value.tolist() for name, value in sorted(chains.statistics.items())},
@@ -188,8 +188,8 @@ def _check_draws(samples: PosteriorSamples, folder: Path, remedy: str) -> None:
         raise InputError(f"Expected finite draws in {folder}, but its sampler diverged. {remedy}")
 
 
-def _run_steps(config: RunConfig) -> int:
-    sampler = config.sampler
+def _run_steps(config: RunConfig, posterior: Posterior) -> int:
+    sampler = stages.as_it_ran(config, posterior)
     return sampler.burn_in + sampler.draws * sampler.thinning
 
 
@@ -216,7 +216,7 @@ def _reference(
         path=folder / "modes.safetensors",
         progress=progress_of(report, "modes"),
     )
-    steps = math.ceil(factor * _run_steps(config))
+    steps = math.ceil(factor * _run_steps(config, posterior))
     after = max(1, steps - math.ceil(steps * _BURN_IN_SHARE))
     thinning = math.ceil(after / _DRAWS)
     draws = after // thinning
@@ -225,7 +225,7 @@ def _reference(
         burn_in=max(1, steps - draws * thinning),
         draws=draws,
         thinning=thinning,
-        batch_size=config.sampler.batch_size,
+        batch_size=stages.as_it_ran(config, posterior).batch_size,
         tolerance=config.sampler.tolerance,
     )
     chains = sample(

@@ -19,6 +19,7 @@ from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
 from mtbkd.inference.samples import read_manifest
+from mtbkd.inference.settings import SamplerSettings
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
@@ -102,8 +103,9 @@ def learn(
     teachers: TeacherOutputs,
     out: Path,
     report: Report,
+    extra: float = 0.0,
 ) -> Posterior:
-    """Distil, going on from what the folder holds."""
+    """Distil, going on from what the folder holds; chains have so many seconds more."""
     return distill(
         network(recipe, config, task.train.inputs, task.train.classes, task.train.family),
         task.train,
@@ -114,12 +116,26 @@ def learn(
         modes=config.map,
         sampler=config.sampler,
         chains=config.chains,
-        budget=None if config.budget is None else _SAMPLING * config.seconds,
+        budget=None if config.budget is None else _SAMPLING * config.seconds + extra,
         weight_scale=config.student.weight_scale,
         seed=config.seed,
         device=config.device,
         out=out,
         report=metered(out, report),
+    )
+
+
+def as_it_ran(config: RunConfig, posterior: Posterior) -> SamplerSettings:
+    """The sampler's settings; of a run with a budget, those of its last round."""
+    if config.budget is None:
+        return config.sampler
+    plan = posterior.plan
+    return replace(
+        config.sampler,
+        engine=plan.engine,  # type: ignore[arg-type]
+        burn_in=plan.burn_in,
+        thinning=plan.thinning,
+        batch_size=plan.batch_size,
     )
 
 
@@ -205,7 +221,7 @@ def on_calibration(
         out=out,
         report=report,
     )
-    return cross_fit(posterior, trials, config.sampler, level, task.together)
+    return cross_fit(posterior, trials, as_it_ran(config, posterior), level, task.together)
 
 
 def background(
