@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
@@ -11,19 +12,23 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from torch import nn
+from torch import Tensor, nn
 
 from mtbkd.data import Dataset, make_dataset
 from mtbkd.distillation.choose import Trials, choose_prior, choose_units, choose_weighting
 from mtbkd.distillation.distill import Posterior, distill
 from mtbkd.estimators.asking import FitRows, ask_all
+from mtbkd.inference.diagnostics import RHAT_LIMIT, convergence
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.modes import MapSettings
+from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.predictive import draw_outputs
 from mtbkd.prior.settings import PriorSettings, Rule
-from mtbkd.student.devices import find_device
+from mtbkd.student.devices import find_device, one_thread
 from mtbkd.student.student import make_student
 from mtbkd.training import training_set
 from mtbkd.types import Floats, InputError
@@ -31,6 +36,7 @@ from mtbkd.types import Floats, InputError
 EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"]
 
 _MODE_BATCH, _BATCH = 64, 256
+_PROBES = 50  # inputs by which chains are compared
 _FEWEST = 10  # labels that can choose the power
 
 
@@ -41,8 +47,29 @@ def fit_student(
     rows: FitRows,
     given: Mapping[str, Any] | TeacherOutputs | None,
 ) -> None:
-    """Standardise, ask the teachers, distil, and leave the fitted attributes behind."""
+    """Standardise, ask the teachers, distil, and leave the fitted attributes behind.
+
+    PyTorch runs on one thread meanwhile, but for the teachers, which may be large.
+    """
     teachers = None if given is None else ask_all(given, rows)
+    with one_thread():
+        _fit(estimator, inputs, labels, rows, teachers)
+    if estimator.rhat_ > RHAT_LIMIT:
+        warnings.warn(
+            f"Chains disagree on what the student says (95 % of R-hat are below "
+            f"{estimator.rhat_:.2f}, expected below {RHAT_LIMIT}). Raise thinning or burn_in.",
+            ConvergenceWarning,
+            stacklevel=3,
+        )
+
+
+def _fit(
+    estimator: Any,
+    inputs: Floats,
+    labels: NDArray[Any],
+    rows: FitRows,
+    teachers: TeacherOutputs | None,
+) -> None:
     largest = np.abs(inputs).max(0)
     unit = np.ldexp(
         1.0, np.frexp(largest)[1] - 1
@@ -91,6 +118,18 @@ def fit_student(
     estimator.teacher_weights_ = (
         {} if teachers is None else _mean_weights(estimator.posterior_, teachers, data)
     )
+    estimator.rhat_ = _rhat(estimator.posterior_, data.inputs)
+
+
+def _rhat(posterior: Posterior, inputs: Tensor) -> float:
+    """The R-hat that 95 % of functions of the student are below, on some of the inputs."""
+    if METHODS[posterior.plan.engine].independent:
+        return math.nan
+    some = inputs[:: -(-len(inputs) // _PROBES)]
+    outputs = torch.cat(list(draw_outputs(posterior.student, posterior.samples, some)), 2)
+    functions = OUTCOMES[posterior.family].traced(outputs).flatten(2).double().cpu().numpy()
+    rhat, _ = convergence(functions, 1e-9)
+    return float(np.nanquantile(rhat, 0.95)) if len(rhat) else math.nan
 
 
 def _prior(

@@ -34,6 +34,9 @@ class DistilledRegressor(RegressorMixin, BaseEstimator):
         input_scale_: Its standard deviation, 1 if it does not vary.
         posterior_: The `mtbkd.Posterior` over students; it reads standardised inputs.
         teacher_weights_: Name of each teacher to its mean weight over the examples it speaks on.
+        rhat_: The R-hat that 95 % of what the student says of rows of X are below; 1 is perfect,
+            above 1.1 `fit` gives a `sklearn.exceptions.ConvergenceWarning`. NaN where the engine's
+            draws are independent of each other (``laplace``, ``ensemble``), or fewer than four.
     """
 
     def __init__(

@@ -10,7 +10,10 @@ from numpy.typing import ArrayLike
 
 from mtbkd.types import Floats
 
-_RHAT_LIMIT, _ESS_LIMIT, _DISTANCE_LIMIT, _HEAT_LIMIT = 1.1, 50.0, 0.05, 0.2
+RHAT_LIMIT = 1.1
+"""Chains of a larger R-hat disagree."""
+
+_ESS_LIMIT, _DISTANCE_LIMIT, _HEAT_LIMIT = 50.0, 0.05, 0.2
 _RHAT_MOST, _HOT = 1000.0, 2.0
 _FAR_OFF = (
     ": its draws are not those of the posterior. Use a longer burn-in, a smaller tolerance or step "
@@ -77,10 +80,10 @@ def diagnose(
             "standard deviations): its uncertainty is that of a point. Raise the step size or "
             "the number of steps."
         )
-    if rhat_95 > _RHAT_LIMIT:
+    if rhat_95 > RHAT_LIMIT:
         warnings.append(
             f"Chains disagree on what the student says (95th percentile of R-hat {rhat_95:.2f}, "
-            f"expected below {_RHAT_LIMIT}). Run longer: raise sampler.thinning or "
+            f"expected below {RHAT_LIMIT}). Run longer: raise sampler.thinning or "
             "sampler.burn_in."
         )
     if ess_5 < _ESS_LIMIT:
