@@ -19,6 +19,7 @@ from mtbkd.distillation.choose import (
     choose_units,
     choose_weighting,
     read_weighting,
+    shorter,
 )
 from mtbkd.distillation.claim import claim
 from mtbkd.distillation.rounds import TRIAL, sample_in_rounds
@@ -191,7 +192,7 @@ def distill(
     trials = Trials(
         student=head,
         training=training,
-        modes=modes,
+        modes=modes if budget is None else shorter(modes),
         calibration=held,
         units=units,
         sampler=None if budget is None else TRIAL,

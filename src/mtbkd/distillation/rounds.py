@@ -18,7 +18,7 @@ from mtbkd.inference.chains import chain_generators, in_parts
 from mtbkd.inference.diagnostics import convergence
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.modes import progress_of
-from mtbkd.inference.run import Chains, sample
+from mtbkd.inference.run import Chains, DivergedError, sample
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import OUTCOMES
 from mtbkd.predictive import draw_outputs
@@ -32,7 +32,8 @@ AGREED = 1.05
 """R-hat (95th percentile over what the student says) below which sampling ends."""
 TRIAL = SamplerSettings(engine="sghmc", burn_in=100, draws=20, thinning=10, batch_size=None)
 """How draws that judge a choice are made."""
-_HOT, _SLOWER = 1.1, 0.7
+_HOT, _TOO_HOT = 1.1, 1.5  # times the posterior's temperature
+_SLOWER, _MUCH_SLOWER, _LEAST_CAUTION = 0.7, 0.35, 1e-4
 _LENGTHS = (2.0, 1.5, 1.0)  # of the next round in units of the last, the first that fits
 _PROBES = 100  # unlabelled examples whose outputs are compared
 _FEWEST_STEPS = 500  # over all examples, below which batches are taken
@@ -80,7 +81,8 @@ def sample_in_rounds(
 
     Each round starts where the one before ended and its draws replace that one's, so all that is
     kept is as far from the modes as half of all steps take it. A chain that ran hot takes smaller
-    steps in the next round. Which rounds there were is written down before each begins: a run
+    steps in the next round, one that ran very hot from where it was before, and so does one that
+    diverged, at once. Which rounds there were is written down before each begins: a run
     that was killed goes on to the same bytes, but how many rounds a budget buys depends on the
     machine.
 
@@ -101,7 +103,7 @@ def sample_in_rounds(
         The chains of the last round, and all rounds.
 
     Raises:
-        InputError: If a chain diverges.
+        DivergedError: If a chain diverges at however small steps, or at those that are given.
     """
     one = partial(sample, student, data, prior)
     folder = None if out is None else out / "samples"
@@ -120,14 +122,23 @@ def sample_in_rounds(
         now, number = rounds[-1], len(rounds)
         begun = clock()
         steps = {"burn_in": now.burn_in, "thinning": now.thinning, "batch_size": now.batch_size}
-        chains = one(
-            replace(settings, **steps),
-            start,
-            seed=seed + 1_000_003 * (number - 1),
-            caution=modes.new_tensor(now.caution),
-            folder=folder,
-            progress=progress_of(report, f"sampling, round {number}"),
-        )
+        try:
+            chains = one(
+                replace(settings, **steps),
+                start,
+                seed=seed + 1_000_003 * (number - 1),
+                caution=modes.new_tensor(now.caution),
+                folder=folder,
+                progress=progress_of(report, f"sampling, round {number}"),
+            )
+        except DivergedError as error:
+            if now.caution[error.chain] < _LEAST_CAUTION or settings.step_size is not None:
+                raise
+            caution = list(now.caution)
+            caution[error.chain] *= _MUCH_SLOWER
+            rounds = (*rounds[:-1], replace(now, caution=tuple(caution)))
+            _write(out, rounds, start, anew=True)
+            continue
         if now.seconds is None:
             rhat = disagreement(student, chains.samples, data)
             now = replace(now, seconds=clock() - begun, rhat_95=rhat)
@@ -136,9 +147,11 @@ def sample_in_rounds(
         if following is None:
             _write(out, rounds, start)
             return chains, rounds
-        last = chains.samples.segments[-1][:, -1].to(modes.device)
-        start, rounds = student.standardised(last), (*rounds, following)
-        _write(out, rounds, start)
+        last = student.standardised(chains.samples.segments[-1][:, -1].to(modes.device))
+        heat = chains.statistics.get("kinetic_temperature", torch.zeros_like(last[:, 0]))
+        start = torch.where((heat > _TOO_HOT)[:, None], start, last)
+        rounds = (*rounds, following)
+        _write(out, rounds, start, anew=True)
 
 
 def disagreement(student: Student, samples: PosteriorSamples, data: TrainingSet) -> float:
@@ -154,19 +167,23 @@ def disagreement(student: Student, samples: PosteriorSamples, data: TrainingSet)
 def _next(rounds: tuple[Round, ...], chains: Chains, budget: float) -> Round | None:
     """The round to come; None if the chains agree or no time is left for it."""
     last = rounds[-1]
-    heat = chains.statistics.get("kinetic_temperature")
-    hot = [False] * len(last.caution) if heat is None else (heat > _HOT).tolist()
+    heat = chains.statistics.get("kinetic_temperature", torch.ones(len(last.caution))).tolist()
     independent = METHODS[chains.plan.engine].independent
-    if independent or (float(last.rhat_95 or 1.0) <= AGREED and not any(hot)):
+    if independent or (float(last.rhat_95 or 1.0) <= AGREED and max(heat) <= _HOT):
         return None
     left = budget - sum(each.seconds or 0.0 for each in rounds)
     share = next((s for s in _LENGTHS if s * float(last.seconds or 0.0) <= left), None)
     if share is None:
         return None
-    caution = [_SLOWER * c if h else c for c, h in zip(last.caution, hot, strict=True)]
+    caution = [c * _slower(t) for c, t in zip(last.caution, heat, strict=True)]
     thinning = round(share * last.thinning)
     burn_in = max(1, chains.plan.draws * thinning // 4)
     return Round(burn_in, thinning, last.batch_size, tuple(caution))
+
+
+def _slower(heat: float) -> float:
+    """What the step size of a chain at this temperature is multiplied by."""
+    return _MUCH_SLOWER if heat > _TOO_HOT else _SLOWER if heat > _HOT else 1.0
 
 
 def _batch_size(
@@ -196,13 +213,15 @@ def _read(out: Path | None, modes: Tensor) -> tuple[tuple[Round, ...], Tensor]:
     return rounds, load_tensors(_start(out, len(rounds)))["start"].to(modes.device)
 
 
-def _write(out: Path | None, rounds: tuple[Round, ...], start: Tensor) -> None:
-    """Begin a round, whose draws replace those of the one before, or say how the last one went."""
+def _write(
+    out: Path | None, rounds: tuple[Round, ...], start: Tensor, *, anew: bool = False
+) -> None:
+    """Say where rounds stand; if the last begins anew, draws that are there are not its own."""
     if out is None:
         return
     began = len(read_sealed(out / _ROUNDS)["rounds"]) if (out / _ROUNDS).exists() else 0
     save_tensors(_start(out, len(rounds)), {"start": start})
-    if began < len(rounds):
+    if anew:
         shutil.rmtree(out / "samples", ignore_errors=True)
     save_sealed(out / _ROUNDS, {"rounds": [asdict(each) for each in rounds]})
     if began < len(rounds):

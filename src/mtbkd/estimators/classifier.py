@@ -25,9 +25,9 @@ from mtbkd.types import Floats, InputError, class_name
 class DistilledClassifier(ClassifierMixin, BaseEstimator):
     """A small Bayesian network that learns from labels, some of them missing, and from teachers.
 
-    A step is one gradient over a batch, so the time of `fit` hardly depends on the number of
-    examples. Inputs are standardised inside, column by column, by mean and deviation of the rows
-    of `fit`.
+    Chains go on until they agree, or for a minute of sampling; give `thinning` to fix the number of
+    steps, so that `fit` does the same on every machine. Inputs are standardised inside, column by
+    column, by mean and deviation of the rows of `fit`.
 
     Args:
         hidden: Units of each hidden layer; () for a linear student.
@@ -42,9 +42,11 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         engine: Which sampler explores the posterior; ``auto`` is ``hmc`` or ``sghmc``.
         chains: How many, side by side, each from a mode of its own.
         mode_steps: Steps that look for the modes, but one pass over the examples or more.
-        burn_in: Steps of the sampler that are dropped.
+        burn_in: Steps of the sampler that are dropped. If not given, as many as there are need of.
         draws: Kept of each chain.
-        thinning: Steps for each draw.
+        thinning: Steps for each draw. If not given, the chains make rounds of steps, each twice as
+            long as the one before, until they agree on what the student says.
+        budget: Seconds after which they end though they do not, where thinning is not given.
         point: Point estimate of the probabilities: ``mean`` of the draws, or ``mode`` of each.
         device: ``auto``, ``cpu`` or ``cuda``.
         random_state: Seed, or a RandomState; the same seed gives the same predictions.
@@ -80,9 +82,10 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         engine: EngineName = "auto",
         chains: int = 4,
         mode_steps: int = 1000,
-        burn_in: int = 1000,
+        burn_in: int | None = None,
         draws: int = 50,
-        thinning: int = 50,
+        thinning: int | None = None,
+        budget: float = 60.0,
         point: Literal["mean", "mode"] = "mean",
         device: str = "auto",
         random_state: Any = None,
@@ -99,6 +102,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         self.burn_in = burn_in
         self.draws = draws
         self.thinning = thinning
+        self.budget = budget
         self.point: Literal["mean", "mode"] = point
         self.device = device
         self.random_state = random_state

@@ -18,7 +18,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.distillation.choose import Trials, choose_prior, choose_units, choose_weighting
+from mtbkd.distillation.choose import (
+    Trials,
+    choose_prior,
+    choose_units,
+    choose_weighting,
+    shorter,
+)
 from mtbkd.distillation.distill import Posterior, distill
 from mtbkd.estimators.asking import FitRows, ask_all
 from mtbkd.inference.diagnostics import RHAT_LIMIT, convergence
@@ -37,6 +43,8 @@ EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensem
 
 _MODE_BATCH, _BATCH = 64, 256
 _PROBES = 50  # inputs by which chains are compared
+_BURN_IN = 1000
+_FIRST, _FIRST_THINNING = 200, 4  # steps of the first round
 _FEWEST = 10  # labels that can choose the power
 
 
@@ -57,7 +65,8 @@ def fit_student(
     if estimator.rhat_ > RHAT_LIMIT:
         warnings.warn(
             f"Chains disagree on what the student says (95 % of R-hat are below "
-            f"{estimator.rhat_:.2f}, expected below {RHAT_LIMIT}). Raise thinning or burn_in.",
+            f"{estimator.rhat_:.2f}, expected below {RHAT_LIMIT}). Raise budget, or thinning and "
+            "burn_in.",
             ConvergenceWarning,
             stacklevel=3,
         )
@@ -97,6 +106,7 @@ def _fit(
         batch_size=_MODE_BATCH,
     )
     prior = _prior(estimator, [*widths, n_outputs], data, teachers, modes, seed)
+    until_agreed = estimator.thinning is None
     estimator.posterior_ = distill(
         _mlp([*widths, n_outputs]),
         data,
@@ -105,12 +115,13 @@ def _fit(
         modes=modes,
         sampler=SamplerSettings(
             engine=estimator.engine,
-            burn_in=estimator.burn_in,
+            burn_in=estimator.burn_in or (_FIRST if until_agreed else _BURN_IN),
             draws=estimator.draws,
-            thinning=estimator.thinning,
-            batch_size=_BATCH,
+            thinning=estimator.thinning or _FIRST_THINNING,
+            batch_size=None if until_agreed else _BATCH,
         ),
         chains=int(estimator.chains),
+        budget=float(estimator.budget) if until_agreed else None,
         weight_scale=float(estimator.weight_scale),
         seed=seed,
         device=estimator.device,
@@ -162,7 +173,7 @@ def _prior(
     trials = Trials(
         student=student,
         training=training,
-        modes=modes,
+        modes=shorter(modes),
         calibration=calibration,
         units=units,
         seed=seed,
@@ -245,10 +256,13 @@ def _check_settings(estimator: Any) -> None:
     sizes = isinstance(hidden, Sequence) and all(is_number(n, Integral) for n in hidden)
     check("hidden", sizes, "a tuple of layer sizes above 0", "Give (64,), or () for none.")
     for name in ("chains", "mode_steps", "burn_in", "draws", "thinning"):
-        good = is_number(getattr(estimator, name), Integral)
+        value = getattr(estimator, name)
+        left_out = value is None and name in ("burn_in", "thinning")
+        good = left_out or is_number(value, Integral)
         check(name, good, "a whole number above 0", "Raise it.")
-    good = is_number(estimator.weight_scale, Real)
-    check("weight_scale", good, "a number above 0", "Raise it.")
+    for name in ("weight_scale", "budget"):
+        good = is_number(getattr(estimator, name), Real)
+        check(name, good, "a number above 0", "Raise it.")
     for name in ("concentration", "power"):
         value = getattr(estimator, name)
         good = is_number(value, Real) or (isinstance(value, str) and value == "auto")

@@ -51,9 +51,10 @@ class DistilledRegressor(RegressorMixin, BaseEstimator):
         engine: EngineName = "auto",
         chains: int = 4,
         mode_steps: int = 1000,
-        burn_in: int = 1000,
+        burn_in: int | None = None,
         draws: int = 50,
-        thinning: int = 50,
+        thinning: int | None = None,
+        budget: float = 60.0,
         device: str = "auto",
         random_state: Any = None,
     ) -> None:
@@ -69,6 +70,7 @@ class DistilledRegressor(RegressorMixin, BaseEstimator):
         self.burn_in = burn_in
         self.draws = draws
         self.thinning = thinning
+        self.budget = budget
         self.device = device
         self.random_state = random_state
 

@@ -74,7 +74,7 @@ def sample(
         progress: Called now and then.
 
     Raises:
-        InputError: If a chain diverges to numbers that are not finite.
+        DivergedError: If a chain diverges to numbers that are not finite.
     """
     generators = chain_generators(seed, _SAMPLER_STREAM, len(modes), modes.device)
     batches = Minibatches(data, prior, generators)
@@ -141,14 +141,23 @@ def sample(
     return Chains(samples, plan, told)
 
 
+class DivergedError(InputError):
+    """A chain that left the numbers; ``chain`` says which."""
+
+    def __init__(self, message: str, chain: int) -> None:
+        super().__init__(message)
+        self.chain = chain
+
+
 def _finite(draws: Tensor, plan: Plan) -> Tensor:
     """Draws as they are, shape (chain, draw, parameter), once they are known to be numbers."""
     for chain, own in enumerate(draws):
         if not all_finite(own):
             lower = "prior.power or prior.concentration, or raise sampler.burn_in"
-            raise InputError(
+            raise DivergedError(
                 f"Expected finite draws, but chain {chain} of {plan.engine} diverged. Lower "
-                f"{lower if plan.step_size is None else 'sampler.step_size'}."
+                f"{lower if plan.step_size is None else 'sampler.step_size'}.",
+                chain,
             )
     return draws
 
