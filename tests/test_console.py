@@ -53,13 +53,14 @@ def test_short_stages_write_nothing_however_many_there_are(progress, clock, caps
 
 
 def test_a_stage_that_goes_on_is_as_fast_as_it_is_now(progress, clock, capsys):
-    run(progress, clock, "sampling", seconds=7200.0, step=50, start=50)
+    run(progress, clock, "sampling", seconds=7200.0, step=25, start=50)
     progress.report("reference", 0, 3)
     clock.now += 100.0
     progress.report("reference", 1, 3)
     clock.now += 9.0
     progress.report("reference", 1, 3)
     assert capsys.readouterr().err.splitlines() == [
+        "mtbkd: sampling the student: 75%, 1 h 0 min left",
         "mtbkd: sampling the student: 100%, 0 s left",
         "mtbkd: sampling the reference: 33%, 3 min left",
     ]

@@ -65,6 +65,11 @@ def test_engines_of_independent_draws_have_none(engine):
     assert math.isnan(student.rhat_)
 
 
+def test_three_draws_are_too_few():
+    few = STUCK | {"draws": 3}
+    assert math.isnan(DistilledClassifier(**few, engine="sghmc", random_state=0).fit(X, Y).rhat_)
+
+
 def test_a_fit_runs_on_one_thread_but_its_teachers_do_not(monkeypatch, two_threads):
     seen = []
     distill = fitting.distill

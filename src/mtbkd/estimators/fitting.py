@@ -140,7 +140,8 @@ def _rhat(posterior: Posterior, inputs: Tensor) -> float:
     outputs = torch.cat(list(draw_outputs(posterior.student, posterior.samples, some)), 2)
     functions = OUTCOMES[posterior.family].traced(outputs).flatten(2).double().cpu().numpy()
     rhat, _ = convergence(functions, 1e-9)
-    return float(np.nanquantile(rhat, 0.95)) if len(rhat) else math.nan
+    rhat = rhat[~np.isnan(rhat)]
+    return float(np.quantile(rhat, 0.95)) if len(rhat) else math.nan
 
 
 def _prior(
