@@ -177,7 +177,7 @@ RECIPE = Recipe(
         "prior": {"concentration": 1.0, "power": 30.0, "discount": 0.0},
         "student": {"hidden": [32], "weight_scale": 3.0},
         "map": {"epochs": 100},
-        "sampler": {"burn_in": 2000, "draws": 50, "thinning": 200, "batch_size": 700},
+        "sampler": {"burn_in": 1000, "draws": 50, "thinning": 50, "batch_size": None},
     },
     load=load,
     teach=teach,
