@@ -12,9 +12,14 @@ import torch
 from torch import nn
 
 from mtbkd.estimators import DistilledClassifier, DistilledRegressor
+from mtbkd.inference import chains
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.predictive import predict
+from mtbkd.prior.mixture import Prior
 from mtbkd.student import make_student
+from mtbkd.student.log_posterior import posterior_gradient
+from mtbkd.training import Minibatches, TrainingSet
+from mtbkd.weights.rules import uniform_weights
 
 N_THREADS, N_CALLS = 8, 50
 INPUTS = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
@@ -123,3 +128,25 @@ def test_threads_ask_one_estimator(kind, hidden, rows):
     again = pickle.loads(pickle.dumps(student))  # noqa: S301
     assert np.array_equal(again.predict(X), student.predict(X))
     assert np.array_equal(copy.deepcopy(student).predict(X), student.predict(X))
+
+
+@pytest.mark.parametrize("n_chains", [2, 3])
+def test_chains_divided_between_threads_have_the_same_gradients(monkeypatch, n_chains):
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(50, 3, generator=generator)
+    teachers = torch.log_softmax(torch.randn(2, 50, 4, generator=generator), -1)
+    labels = torch.randint(-1, 4, (50,), generator=generator)
+    data = TrainingSet(features, labels, teachers, uniform_weights(torch.ones(2, 50).bool()))
+    student = make_student(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 4)))
+    positions = torch.randn(n_chains, student.n_parameters, generator=generator)
+    gradient = chains.in_parts(posterior_gradient(student, 50, Prior(), data.observation))
+    own = chains.chain_generators(0, 0, n_chains, positions.device)
+    batches = Minibatches(data, Prior(), own)
+    for size in (50, 20):
+        batch = batches(size)
+        whole = [part.clone() for part in gradient(positions, batch)]
+        with monkeypatch.context() as patch:
+            patch.setattr(chains, "_MUCH", 1)
+            divided = gradient(positions, batch)
+        for one, other in zip(whole, divided, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,7 @@ from torch import Tensor
 from mtbkd.types import Batch, BatchSource, Generators, Gradient, LogPosterior
 
 _ROWS = 2**16
+_MUCH = 2**25  # examples times chains times parameters from which a second thread pays
 
 
 def chainwise_gradient(log_posterior: LogPosterior) -> Gradient:
@@ -41,25 +45,53 @@ def chainwise_gradient(log_posterior: LogPosterior) -> Gradient:
 def in_parts(gradient: Gradient, n_rows: int = _ROWS) -> Gradient:
     """The same gradient, over a few examples at a time, so that memory is bounded.
 
+    Where that is much work, two threads take half of the chains each. What is divided does not
+    depend on the machine, so neither do the numbers.
+
     Args:
-        gradient: Gradient of the log posterior averaged per example.
+        gradient: Gradient of the log posterior averaged per example. Threads may call it.
         n_rows: Examples held at a time, over all chains together.
     """
 
     def summed(position: Tensor, batch: BatchSource) -> tuple[Tensor, Tensor]:
         n, size = batch.n_examples, max(1, n_rows // len(position))
         if isinstance(batch, Batch) and n <= size:
-            return gradient(position, batch)
+            return _divided(gradient, position, batch)
         values, grads = torch.zeros_like(position[:, 0]), torch.zeros_like(position)
         for start in range(0, n, size):
             part = batch.rows(slice(start, start + size))
-            value, grad = gradient(position, part)
+            value, grad = _divided(gradient, position, part)
             share = part.n_examples / n
             values.add_(value, alpha=share)
             grads.add_(grad, alpha=share)
         return values, grads
 
     return summed
+
+
+def _divided(gradient: Gradient, position: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """The gradient, by two threads if it is much work on a processor."""
+    middle = len(position) // 2
+    much = batch.n_examples * position.numel() >= _MUCH and position.device.type == "cpu"
+    if not (middle and much):
+        return gradient(position, batch)
+    values, grads = torch.empty_like(position[:, 0]), torch.empty_like(position)
+
+    def take(own: slice) -> None:
+        value, grad = gradient(position[own], batch.each(lambda part: part[own]))
+        values[own], grads[own] = value, grad  # copied: the next call overwrites it
+
+    first = _thread(os.getpid()).submit(take, slice(0, middle))
+    take(slice(middle, None))
+    first.result()
+    return values, grads
+
+
+@cache
+def _thread(process: int) -> ThreadPoolExecutor:
+    """A second thread, which a fork of this process does not inherit."""
+    del process
+    return ThreadPoolExecutor(1)
 
 
 def fill_normal(out: Tensor, generators: Generators) -> Tensor:

@@ -7,6 +7,7 @@ engines sample at temperature 1/N.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from threading import get_ident
 
 import torch
 from torch import Tensor
@@ -64,7 +65,7 @@ def posterior_gradient(
     """Build the value and gradient of `log_posterior` for all chains at once, in closed form.
 
     The observation knows the gradient in the outputs, so autograd is needed for the network alone.
-    Buffers are reused: the gradients returned are overwritten by the next call.
+    Buffers are reused: the gradients returned are overwritten by the next call of the same thread.
 
     Args:
         student: Turns a position and features into logits.
@@ -73,14 +74,14 @@ def posterior_gradient(
         observation: How outputs meet labels and teachers.
     """
     differentiate = _any_head(student) if student.dense is None else _dense(student, student.dense)
-    buffers: dict[int, tuple[Tensor, Tensor]] = {}
+    buffers: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
     centred = not student.prior_mean.any()
 
     def gradient(position: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        n_chains = position.shape[0]
-        if n_chains not in buffers:
-            buffers[n_chains] = torch.empty_like(position), torch.empty_like(position)
-        parameters, grads = buffers[n_chains]
+        mine = position.shape[0], get_ident()
+        if mine not in buffers:
+            buffers[mine] = torch.empty_like(position), torch.empty_like(position)
+        parameters, grads = buffers[mine]
         torch.mul(position, student.prior_scale, out=parameters)
         if not centred:
             parameters.add_(student.prior_mean)
