@@ -19,7 +19,7 @@ from torch import nn
 from mtbkd.distillation.rounds import sample_in_rounds
 from mtbkd.inference import hmc, sghmc, sgld
 from mtbkd.inference.chains import chain_generators, chainwise_gradient
-from mtbkd.inference.run import SamplerSettings, sample
+from mtbkd.inference.run import SamplerSettings, Target, sample
 from mtbkd.prior.mixture import Prior, mixture_terms
 from mtbkd.student.log_posterior import log_posterior
 from mtbkd.student.student import make_student
@@ -103,7 +103,9 @@ def test_posterior_of_two_parameters_is_that_of_a_grid(engine, thinning, budget)
     expected = exactly(density @ functionals(parameters, centre))
     settings = SamplerSettings(engine, burn_in=300, draws=100, thinning=thinning, batch_size=12)
     start = torch.zeros(24, 2)
-    chains, _ = sample_in_rounds(student, data, prior, settings, start, budget=budget, seed=0)
+    chains, _ = sample_in_rounds(
+        Target(student, data, prior), settings, start, budget=budget, seed=0
+    )
     found = estimates(functionals(joined(chains).numpy(), centre))
     assert len(found.mean) == 8
     check(found, expected, n_first=8)

@@ -11,6 +11,7 @@ from torch import nn
 from mtbkd.app.config.text import seconds_of
 from mtbkd.distillation.rounds import AGREED, sample_in_rounds
 from mtbkd.files import load_tensors
+from mtbkd.inference.run import Target
 from mtbkd.inference.settings import SamplerSettings
 from mtbkd.prior.mixture import Prior
 from mtbkd.student.components import Components, n_components
@@ -41,9 +42,7 @@ def ticking(seconds):
 def rounds_of(budget, settings=SETTINGS, clock=None, out=None, report=None, seed=0):
     student, data, prior, starts = case()
     return sample_in_rounds(
-        student,
-        data,
-        prior,
+        Target(student, data, prior),
         settings,
         starts,
         budget=budget,

@@ -27,6 +27,7 @@ from mtbkd.files import check_hash, load_tensors, save_tensors
 from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import Plan, SamplerSettings
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
+from mtbkd.inference.run import Target
 from mtbkd.inference.samples import (
     MAKE_AGAIN,
     PosteriorSamples,
@@ -213,8 +214,9 @@ def distill(
         path=None if out is None else out / "modes.safetensors",
         progress=progress_of(report, "modes"),
     )
+    target = Target(head, training, chosen)
     drawn, _ = sample_in_rounds(
-        head, training, chosen, sampler, start, budget=budget, seed=seed, out=out, report=report
+        target, sampler, start, budget=budget, seed=seed, out=out, report=report
     )
     statistics = {name: value.tolist() for name, value in drawn.statistics.items()}
     hot = heat_warnings(statistics, _TOO_HOT)

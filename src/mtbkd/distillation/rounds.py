@@ -18,11 +18,10 @@ from mtbkd.inference.chains import chain_generators, in_parts
 from mtbkd.inference.diagnostics import convergence
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.modes import progress_of
-from mtbkd.inference.run import Chains, DivergedError, sample
+from mtbkd.inference.run import Chains, DivergedError, Target, sample_cautiously
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import OUTCOMES
 from mtbkd.predictive import draw_outputs
-from mtbkd.prior.settings import Prior
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import Student
 from mtbkd.training import Minibatches, TrainingSet
@@ -65,9 +64,7 @@ class Round:
 
 
 def sample_in_rounds(
-    student: Student,
-    data: TrainingSet,
-    prior: Prior,
+    target: Target,
     settings: SamplerSettings,
     modes: Tensor,
     *,
@@ -87,14 +84,12 @@ def sample_in_rounds(
     machine.
 
     Args:
-        student: What is sampled.
-        data: What it learns from.
-        prior: The mixture prior.
+        target: What is sampled.
         settings: Burn-in and thinning are those of the first round. A batch size of None becomes
             smaller where too few steps over all examples fit into the budget.
         modes: Where the chains start, shape (chain, parameter).
         budget: Seconds; None for a single round, as long as the settings say.
-        seed: Of the chains' generators; later rounds have streams of their own.
+        seed: Seed of the chains' generators; later rounds have others.
         out: A run directory; draws end up in ``samples``.
         report: Told of each round's progress.
         clock: Seconds.
@@ -105,16 +100,17 @@ def sample_in_rounds(
     Raises:
         DivergedError: If a chain diverges at however small steps, or at those that are given.
     """
-    one = partial(sample, student, data, prior)
+    student, data, _ = target
+    one = partial(sample_cautiously, target)
     folder = None if out is None else out / "samples"
     if budget is None:
-        progress = progress_of(report, "sampling")
-        return one(settings, modes, seed=seed, folder=folder, progress=progress), ()
+        caution, progress = torch.ones_like(modes[:, 0]), progress_of(report, "sampling")
+        return one(settings, modes, caution, seed=seed, folder=folder, progress=progress), ()
     if settings.engine == "auto":
         settings = replace(settings, engine="sghmc")
     rounds, start = _read(out, modes)
     if not rounds:
-        batch_size = settings.batch_size or _batch_size(student, data, prior, budget, modes)
+        batch_size = settings.batch_size or _batch_size(target, budget, modes)
         first = Round(settings.burn_in, settings.thinning, batch_size, (1.0,) * len(modes))
         rounds = (first,)
         _write(out, rounds, modes)
@@ -126,8 +122,8 @@ def sample_in_rounds(
             chains = one(
                 replace(settings, **steps),
                 start,
+                modes.new_tensor(now.caution),
                 seed=seed + 1_000_003 * (number - 1),
-                caution=modes.new_tensor(now.caution),
                 folder=folder,
                 progress=progress_of(report, f"sampling, round {number}"),
             )
@@ -186,10 +182,9 @@ def _slower(heat: float) -> float:
     return _MUCH_SLOWER if heat > _TOO_HOT else _SLOWER if heat > _HOT else 1.0
 
 
-def _batch_size(
-    student: Student, data: TrainingSet, prior: Prior, budget: float, modes: Tensor
-) -> int | None:
+def _batch_size(target: Target, budget: float, modes: Tensor) -> int | None:
     """None if enough steps over all examples fit into the budget, else the batch that lets them."""
+    student, data, prior = target
     gradient = in_parts(posterior_gradient(student, len(data), prior, data.observation))
     batches = Minibatches(data, prior, chain_generators(0, 0, len(modes), modes.device))
     batch = batches(len(data))

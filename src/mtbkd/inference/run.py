@@ -45,6 +45,14 @@ class Chains(NamedTuple):
     statistics: dict[str, Tensor]
 
 
+class Target(NamedTuple):
+    """The posterior that is sampled: of a student, what it learns from, and the mixture prior."""
+
+    student: Student
+    data: TrainingSet
+    prior: Prior
+
+
 def sample(
     student: Student,
     data: TrainingSet,
@@ -53,7 +61,6 @@ def sample(
     modes: Tensor,
     *,
     seed: int,
-    caution: Tensor | None = None,
     folder: Path | None = None,
     progress: Progress | None = None,
 ) -> Chains:
@@ -69,13 +76,30 @@ def sample(
         settings: What the user asked of the sampler.
         modes: Where the chains start, shape (chain, parameter).
         seed: Seed of the chains' generators.
-        caution: Multiplies adapted step sizes, shape (chain,); 1 if not given.
         folder: Where draws and the checkpoint go; None keeps them in memory.
         progress: Called now and then.
 
     Raises:
         DivergedError: If a chain diverges to numbers that are not finite.
     """
+    target, caution = Target(student, data, prior), torch.ones_like(modes[:, 0])
+    return sample_cautiously(
+        target, settings, modes, caution, seed=seed, folder=folder, progress=progress
+    )
+
+
+def sample_cautiously(
+    target: Target,
+    settings: SamplerSettings,
+    modes: Tensor,
+    caution: Tensor,
+    *,
+    seed: int,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> Chains:
+    """As `sample`, with adapted step sizes times ``caution``, shape (chain,)."""
+    student, data, prior = target
     generators = chain_generators(seed, _SAMPLER_STREAM, len(modes), modes.device)
     batches = Minibatches(data, prior, generators)
     n = batches.n_examples
@@ -103,7 +127,7 @@ def sample(
         batches=batches,
         n_examples=n,
         generators=generators,
-        caution=torch.ones_like(modes[:, 0]) if caution is None else caution,
+        caution=caution,
     )
     at = Checkpoint(
         state=run.engine.init(modes, generators),
