@@ -82,7 +82,7 @@ def test_slopes_and_curvatures_of_fits_are_those_of_autograd(name):
     counts = torch.rand(2, len(cells.labels), generator=torch.Generator().manual_seed(1)).double()
     problems = make_problems(cells, [scales, scales], counts.numpy())
     z, direction = 0.5 * np.random.default_rng(2).normal(size=(2, 2, problems.mean.shape[1]))
-    looked = problems._look(z, np.arange(2))
+    looked = problems._look(np.arange(2), z, np.arange(2))
     product = problems._product(looked, direction)
     # the sizes of tails are float32
     rounding = 1e-8 if name == "top" else 1e-10

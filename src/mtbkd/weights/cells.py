@@ -64,14 +64,9 @@ class Cells:
     def scores(self, log_temperature: Floats, odds: Floats | None = None) -> list[Floats]:
         """Log scores of the teachers by themselves, and how they change.
 
-        Args:
-            log_temperature: Shape (problem, teacher).
-            odds: Log odds that one of a partial teacher's classes is true, (problem, teacher,
-                cell).
-
-        Returns:
-            The scores, their first two derivatives in the log temperature and, where there are
-            odds, in these, each (problem, teacher, cell).
+        Takes log temperatures, (problem, teacher), and log odds that one of a partial teacher's
+        classes is true, (problem, teacher, cell). Returns the scores, their first two derivatives
+        in the log temperature and, where there are odds, in these, all of the latter shape.
         """
         label, outcomes, log_sizes, power = self._tempering
         inverse = np.exp(-log_temperature)[..., None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -74,10 +75,7 @@ class Problems:
         n_parts = min(len(start), -(-self.counts.size * width // _AT_ONCE))
         with np.errstate(all="ignore"):  # a step that leads too far is not taken
             for rows in np.array_split(np.arange(len(start)), n_parts):
-
-                def look(z: Floats, which: Ints, rows: Ints = rows) -> Looked:
-                    return self._look(z, rows[which])
-
+                look = partial(self._look, rows)
                 z[rows] = minimise(look, self._product, start[rows], _EXACT)
                 scores[rows] = self._pool(z[rows], rows)[1]
         return self.mean + self.spread * z, scores
@@ -100,8 +98,9 @@ class Problems:
             by_input=found.get("by_input"),
         )
 
-    def _look(self, z: Floats, rows: Ints) -> Looked:
+    def _look(self, every: Ints, z: Floats, which: Ints) -> Looked:
         """Minus the log posterior of some problems, as `minimise` asks for it."""
+        rows = every[which]
         weights, score, shares, slopes = self._pool(z, rows)
         counts, spread = self.counts[rows, None], self.spread[rows]
         counted = counts * shares[:, :-1]
@@ -135,10 +134,8 @@ class Problems:
     def _pool(self, z: Floats, rows: Ints) -> tuple[Floats, Floats, Floats, list[Floats]]:
         """What the pool is at z.
 
-        Returns:
-            The weights of the teachers and of nobody, (problem, teacher + 1, cell); the pool's log
-            score, (problem, cell); each one's share in it, as the weights; derivatives of the
-            teachers' log scores, as in `Cells.scores`.
+        The weights of the teachers and of nobody, (problem, teacher + 1, cell); the pool's log
+        score, (problem, cell); each one's share in it; derivatives, as in `Cells.scores`.
         """
         cells = self.cells
         scores, log_temperature, *odds = self._scatter(self.mean[rows] + self.spread[rows] * z)

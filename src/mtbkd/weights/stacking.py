@@ -26,7 +26,6 @@ _FURTHER = {"by_input": (0.1, 0.3, 1.0), "by_class": (0.3, 1.0)}
 _FOLDS = 5
 _MOST = 4096  # examples on which the prior's scales are chosen
 _SIGNIFICANT = 1.645  # standard errors: one-sided, 5 %
-_BETTER = 1.0  # standard errors by which a further term must be better
 _DRAWS = 8
 _MOST_CLASSES = 300  # classes of all teachers, beyond which trust by class is not tried
 
@@ -49,8 +48,8 @@ def fit_stacked(
     temperatures 1 unless the labels tell otherwise at the level of 5 %, for a temperature fitted to
     few labels harms intervals for p(y | x) more than it helps; of the rest the most shrunk within
     one standard error of the best. Then trust by input and trust by class, each of which must be
-    better than without it by a standard error of the paired differences. Cells without any teacher
-    are left out.
+    better at 5 % than what was chosen, and than that with the a, b and temperatures that come with
+    it. Cells without any teacher are left out.
 
     How sure the weights are is drawn by the weighted likelihood bootstrap (Newton and Raftery
     1994): each draw is the fit to examples that count as often as exponential chance numbers say,
@@ -88,27 +87,25 @@ def fit_stacked(
         place=place,
     )
     some = cells.at(torch.arange(0, len(labels), -(-len(labels) // _MOST), device=labels.device))
-    scores = _cross_validated(some, _OWN)
-    best = _choose(scores)
-    chosen, score = _OWN[best], scores[best]
+    scores = dict(zip(_OWN, _cross_validated(some, _OWN), strict=True))
+    chosen = _choose(scores)
     for term in _further(cells):
         base = chosen if chosen.own else chosen._replace(own=_OWN[2].own, temperature=1.0)
         options = [base._replace(**{term: scale}) for scale in _FURTHER[term]]
-        scores = _cross_validated(some, options)
-        best = int(scores.sum(1).argmax())
-        if _errors_above(scores[best], score) > _BETTER:
-            chosen, score = options[best], scores[best]
+        scores |= zip(options, _cross_validated(some, options), strict=True)
+        best = max(options, key=lambda scales: scores[scales].sum())
+        if all(_errors_above(scores[best], scores[one]) > _SIGNIFICANT for one in (chosen, base)):
+            chosen = best
     fit = fit_pool(cells, chosen, _DRAWS if chosen.own else 1)
     return replace(fit, directions=directions if chosen.by_input else None)
 
 
 def _further(cells: Cells) -> list[str]:
     """Terms beside the teachers' own confidence that can be tried here."""
-    n_teachers, n_classes = len(cells.values), cells.values.shape[-1]
-    named = cells.outcome.exclusive and cells.kept is None
-    few = n_teachers * n_classes <= _MOST_CLASSES
-    possible = {"by_input": cells.place is not None, "by_class": named and few}
-    return [term for term in _FURTHER if n_teachers > 1 and possible[term]]
+    few = cells.values[:, 0].numel() <= _MOST_CLASSES
+    named = cells.outcome.exclusive and cells.kept is None and few
+    possible = {"by_input": cells.place is not None, "by_class": named}
+    return [term for term in _FURTHER if len(cells.values) > 1 and possible[term]]
 
 
 def _cross_validated(cells: Cells, scales: Sequence[Scales]) -> Floats:
@@ -130,14 +127,15 @@ def _errors_above(scores: Floats, others: Floats) -> float:
     return float(gap.mean()) / max(float(gap.std(ddof=1)) / math.sqrt(len(gap)), 1e-12)
 
 
-def _choose(scores: Floats) -> int:
+def _choose(scores: dict[Scales, Floats]) -> Scales:
     """The plain pool unless another is better at 5 %, else the most shrunk of the others.
 
     The most shrunk is the first within one standard error of the best.
     """
-    best = int(scores.sum(1).argmax())
-    if _errors_above(scores[best], scores[0]) <= _SIGNIFICANT:
-        return 0
+    plain, *others = scores
+    best = max(scores, key=lambda scales: scores[scales].sum())
+    if _errors_above(scores[best], scores[plain]) <= _SIGNIFICANT:
+        return plain
     return next(
-        i for i in range(1, len(scores)) if i == best or _errors_above(scores[best], scores[i]) <= 1
+        one for one in others if one == best or _errors_above(scores[best], scores[one]) <= 1
     )
