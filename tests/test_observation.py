@@ -1,5 +1,7 @@
 """Every family under one contract: closed forms against autograd, and identities of the gaps."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -407,6 +409,26 @@ def test_scores_are_those_of_the_completed_distribution(name):
         picked = complete.gather(-1, index.clamp_min(0).expand(complete.shape[:-1])[..., None])
         expected = torch.where(index < 0, 0.0, picked[..., 0])
     torch.testing.assert_close(score.to(expected), expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_scores_are_a_function_of_the_temperature_as_told(name):
+    """For partial teachers up to a constant, and for the labels that they know."""
+    observation, said, labels, _ = CASES[name]
+    known = OUTCOMES[observation.family].missing != labels()
+    known = known & ~labels().isnan()
+    if observation.spaces is not None:
+        known = known & (GAPS >= 0)[:, labels().clamp_min(0)]
+    found = observation.tempering(said(), labels())
+    gaps = []
+    for temperature in (0.6, 1.0, 2.5):
+        masses = torch.logsumexp(found.outcomes / temperature + found.log_sizes, -1)
+        score = found.label / temperature - masses - found.power * math.log(temperature)
+        each = torch.full((TEACHERS,), temperature, dtype=torch.float64)
+        gaps.append((observation.score(said(), labels(), each) - score) * known)
+    constant = gaps[1] if observation.spaces is not None else torch.zeros_like(gaps[1])
+    for gap in gaps:
+        torch.testing.assert_close(gap, constant, rtol=0, atol=1e-6 if name == "top" else 1e-9)
 
 
 def test_one_offset_for_each_teacher_is_not_forgotten():

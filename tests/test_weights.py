@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from mtbkd.observation import BINARY, CATEGORICAL
 from mtbkd.observation.log_probs import confidence, tempered
 from mtbkd.weights import stacking as weights_module
+from mtbkd.weights.cells import Cells
 from mtbkd.weights.directions import find_directions
+from mtbkd.weights.pool_fit import Scales, fit_pool
 from mtbkd.weights.rules import (
     Seen,
     Stacked,
@@ -231,18 +233,19 @@ def test_a_teacher_is_trusted_on_the_labels_that_it_knows():
 def test_scales_are_chosen_on_some_thousands_of_examples_and_weights_fitted_on_all(monkeypatch):
     values, labels = of_labels(0, 90)
     mask = torch.ones(values.shape[:-1], dtype=torch.bool)
-    sizes, fit_once = [], weights_module._fit
+    sizes = {}
     monkeypatch.setattr(weights_module, "_MOST", 30)
-    monkeypatch.setattr(
-        weights_module,
-        "_fit",
-        lambda cells, *rest, **how: (
-            sizes.append(len(cells.labels)) or fit_once(cells, *rest, **how)
-        ),
-    )
+    for name in ("make_problems", "fit_pool"):
+        call, seen = getattr(weights_module, name), sizes.setdefault(name, set())
+        monkeypatch.setattr(
+            weights_module,
+            name,
+            lambda cells, *rest, call=call, seen=seen: (
+                seen.add(len(cells.labels)) or call(cells, *rest)
+            ),
+        )
     fit_stacked(values, mask, labels, observation=BINARY)
-    assert set(sizes[:-1]) == {24}
-    assert sizes[-1] == 90
+    assert sizes == {"make_problems": {30}, "fit_pool": {90}}
 
 
 def by_place(seed: int, n_examples: int):
@@ -317,6 +320,29 @@ def test_an_input_that_says_nothing_costs_next_to_nothing():
     assert max(lost) < 0.05
 
 
+@pytest.mark.parametrize(("gain", "let_in"), [(0.0, True), (0.015, False)])
+def test_a_further_term_is_not_let_in_for_what_comes_with_it(gain, let_in, monkeypatch):
+    """It beats the plain pool by 2.0 errors; what comes with it does by 1.5 where gain is 0.015."""
+    first = torch.tensor([1.0, -1.0]).repeat(50).double().numpy()
+    second = torch.tensor([1.0, 1.0, -1.0, -1.0]).repeat(25).double().numpy()
+
+    def scores(cells, scales):
+        found = {1: 0.022 + 0.1 * first + 0.05 * second, 0: gain + 0.1 * first}
+        return [found[one.by_input > 0] * (one.own == 0.25 and not one.by_class) for one in scales]
+
+    monkeypatch.setattr(weights_module, "_cross_validated", scores)
+    features, log_probs, labels = by_place(0, 100)
+    fit = fit_stacked(
+        log_probs,
+        everyone(log_probs),
+        labels,
+        features=features,
+        directions=find_directions(features),
+    )
+    assert (fit.by_input is not None) == let_in
+    assert (fit.scale > 0) == let_in
+
+
 def test_trust_sees_which_class_a_teacher_names():
     """Both are equally sure; each is right where it names one of its own classes."""
     generator = torch.Generator().manual_seed(0)
@@ -336,7 +362,7 @@ def test_the_uncertainty_of_the_weights_vanishes_with_labels_and_shrinks_them_wi
     def spread_and_pull(n_labels):
         features, log_probs, labels = by_place(1, n_labels)
         directions, mask = find_directions(features), everyone(log_probs)
-        cells = weights_module._Cells(
+        cells = Cells(
             values=log_probs.double(),
             mask=mask,
             labels=labels,
@@ -344,9 +370,9 @@ def test_the_uncertainty_of_the_weights_vanishes_with_labels_and_shrinks_them_wi
             observation=CATEGORICAL,
             place=directions.place(features),
         )
-        scales = weights_module.Scales(0.25, 1.0, by_input=1.0)
+        scales = Scales(0.25, 1.0, by_input=1.0)
         seen = Seen(confidence(log_probs), None, cells.place)
-        mode, drawn = (weights_module._fit(cells, scales, n_draws) for n_draws in (1, 16))
+        mode, drawn = (fit_pool(cells, scales, n_draws) for n_draws in (1, 16))
         sure, averaged = (fit.log_weights(seen, mask)[0].exp() for fit in (mode, drawn))
         return drawn.by_input.std(0).mean(), ((sure - 0.5).abs() - (averaged - 0.5).abs()).mean()
 

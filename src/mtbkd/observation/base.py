@@ -41,6 +41,25 @@ class Said(NamedTuple):
     nobody: Tensor | None = None
 
 
+class Tempering(NamedTuple):
+    """How each teacher's log score of the labels rests on its temperature T.
+
+    It is ``label / T - logsumexp_j(outcomes_j / T + log_sizes_j) - power log T``.
+
+    Attributes:
+        label: Shape (teacher, example) or (teacher, example, column).
+        outcomes: All that the teacher tells apart, shape (teacher, example, ..., outcome).
+        log_sizes: ``-inf`` for what is no outcome of this teacher; the same shape, or 1 for all
+            axes between the teacher and the outcome.
+        power: One half where the temperature is a factor of a variance, else 0.
+    """
+
+    label: Tensor
+    outcomes: Tensor
+    log_sizes: Tensor
+    power: float = 0.0
+
+
 class Names(NamedTuple):
     """How messages call what is checked.
 
@@ -120,6 +139,13 @@ class Observation(Protocol):
         """Log probability, or density, of the labels under each teacher by itself.
 
         Shape (teacher, example) or (teacher, example, column); 0 where missing.
+        """
+        ...
+
+    def tempering(self, said: Said, labels: Tensor, /) -> Tempering:
+        """The same score as a function of the temperature.
+
+        Of a partial teacher it is that among the classes that it knows.
         """
         ...
 

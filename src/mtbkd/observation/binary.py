@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtbkd.observation import dirichlet
 from mtbkd.observation.answers import Answer, LabelPredictive, arrays, quantiles
-from mtbkd.observation.base import Kind, Labels, Names, Observation, Said
+from mtbkd.observation.base import Kind, Labels, Names, Observation, Said, Tempering
 from mtbkd.observation.log_probs import (
     LOG_FLOOR,
     certainty,
@@ -196,6 +196,10 @@ class Binary:
 
     def score(self, said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
         return picked(tempered(said.values, temperature), _index(labels))
+
+    def tempering(self, said: Said, labels: Tensor) -> Tempering:
+        sizes = torch.zeros_like(said.values[:, :1, :1])
+        return Tempering(picked(said.values, _index(labels)), said.values, sizes)
 
     def n_alike(self, values: Tensor) -> int:
         return 2

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.observation import dirichlet
-from mtbkd.observation.base import Said
+from mtbkd.observation.base import Said, Tempering
 from mtbkd.observation.log_probs import certainty, confidence, log_likelihood, picked, tempered
 from mtbkd.prior.mixture import (
     MixtureTerms,
@@ -79,6 +79,13 @@ class Categorical:
 
     def score(self, said: Said, labels: Tensor, temperature: Tensor | None) -> Tensor:
         return picked(self.complete(said, temperature), labels)
+
+    def tempering(self, said: Said, labels: Tensor) -> Tempering:
+        complete = self.complete(said, None)
+        sizes = torch.zeros_like(complete[:, :1])
+        if self.spaces is not None:
+            sizes = sizes.masked_fill((self.spaces.blocks < 0)[:, None], -torch.inf)
+        return Tempering(picked(complete, labels), complete, sizes)
 
     def features(self, values: Tensor) -> Tensor:
         sizes = None if self.spaces is None else (self.spaces.sizes > 0).sum(1)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from mtbkd.metrics.mixtures import mixture_quantile
 from mtbkd.observation.answers import Answer, NumberPredictive, arrays, quantiles
-from mtbkd.observation.base import Kind, Labels, Names, Observation, Said, psd_root
+from mtbkd.observation.base import Kind, Labels, Names, Observation, Said, Tempering, psd_root
 from mtbkd.observation.reading import number_labels
 from mtbkd.observation.units import Units, mixture
 from mtbkd.prior.mixture import Prior
@@ -226,6 +226,13 @@ class Gaussian:
         return _likelihood(torch.cat(complete.unbind(-1), -1), labels.expand(complete.shape[:-1]))[
             0
         ]
+
+    def tempering(self, said: Said, labels: Tensor) -> Tempering:
+        mean, log_variance = said.values.unbind(-1)
+        gap = torch.where(labels.isnan(), 0.0, labels - mean)
+        scale = 0.5 * (math.log(2 * math.pi) + log_variance)[..., None]
+        distance = gap.square() * torch.exp(-log_variance)
+        return Tempering(-0.5 * distance, torch.zeros_like(scale), scale, power=0.5)
 
     def certainty(self, values: Tensor, mask: Tensor) -> Tensor:
         """By precision, ``w_k ∝ 1 / s_k^2``: the entropy of a density may be negative."""

@@ -14,7 +14,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from mtbkd.observation.base import Said
+from mtbkd.observation.base import Said, Tempering
 from mtbkd.observation.log_probs import certainty, confidence, log_likelihood, log_softmax
 from mtbkd.prior.mixture import Prior, informed
 from mtbkd.prior.spaces import Spaces
@@ -109,6 +109,12 @@ class Top:
         found = torch.where(hit.any(-1), among, own[..., -1] - n_tail.log())
         return torch.where(labels >= 0, found, 0.0)
 
+    def tempering(self, said: Said, labels: Tensor) -> Tempering:
+        outcomes, log_sizes = told_apart(said, self.n_classes)
+        hit = kept_of(said) == labels.clamp_min(0)[:, None]
+        among = outcomes[..., :-1].masked_fill(~hit, -torch.inf).amax(-1)
+        return Tempering(torch.where(hit.any(-1), among, outcomes[..., -1]), outcomes, log_sizes)
+
     def n_alike(self, values: Tensor) -> int:
         return self.n_classes
 
@@ -131,16 +137,22 @@ def log_tempered(said: Said, softening: float | Tensor, n_classes: int) -> Tenso
 
     The tail is softened as if its classes were equally probable.
     """
-    kept = kept_of(said)
-    unused = kept < 0
-    n_tail = (n_classes - (~unused).sum(-1, keepdim=True)).clamp_min(1).double()
     if isinstance(softening, Tensor):
         softening = softening[:, None, None]
-    each, rest = said.values.double().split([kept.shape[-1], 1], -1)
-    tail = (rest - n_tail.log()) / softening + n_tail.log()
-    return torch.log_softmax(
-        torch.cat([(each / softening).masked_fill(unused, -torch.inf), tail], -1), -1
-    )
+    outcomes, log_sizes = told_apart(said, n_classes)
+    return torch.log_softmax(outcomes / softening + log_sizes, -1)
+
+
+def told_apart(said: Said, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of a kept class and of one in the tail, and log of how many there are.
+
+    Both (teacher, example, kept + 1), float64; the second is ``-inf`` where fewer were kept.
+    """
+    unused = kept_of(said) < 0
+    n_tail = (n_classes - (~unused).sum(-1, keepdim=True)).clamp_min(1).double()
+    each, rest = said.values.double().split([unused.shape[-1], 1], -1)
+    sizes = torch.zeros_like(each).masked_fill(unused, -torch.inf)
+    return torch.cat([each, rest - n_tail.log()], -1), torch.cat([sizes, n_tail.log()], -1)
 
 
 def top_terms(

@@ -158,8 +158,8 @@ RECIPE = Recipe(
     needs="the paper's files: mtbkd data get deeploc (docs/data.md)",
     defaults={
         "recipe": "deeploc",
-        "prior": {"concentration": 5.0, "power": 4.0, "discount": 0.0},
-        "student": {"hidden": [64], "weight_scale": 1.0},
+        "prior": {"concentration": 5.0, "power": 1.0, "discount": 0.0},
+        "student": {"hidden": [64], "weight_scale": 1.5},
         "map": {"epochs": 30, "batch_size": 100, "learning_rate": 0.03},
         "sampler": {"burn_in": 300, "draws": 20, "thinning": 50, "batch_size": None},
     },
