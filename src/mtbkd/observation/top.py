@@ -113,8 +113,7 @@ class Top:
         outcomes, log_sizes = told_apart(said, self.n_classes)
         hit = kept_of(said) == labels.clamp_min(0)[:, None]
         among = outcomes[..., :-1].masked_fill(~hit, -torch.inf).amax(-1)
-        label = torch.where(hit.any(-1), among, outcomes[..., -1])
-        return Tempering(label, outcomes, log_sizes)
+        return Tempering(torch.where(hit.any(-1), among, outcomes[..., -1]), outcomes, log_sizes)
 
     def n_alike(self, values: Tensor) -> int:
         return self.n_classes

@@ -26,6 +26,7 @@ _FURTHER = {"by_input": (0.1, 0.3, 1.0), "by_class": (0.3, 1.0)}
 _FOLDS = 5
 _MOST = 4096  # examples on which the prior's scales are chosen
 _SIGNIFICANT = 1.645  # standard errors: one-sided, 5 %
+_BETTER = 1.8  # the same for further terms, of which there are two with several scales
 _DRAWS = 8
 _MOST_CLASSES = 300  # classes of all teachers, beyond which trust by class is not tried
 
@@ -48,8 +49,8 @@ def fit_stacked(
     temperatures 1 unless the labels tell otherwise at the level of 5 %, for a temperature fitted to
     few labels harms intervals for p(y | x) more than it helps; of the rest the most shrunk within
     one standard error of the best. Then trust by input and trust by class, each of which must be
-    better at 5 % than what was chosen, and than that with the a, b and temperatures that come with
-    it. Cells without any teacher are left out.
+    better by 1.8 standard errors than what was chosen, and than that with the a, b and temperatures
+    that come with it. Cells without any teacher are left out.
 
     How sure the weights are is drawn by the weighted likelihood bootstrap (Newton and Raftery
     1994): each draw is the fit to examples that count as often as exponential chance numbers say,
@@ -94,7 +95,7 @@ def fit_stacked(
         options = [base._replace(**{term: scale}) for scale in _FURTHER[term]]
         scores |= zip(options, _cross_validated(some, options), strict=True)
         best = max(options, key=lambda scales: scores[scales].sum())
-        if all(_errors_above(scores[best], scores[one]) > _SIGNIFICANT for one in (chosen, base)):
+        if all(_errors_above(scores[best], scores[one]) > _BETTER for one in (chosen, base)):
             chosen = best
     fit = fit_pool(cells, chosen, _DRAWS if chosen.own else 1)
     return replace(fit, directions=directions if chosen.by_input else None)
