@@ -38,9 +38,14 @@ Rows = tuple[NDArray[Any], NDArray[Any]]
 _LABELS, _TEST = 100, 2000
 
 
-def generated(n: int, n_classes: int, **other: int) -> Callable[[], Rows]:
+def generated(n: int, n_classes: int, **other: Any) -> Callable[[], Rows]:
     """A made-up task with redundant columns."""
-    sizes = {"n_features": 20, "n_informative": 10, "n_redundant": 5, "n_clusters_per_class": 1}
+    sizes: dict[str, Any] = {
+        "n_features": 20,
+        "n_informative": 10,
+        "n_redundant": 5,
+        "n_clusters_per_class": 1,
+    }
 
     def make() -> Rows:
         made: Any = make_classification(n, n_classes=n_classes, random_state=0, **(sizes | other))
