@@ -355,7 +355,7 @@ def test_ensemble_is_one_draw_for_each_chain(student, modes, tmp_path):
     settings = replace(SETTINGS, engine="ensemble")
     chains = draw(student, modes, settings, tmp_path)
     assert torch.equal(joined(chains), student.natural(modes)[:, None])
-    assert tuple(chains.plan[2:]) == (0, 1, 1, None)
+    assert tuple(chains.plan[2:]) == (0, 1, 1, None, None)
     assert chains.statistics == {}
     before = contents(tmp_path)
     again = draw(student, modes, settings, tmp_path)

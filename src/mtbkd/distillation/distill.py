@@ -156,6 +156,7 @@ def distill(
     refuse(
         *outside("chains", chains, 1e4, whole=True),
         *outside("weight_scale", weight_scale, 1e6),
+        *outside("budget", 1.0 if budget is None else budget, 1e7),
     )
     splits = {"data": data} if calibration is None else {"data": data, "calibration": calibration}
     check_splits(**splits)

@@ -192,9 +192,16 @@ class RunConfig(BaseModel):
 def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
     """Check a configuration, with ``key.sub=value`` overrides, and report all faults at once.
 
+    Beside the section `own` all others may be left out; where steps of the sampler are given, the
+    chains make so many, and there is no budget unless that is given too.
+
     Raises:
         InputError: With one message for each fault.
     """
+    if "own" in values:
+        sampler = values.get("sampler")
+        steps = isinstance(sampler, dict) and not {"burn_in", "thinning"}.isdisjoint(sampler)
+        values = AUTOMATIC | ({"budget": None} if steps else {}) | values
     merged, faults = values, []
     for override in overrides:
         key, equals, text = override.partition("=")
@@ -226,17 +233,10 @@ def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunCo
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a configuration file.
 
-    Beside the section `own` all others may be left out; where steps of the sampler are given, the
-    chains make so many, and there is no budget unless that is given too.
-
     Raises:
         InputError: If it cannot be read or holds faults.
     """
     values = read(path)
-    if "own" in values:
-        sampler = values.get("sampler")
-        steps = isinstance(sampler, dict) and not {"burn_in", "thinning"}.isdisjoint(sampler)
-        values = AUTOMATIC | ({"budget": None} if steps else {}) | values
     own = values.get("own")
     if isinstance(own, dict) and isinstance(own.get("folder", "."), str):
         folder = str((path.parent / own.get("folder", ".")).resolve())
