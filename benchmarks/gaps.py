@@ -3,13 +3,17 @@
     python benchmarks/gaps.py specialists --seeds 0 1 2 3 4
     python benchmarks/gaps.py missing
     python benchmarks/gaps.py labels
+    python benchmarks/gaps.py harm
 
 ``specialists``: experts that declare to know 0-4 and 5-9 only, against the same experts whose
 other classes are given no probability, and against the recipe's, which have seen a few images of
 the others. ``missing``: half of all teachers' answers removed at random, without and
 with ``prior.discount``. ``labels``: 20, 50 and 100
 labels beside 500 and more unlabelled images, against labels only and against pseudo-labels, the
-most probable class of the teachers' stacked pool.
+most probable class of the teachers' stacked pool. ``harm``: the third teacher, the best of them,
+names the next class with all its confidence (``lies``), or says anything (``noise``); or every fifth
+label, of calibration too, is another class (``wrong``). Beside the student stands the ensemble on
+the same pool.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ import torch  # noqa: E402
 from mtbkd.app.config.run import RunConfig, build_config  # noqa: E402
 from mtbkd.app.recipes import digits
 from mtbkd.app.run import stages  # noqa: E402
-from mtbkd.app.run.baselines import baselines, modes_as_samples  # noqa: E402
+from mtbkd.app.run.baselines import baselines, modes_as_samples, rival_name  # noqa: E402
 from mtbkd.app.run.scoring import SCORINGS, pool_of  # noqa: E402
 from mtbkd.app.run.scoring_shared import Rival  # noqa: E402
 from mtbkd.inference.modes import find_modes  # noqa: E402
@@ -43,7 +47,9 @@ STUDIES: dict[str, tuple[Case, ...]] = {
     "specialists": (("padded", ()), ("declared", ()), (None, ())),
     "missing": ((None, ()), ("half", ()), ("half", ("prior.discount=6",))),
     "labels": (("20 labels", ()), ("50 labels", ()), (None, ())),
+    "harm": (("lies", ()), ("noise", ()), ("wrong", ())),
 }
+HARMS = ("lies", "noise", "wrong")
 KEYS = ("accuracy", "nll", "ece")
 
 
@@ -73,20 +79,48 @@ def pseudo(config: RunConfig, task, teachers, posterior) -> dict[str, float]:
     return best[1]
 
 
-def measure(case: Case, seed: int, rivals: bool) -> dict[str, dict[str, float]]:
+def harmed(harm: str | None, task, teachers, seed: int):
+    """The task and its teachers with a lie, with noise or with wrong labels in them."""
+    generator = torch.Generator().manual_seed(seed)
+    values = teachers.values.clone()
+    if harm == "lies":
+        values[2] = values[2].roll(1, -1)
+    if harm == "noise":
+        noise = 3 * torch.randn(values[2].shape, generator=generator)
+        values[2] = noise.log_softmax(-1)
+
+    def spoilt(data):
+        wrong = data.known & (torch.rand(len(data), generator=generator) < 0.2)
+        other = torch.randint(1, len(data.classes), (len(data),), generator=generator)
+        moved = (data.labels + other) % len(data.classes)
+        return replace(data, labels=torch.where(wrong, moved, data.labels))
+
+    if harm == "wrong":
+        task = replace(task, train=spoilt(task.train), calibration=spoilt(task.calibration))
+    return task, replace(teachers, values=values)
+
+
+def measure(case: Case, seed: int, study: str) -> dict[str, dict[str, float]]:
     """Scores of the student, and of what it is compared with, on one seed."""
     scenario, settings = case
+    harm = scenario if scenario in HARMS else None
+    scenario = None if harm else scenario
     asked = [f"seed={seed}", *settings] + ([f"scenario={scenario}"] if scenario else [])
     config = build_config(digits.RECIPE.defaults, asked)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder)
         task = stages.load(digits.RECIPE, config, out)
         teachers, _ = stages.teach(digits.RECIPE, config, task, out)
+        task, teachers = harmed(harm, task, teachers, seed)
         posterior = stages.learn(digits.RECIPE, config, task, teachers, out, None)
         own = Rival(posterior.student, posterior.samples)
         scoring = SCORINGS[task.test.family]
         found = {"student": scoring.draws(own, task.test, None)}
-        if rivals:
+        if harm:
+            name = rival_name(posterior.weighting)
+            others = baselines(config, task, teachers, posterior, out, None)
+            found[name] = scoring.draws(others[name], task.test, None)
+        if study == "labels":
             others = baselines(config, task, teachers, posterior, out, None)
             found["labels only"] = scoring.draws(others["labels only"], task.test, None)
             found["pseudo-labels"] = pseudo(config, task, teachers, posterior)
@@ -101,12 +135,12 @@ def main() -> None:
     asked = parser.parse_args()
     for case in STUDIES[asked.study]:
         title = " ".join([case[0] or "recipe", *case[1]])
-        runs = [measure(case, seed, asked.study == "labels") for seed in asked.seeds]
+        runs = [measure(case, seed, asked.study) for seed in asked.seeds]
         for name in runs[0]:
             values = np.array([[run[name][key] for key in KEYS] for run in runs])
             mean = ", ".join(f"{k} {v:.3f}" for k, v in zip(KEYS, values.mean(0), strict=True))
             each = " ".join(f"{v:.3f}" for v in values[:, 0])
-            print(f"{title:24} {name:14} {mean}   accuracies {each}", flush=True)
+            print(f"{title:24} {name:28} {mean}   accuracies {each}", flush=True)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "csghmc": ("csghmc", [], constants(N_CHAINS=4, N_UPDATES=60, BURN_IN=20), "log_gamma"),
     "specialists": ("gaps", ["specialists", *ONE_SEED], shorter, "declared"),
     "missing": ("gaps", ["missing", *ONE_SEED], shorter, "half"),
+    "harm": ("gaps", ["harm", *ONE_SEED], shorter, "ensemble on the"),
     "labels": ("gaps", ["labels", *ONE_SEED], shorter, "pseudo-labels"),
     "draws": ("draws", ["runs/one"], a_run, "with all 8 draws"),
     "how_long": ("how_long", [], constants(EXAMPLES=(100,), HIDDEN=(4,), _SECONDS=0.05),

@@ -59,6 +59,12 @@ def run(
     _one_thread()
     config, folder, may_run_code = meant(asked, baselines=baselines)
     with Progress() as progress:
+        if config.budget is not None:
+            seconds = recipe_run.stages.sampling_seconds(config)
+            progress.tell(
+                f"a budget of {config.budget}: what the teachers are worth is found first, then "
+                f"chains go on until they agree, for {seconds:,.0f} s at most"
+            )
         metrics = recipe_run.run(
             config,
             folder,

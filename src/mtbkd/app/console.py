@@ -52,6 +52,7 @@ _BASELINES = "labels-only|averaged-KD|entropy-weighted-KD|[a-z]+-on-the-[a-z]+-p
 _STAGES = {
     "modes": "finding modes",
     "sampling": "sampling the student",
+    r"sampling, (round .+)": r"sampling the student, \1",
     "reference": "sampling the reference",
     "evidence": "seeing how far teachers disagree",
     r"modes of fold (.+)": r"finding modes without fold \1",
@@ -119,6 +120,10 @@ class Progress:
         """Name the stage that starts."""
         if not self._bars.disable:
             self._bars.console.print(f"[dim]{stage}[/dim]")
+
+    def tell(self, text: str) -> None:
+        """Say beforehand what will be done."""
+        self._bars.console.print(f"mtbkd: {text}", markup=False, highlight=False, soft_wrap=True)
 
     def report(self, stage: str, done: int, total: int) -> None:
         """Move the bar of a stage, or write a line if the last is ten seconds old."""

@@ -83,8 +83,8 @@ def diagnose(
     if rhat_95 > RHAT_LIMIT:
         warnings.append(
             f"Chains disagree on what the student says (95th percentile of R-hat {rhat_95:.2f}, "
-            f"expected below {RHAT_LIMIT}). Run longer: raise sampler.thinning or "
-            "sampler.burn_in."
+            f"expected below {RHAT_LIMIT}). Run longer: with a budget by `mtbkd run RUN --more "
+            "5min`, else raise sampler.thinning or sampler.burn_in."
         )
     if ess_5 < _ESS_LIMIT:
         warnings.append(

@@ -116,13 +116,18 @@ def learn(
         modes=config.map,
         sampler=config.sampler,
         chains=config.chains,
-        budget=None if config.budget is None else _SAMPLING * config.seconds + extra,
+        budget=None if config.budget is None else sampling_seconds(config) + extra,
         weight_scale=config.student.weight_scale,
         seed=config.seed,
         device=config.device,
         out=out,
         report=metered(out, report),
     )
+
+
+def sampling_seconds(config: RunConfig) -> float:
+    """What a budget leaves for sampling."""
+    return _SAMPLING * config.seconds
 
 
 def as_it_ran(config: RunConfig, posterior: Posterior) -> SamplerSettings:
