@@ -11,9 +11,9 @@ the others. ``missing``: half of all teachers' answers removed at random, withou
 with ``prior.discount``. ``labels``: 20, 50 and 100
 labels beside 500 and more unlabelled images, against labels only and against pseudo-labels, the
 most probable class of the teachers' stacked pool. ``harm``: the third teacher, the best of them,
-names the next class with all its confidence (``lies``), or says anything (``noise``); or every fifth
-label, of calibration too, is another class (``wrong``). Beside the student stands the ensemble on
-the same pool.
+names the next class with all its confidence (``lies``), or says anything (``noise``); or every
+fifth label, of calibration too, is another class (``wrong``). Beside the student stands the
+ensemble on the same pool.
 """
 
 from __future__ import annotations
