@@ -46,8 +46,11 @@ def test_the_example_runs_from_a_copied_configuration(tmp_path, monkeypatch, cap
     shutil.copytree(EXAMPLE, tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")
     assert call(monkeypatch, capsys, "recipes", "copy", "own", "my.yaml")[0] == 0
-    code, out, err = call(monkeypatch, capsys, "run", "my.yaml", "--out", "run", *QUICK)
-    assert (code, err) == (0, "")
+    short = (*QUICK, "--set=budget=10 s")
+    code, out, err = call(monkeypatch, capsys, "run", "my.yaml", "--out", "run", *short)
+    assert code == 0
+    assert err.startswith("mtbkd: a budget of 10 s: what the teachers are worth is found first")
+    assert len([line for line in err.splitlines() if "left" not in line]) == 1
     assert "teacher: forest" in out
     metrics = json.loads(Path("run/metrics.json").read_text())
     assert metrics["teachers"]["forest"]["accuracy"] > 0.8
