@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 from mtbkd.app.config.text import seconds_of
+from mtbkd.distillation.choose import few_rows
 from mtbkd.distillation.rounds import AGREED, sample_in_rounds
 from mtbkd.files import load_tensors
+from mtbkd.inference.modes import MapSettings, within_steps
 from mtbkd.inference.run import Target
 from mtbkd.inference.settings import SamplerSettings
 from mtbkd.prior.mixture import Prior
@@ -172,3 +174,16 @@ def test_automatic_components_are_for_wide_inputs():
         20,
         784,
     ]
+
+
+def test_modes_of_many_examples_take_fewer_epochs():
+    settings = MapSettings(epochs=60, batch_size=128)
+    epochs = [within_steps(settings, n).epochs for n in (100, 50_000, 200_000, 10_000_000)]
+    assert epochs == [60, 60, 15, 3]
+
+
+def test_priors_are_compared_on_few_of_many_examples():
+    assert few_rows(50, 0).tolist() == list(range(50))
+    some = few_rows(30_000, 0)
+    assert len(some) == len(some.unique()) == 10_000
+    assert not torch.equal(some, few_rows(30_000, 1))

@@ -27,6 +27,7 @@ from mtbkd.weights.rules import Stacked, Weighting
 from mtbkd.weights.stacking import fit_stacked
 
 _TRIAL_CHAINS, _FEWEST_LABELS, _SHORTER = 2, 20, 3
+_COMPARED = 10_000
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ class Trials:
         if kept:
             save_tensors(path, {"score": torch.tensor(found, dtype=torch.float64)})
         return found
+
+
+def few_rows(n_examples: int, seed: int) -> Tensor:
+    """Examples on which priors are compared where there is a budget: all, or 10,000 by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(n_examples, generator=generator)[:_COMPARED].sort().values
 
 
 def shorter(modes: MapSettings) -> MapSettings:

@@ -18,6 +18,7 @@ from mtbkd.distillation.choose import (
     choose_prior,
     choose_units,
     choose_weighting,
+    few_rows,
     read_weighting,
     shorter,
 )
@@ -191,9 +192,10 @@ def distill(
     weighting = choose_weighting(rule, read, teachers, known, out, units)
     training = training_set(head, read, teachers, weighting, out, units)
     check_outputs(head, training, data.classes)
+    few = few_rows(len(training), seed)
     trials = Trials(
         student=head,
-        training=training,
+        training=training if budget is None else training.subset(few),
         modes=modes if budget is None else shorter(modes),
         calibration=held,
         units=units,

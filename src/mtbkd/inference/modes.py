@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -82,6 +82,7 @@ def progress_of(report: Report | None, stage: str) -> Progress | None:
 
 
 _MAP_STREAM = 0
+_MOST_STEPS, _FEWEST_EPOCHS = 25_000, 3
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,13 @@ class MapSettings:
             *outside("batch_size", self.batch_size, whole=True),
             *outside("learning_rate", self.learning_rate, 1e3),
         )
+
+
+def within_steps(settings: MapSettings, n_examples: int) -> MapSettings:
+    """The same with fewer epochs where these would be more than 25,000 steps; three at least."""
+    steps = math.ceil(n_examples / settings.batch_size)
+    most = max(_MOST_STEPS // steps, _FEWEST_EPOCHS)
+    return replace(settings, epochs=min(settings.epochs, most))
 
 
 def find_modes(

@@ -25,7 +25,7 @@ from mtbkd.app.config.own_teachers import KINDS, Name
 from mtbkd.app.config.text import parse, read, seconds_of
 from mtbkd.errors import InputError, did_you_mean, shown
 from mtbkd.inference.engines import SamplerSettings
-from mtbkd.inference.modes import MapSettings
+from mtbkd.inference.modes import MapSettings, within_steps
 from mtbkd.prior.settings import PAPER, PriorSettings
 
 _DEEPEST, _LONGEST_KEY, _MOST_FAULTS = 16, 100, 20
@@ -181,6 +181,10 @@ class RunConfig(BaseModel):
     def seconds(self) -> float:
         """The budget in seconds."""
         return math.inf if self.budget is None else seconds_of(self.budget)
+
+    def modes(self, n_examples: int) -> MapSettings:
+        """How modes are found among so many examples: in fewer epochs where there is a budget."""
+        return self.map if self.budget is None else within_steps(self.map, n_examples)
 
     def to_yaml(self) -> str:
         """The complete configuration."""

@@ -117,7 +117,7 @@ def trained(
         student,
         training,
         prior,
-        same_updates(config.map, len(training), n_all),
+        same_updates(config.modes(n_all), len(training), n_all),
         n_chains=config.chains if config.baselines == "all" else 1,
         seed=config.seed,
         path=out / "baselines" / f"{stage}.safetensors",

@@ -210,7 +210,7 @@ def _reference(
         posterior.student,
         training,
         posterior.prior,
-        config.map,
+        config.modes(len(training)),
         n_chains=_CHAINS,
         seed=seed,
         path=folder / "modes.safetensors",

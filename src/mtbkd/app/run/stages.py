@@ -113,7 +113,7 @@ def learn(
         calibration=task.calibration,
         learn_calibration=learns_calibration(config),
         prior=config.prior,
-        modes=config.map,
+        modes=config.modes(len(task.train)),
         sampler=config.sampler,
         chains=config.chains,
         budget=None if config.budget is None else sampling_seconds(config) + extra,
@@ -219,7 +219,7 @@ def on_calibration(
     trials = Trials(
         student=head,
         training=training_set(head, read, teachers, posterior.weighting, units=posterior.units),
-        modes=config.map,
+        modes=config.modes(len(task.train)),
         calibration=behind(posterior.student, task.calibration, out),
         units=posterior.units,
         seed=config.seed,
