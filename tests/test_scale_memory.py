@@ -69,4 +69,5 @@ def test_memory_of_a_run_on_files_is_bounded(tmp_path):
 
     python(WRITE, n_rows, n_classes)
     everything = 4 * 4 * n_rows * n_classes
-    assert int(python(TRAIN, 0)) < everything
+    # all of it in memory would come on top of the rest, which takes nearly as much and varies
+    assert int(python(TRAIN, 0)) < 1.2 * everything
