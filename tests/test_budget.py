@@ -61,6 +61,10 @@ def test_own_alone_runs_and_goes_on(tmp_path, monkeypatch, capsys):
         assert after[: len(before)] == before
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["student"]["accuracy"] > 0.5
+    spent, stages = metrics["cost"]["cpu_seconds"], (run / "training.json").read_text()
+    drawn = [s for name, s in json.loads(stages)["cpu_seconds"].items() if "round" in name]
+    assert spent["sampling"] == pytest.approx(sum(drawn), abs=0.01)
+    assert "draws of prior" in stages
     code, out, _ = call(monkeypatch, capsys, "run", run)
     assert code == 0
 

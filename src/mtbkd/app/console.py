@@ -71,6 +71,8 @@ def in_words(stage: str) -> str:
     Example:
         >>> in_words("prior-1-1-5-0")
         'trying power 5'
+        >>> in_words("draws of prior-1-1-5-0")
+        'trying power 5, by its draws'
         >>> in_words("labels-only-4")
         'baseline labels only, wider weights'
     """
@@ -79,6 +81,8 @@ def in_words(stage: str) -> str:
         usual = ("1", "1", None, "0")
         parts = zip(names, prior.groups(), usual, strict=True)
         return "trying " + ", ".join(f"{n} {value}" for n, value, plain in parts if value != plain)
+    if stage.startswith("draws of "):
+        return f"{in_words(stage.removeprefix('draws of '))}, by its draws"
     for pattern, words in _STAGES.items():
         if found := re.fullmatch(pattern, stage):
             told = found.expand(words)

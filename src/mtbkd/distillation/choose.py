@@ -80,7 +80,13 @@ class Trials:
         positions = self.find(prior, _TRIAL_CHAINS, name)
         if self.sampler is not None:
             drawn = sample(
-                self.student, self.training, prior, self.sampler, positions, seed=self.seed
+                self.student,
+                self.training,
+                prior,
+                self.sampler,
+                positions,
+                seed=self.seed,
+                progress=progress_of(self.report, f"draws of {name}"),
             )
             every = torch.cat([s.flatten(0, 1) for s in drawn.samples.segments])
             positions = self.student.standardised(every.to(positions.device))

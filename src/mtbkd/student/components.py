@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 COMPONENTS = 48
-"""How many, where they pay: measured on images of 784 pixels, see docs/design.md."""
+"""How many, where they pay: measured on images of 784 pixels, see docs/departures.md."""
 _WIDE = 64  # inputs up to which they are read as they are
 _ROWS = 8192  # examples that the components are found on
 

@@ -116,9 +116,9 @@ class RunConfig(BaseModel):
         map: How modes are found.
         sampler: How the posterior is explored.
         chains: How many.
-        budget: How long a run may take on this machine, such as ``5 min``. With it, the sampler's
-            burn-in and thinning are those of a first round, and longer rounds follow until chains
-            agree or the time is over.
+        budget: About how long a run may take on this machine, such as ``5 min``; sampling ends by
+            the clock, all else by its own size. The sampler's burn-in and thinning are then those
+            of a first round, and longer rounds follow until chains agree or the time is over.
         calibration: Whether the student learns from the calibration examples once they have chosen
             the prior: ``learn``, ``hold`` (they judge only), or ``auto``, which learns from them
             unless ``own.split`` says which they are.

@@ -68,6 +68,10 @@ def cpu_seconds(spent: dict[str, float], baselines: dict[str, Iterable[str]]) ->
         >>> cpu_seconds({"prior-1": 2.0, "modes": 1.0, "kd-1": 3.0, "kd-4": 4.0}, {"KD": ["kd-1", "kd-4"]})
         {'choices': 2.0, 'modes': 1.0, 'baselines': {'KD': 7.0}}
     """  # noqa: E501
+    rounds = [stage for stage in spent if stage.startswith("sampling, round")]
+    if rounds:
+        drawn = {"sampling": sum(spent[stage] for stage in rounds)}
+        spent = drawn | {stage: s for stage, s in spent.items() if stage not in rounds}
     of_baselines = {name: list(stages) for name, stages in baselines.items()}
     others = {"modes", "sampling"}.union(*of_baselines.values())
     return {
