@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -24,8 +25,8 @@ from mtbkd.observation import OUTCOMES
 from mtbkd.predictive import draw_outputs
 from mtbkd.student.log_posterior import posterior_gradient
 from mtbkd.student.student import Student
-from mtbkd.training import Minibatches, TrainingSet
-from mtbkd.types import Report
+from mtbkd.training import Minibatches
+from mtbkd.types import Family, Report
 
 AGREED = 1.05
 """R-hat (95th percentile over what the student says) below which sampling ends."""
@@ -136,8 +137,9 @@ def sample_in_rounds(
             _write(out, rounds, start, anew=True)
             continue
         if now.seconds is None:
-            rhat = disagreement(student, chains.samples, data)
-            now = replace(now, seconds=clock() - begun, rhat_95=rhat)
+            rhat = disagreement(student, chains.samples, data.features, data.observation.family)
+            known = 1.0 if math.isnan(rhat) else rhat
+            now = replace(now, seconds=clock() - begun, rhat_95=known)
             rounds = (*rounds[:-1], now)
         following = _next(rounds, chains, budget)
         if following is None:
@@ -150,14 +152,19 @@ def sample_in_rounds(
         _write(out, rounds, start, anew=True)
 
 
-def disagreement(student: Student, samples: PosteriorSamples, data: TrainingSet) -> float:
-    """R-hat of what the student says on unlabelled examples, its 95th percentile."""
-    features = data.features[:: -(-len(data) // _PROBES)]
-    outcome = OUTCOMES[data.observation.family]
-    values = [outcome.traced(outputs) for outputs in draw_outputs(student, samples, features)]
+def disagreement(
+    student: Student, samples: PosteriorSamples, inputs: Tensor, family: Family
+) -> float:
+    """R-hat of what the student says on some of the inputs, its 95th percentile.
+
+    NaN if nothing that it says moves, or with fewer than four draws.
+    """
+    some, outcome = inputs[:: -(-len(inputs) // _PROBES)], OUTCOMES[family]
+    values = [outcome.traced(outputs) for outputs in draw_outputs(student, samples, some)]
     functions = torch.cat(values, 2).flatten(2).double().cpu().numpy()
     rhat, _ = convergence(functions, 1e-9)
-    return float(np.quantile(rhat, 0.95)) if len(rhat) else 1.0
+    rhat = rhat[~np.isnan(rhat)]
+    return float(np.quantile(rhat, 0.95)) if len(rhat) else math.nan
 
 
 def _next(rounds: tuple[Round, ...], chains: Chains, budget: float) -> Round | None:

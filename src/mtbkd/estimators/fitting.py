@@ -26,13 +26,12 @@ from mtbkd.distillation.choose import (
     shorter,
 )
 from mtbkd.distillation.distill import Posterior, distill
+from mtbkd.distillation.rounds import disagreement
 from mtbkd.estimators.asking import FitRows, ask_all
-from mtbkd.inference.diagnostics import RHAT_LIMIT, convergence
+from mtbkd.inference.diagnostics import RHAT_LIMIT
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.modes import MapSettings
-from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.predictive import draw_outputs
 from mtbkd.prior.settings import PriorSettings, Rule
 from mtbkd.student.devices import find_device, one_thread
 from mtbkd.student.student import make_student
@@ -42,7 +41,6 @@ from mtbkd.types import Floats, InputError
 EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensemble"]
 
 _MODE_BATCH, _BATCH = 64, 256
-_PROBES = 50  # inputs by which chains are compared
 _BURN_IN = 1000
 _FIRST, _FIRST_THINNING = 200, 4  # steps of the first round
 _FEWEST = 10  # labels that can choose the power
@@ -136,12 +134,7 @@ def _rhat(posterior: Posterior, inputs: Tensor) -> float:
     """The R-hat that 95 % of functions of the student are below, on some of the inputs."""
     if METHODS[posterior.plan.engine].independent:
         return math.nan
-    some = inputs[:: -(-len(inputs) // _PROBES)]
-    outputs = torch.cat(list(draw_outputs(posterior.student, posterior.samples, some)), 2)
-    functions = OUTCOMES[posterior.family].traced(outputs).flatten(2).double().cpu().numpy()
-    rhat, _ = convergence(functions, 1e-9)
-    rhat = rhat[~np.isnan(rhat)]
-    return float(np.quantile(rhat, 0.95)) if len(rhat) else math.nan
+    return disagreement(posterior.student, posterior.samples, inputs, posterior.family)
 
 
 def _prior(
