@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
@@ -240,6 +241,7 @@ def background(
     """What new examples are compared with, made once for each run."""
     path = out / BACKGROUND
     if not path.exists():
+        sources = None if task.sources is None else task.sources.calibration
         made = make_background(
             posterior,
             task.train,
@@ -248,6 +250,7 @@ def background(
             answers=on_calibration(config, task, teachers, posterior, out, report),
             level=config.predict.level,
             seed=config.seed,
+            groups=None if sources is None else np.unique(sources, return_inverse=True)[1],
         )
         save_background(path, made)
     return load_background(path, config.predict.level)

@@ -40,7 +40,7 @@ def named_columns(own: OwnConfig) -> list[str]:
     """All columns that the configuration names, besides the ids."""
     reads = [getattr(teacher, "reads", None) or [] for teacher in own.teachers.values()]
     lists = [[column] if isinstance(column, str) else column for column in reads]
-    others = (column for column in (own.split, own.group, own.sequence) if column)
+    others = (column for column in (own.split, own.group, own.source, own.sequence) if column)
     return [*own.targets, *(own.features or ()), *others, *itertools.chain(*lists)]
 
 
@@ -52,7 +52,7 @@ def columns_of(examples: Table, own: OwnConfig) -> tuple[list[str], tuple[str, .
     """
     if own.features:
         return own.features, ()
-    taken = {own.id, own.split, own.group, *own.targets, *text_columns(own)}
+    taken = {own.id, own.split, own.group, own.source, *own.targets, *text_columns(own)}
     found, partly = examples.numeric(name for name in examples.names if name not in taken)
     if not found:
         raise InputError(

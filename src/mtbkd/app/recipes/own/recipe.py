@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.own import AUTOMATIC, OwnConfig
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.base import Labelling, Recipe, Task
+from mtbkd.app.recipes.base import Labelling, Recipe, Sources, Task
 from mtbkd.app.recipes.common import network
 from mtbkd.app.recipes.deeploc.shared import draw
 from mtbkd.app.recipes.own.columns import (
@@ -130,6 +130,10 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         **stretch,
     }
     shown = [examples.words(c) for c in text_columns(own)[:1]]
+    sources = None
+    if own.source is not None:
+        cells = examples.words(own.source)
+        sources = Sources(*(tuple(cells[row] for row in part) for part in split.parts[1:]))
     return Task(
         name=Path(path.name.removesuffix(".gz")).stem,
         train=train,
@@ -144,6 +148,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         ),
         drawn=lambda row: _draw(test, features, row, [t[split.parts[2][row]] for t in shown], own),
         together=None if groups is None else groups[split.parts[1]],
+        sources=sources,
     )
 
 
