@@ -15,7 +15,7 @@ from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
 from mtbkd.distillation.choose import Trials
-from mtbkd.distillation.cross_fit import cross_fit
+from mtbkd.distillation.cross_fit import cross_fit, refitted
 from mtbkd.distillation.distill import Posterior, distill, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
@@ -227,7 +227,16 @@ def on_calibration(
         out=out,
         report=report,
     )
-    return cross_fit(posterior, trials, as_it_ran(config, posterior), level, task.together)
+    train, kept = (behind(posterior.student, part, out) for part in (task.train, task.calibration))
+    without = refitted(head, posterior, train, kept, teachers)
+    return cross_fit(
+        posterior,
+        trials,
+        as_it_ran(config, posterior),
+        without,
+        level=level,
+        groups=task.together,
+    )
 
 
 def background(
