@@ -141,13 +141,16 @@ def test_an_answer_does_not_know_its_own_label_by_the_weights_either():
     ]
     teachers = mtbkd.align(tables, teachers.ids, CLASSES)
     prior = replace(PRIOR, weights="stacked")
-    found = []
+    alone, together = [], []
     for one in (calibration, relabelled(calibration, 3)):
         posterior = distilled(data, one, teachers, prior=prior)
         assert posterior.weighting.stacked is not None
-        found.append(means(answers(posterior, data, one, teachers)))
-    changed = ~np.isclose(*found, atol=1e-6).all(1)
+        alone.append(means(answers(posterior, data, one, teachers)))
+        akin = np.zeros(len(one), np.int64)
+        together.append(means(answers(posterior, data, one, teachers, akin)))
+    changed = ~np.isclose(*alone, atol=1e-6).all(1)
     np.testing.assert_array_equal(changed, np.arange(len(calibration)) % 5 != 3)
+    np.testing.assert_array_equal(*together)
 
 
 @pytest.mark.parametrize("n_groups", [1, 3, 7])
