@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mtbkd.data import Dataset, joined
 from mtbkd.distillation.choose import Trials, choose_weighting
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import progress_of, starting_modes
@@ -42,11 +42,12 @@ def cross_fit(
     """Answers on the calibration examples of students that did not learn from them.
 
     The examples are dealt into five folds, or one for each group where these are fewer. For each, a
-    few chains learn from all the others, under the posterior's own prior and weights that are fitted
-    to the labels of all the others, and answer on the fold. A fold is left out with what the teachers say on it, as an example to come is. So what
-    is chosen on these answers, sets, thresholds and flags, keeps its promise on examples to come,
-    though the student learned from each label (cross-conformal prediction, Vovk 2015). Its chains
-    are fewer and shorter than the student's, which makes the sets a little larger than need be.
+    few chains learn from all the others, under the posterior's own prior and weights that are
+    fitted to the labels of all the others, and answer on the fold. A fold is left out with what the
+    teachers say on it, as an example to come is. So what is chosen on these answers, sets,
+    thresholds and flags, keeps its promise on examples to come, though the student learned from
+    each label (cross-conformal prediction, Vovk 2015). Its chains are fewer and shorter than the
+    student's, which makes the sets a little larger than need be.
 
     Args:
         posterior: What `distill` made with ``learn_calibration``.

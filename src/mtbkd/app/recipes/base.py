@@ -23,8 +23,8 @@ class Sources:
     """Where examples come from, as the name of a hospital or a language.
 
     Attributes:
-        calibration: Of each calibration example.
-        test: Of each test example.
+        calibration: The source of each calibration example.
+        test: The source of each test example.
     """
 
     calibration: tuple[str, ...]

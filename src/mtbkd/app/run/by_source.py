@@ -9,7 +9,7 @@ import numpy as np
 
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.run.scoring import SCORINGS
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.causes import OUTSIDE, Causes
 from mtbkd.observation.answers import rows_of
 from mtbkd.predictive import Answer

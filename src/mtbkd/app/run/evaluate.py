@@ -25,7 +25,7 @@ from mtbkd.app.run.scoring_shared import Rival
 from mtbkd.app.run.thresholds import add_thresholds
 from mtbkd.app.tables import prediction_table, write_table
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.causes import FLAGS, Causes, find_causes
 from mtbkd.explain.influence import responsibilities
 from mtbkd.explain.outside import see

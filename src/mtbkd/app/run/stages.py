@@ -16,7 +16,8 @@ from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
 from mtbkd.distillation.choose import Trials
 from mtbkd.distillation.cross_fit import cross_fit, refitted
-from mtbkd.distillation.distill import Posterior, distill, load_posterior
+from mtbkd.distillation.distill import distill
+from mtbkd.distillation.posterior import Posterior, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
 from mtbkd.inference.samples import read_manifest
