@@ -92,7 +92,7 @@ def posterior_gradient(
             return values.mean(-1), slopes.div_(outputs.shape[-2])
 
         named, named_grads = student.unflatten(parameters), student.unflatten(grads)
-        values = differentiate(named, named_grads, batch.inputs, outer)
+        values = differentiate(named, named_grads, student.read(batch.inputs), outer)
         values -= 0.5 * torch.linalg.vector_norm(position, dim=1) ** 2 / n_examples
         return values, grads
 

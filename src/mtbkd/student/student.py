@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -15,13 +13,9 @@ from torch import Tensor, nn
 
 from mtbkd.student.dense import Layer, apply, dense_layers
 from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, check_finite
+from mtbkd.student.pixels import Pixels
+from mtbkd.student.split import NETWORK_LOCK, split
 from mtbkd.types import Generators, InputError
-
-NETWORK_LOCK = threading.RLock()
-"""Held while a module's parameters are swapped or a hook is on it, unseen by other threads.
-
-One for all modules, since students that were made from one network share its layers.
-"""
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,8 @@ class Student:
         prior_scale: Standard deviation of the weight prior, shape (parameter,), the same within
             each named parameter.
         weight_scale: That deviation in units of ``1 / sqrt(fan_in)``.
+        whole_numbers: Whether the network reads bytes or other whole numbers as they are; else
+            they are made floats first, some examples at a time.
     """
 
     head: nn.Module
@@ -49,6 +45,7 @@ class Student:
     prior_mean: Tensor
     prior_scale: Tensor
     weight_scale: float = 1.0
+    whole_numbers: bool = False
 
     @property
     def n_parameters(self) -> int:
@@ -78,6 +75,10 @@ class Student:
                 found |= {f"{part}.{n}": value for n, value in state.items() if n not in skip}
         return found
 
+    def read(self, inputs: Tensor) -> Tensor:
+        """Inputs as the network takes them: floats, or whole numbers if it reads these."""
+        return inputs if self.whole_numbers or inputs.is_floating_point() else inputs.float()
+
     def features(self, inputs: Tensor, batch_size: int = 256, first: int = 0) -> Tensor:
         """Run the frozen part, in batches, once: shape (example, ...) to (example, feature...).
 
@@ -96,7 +97,7 @@ class Student:
         for part in inputs.split(batch_size):
             check_finite(part, "inputs", CORRECT_INPUTS, first)
             with torch.inference_mode():
-                parts.append(self.frozen(part.to(device)))
+                parts.append(self.frozen(self.read(part.to(device))))
             check_finite(parts[-1], "features of the network's frozen part", SCALE_INPUTS, first)
             first += len(part)
         return torch.cat(parts).clone()
@@ -119,6 +120,7 @@ class Student:
 
     def call(self, parameters: dict[str, Tensor], features: Tensor) -> Tensor:
         """As `logits_at`, for parameters by name. Threads may call it on one student."""
+        features = self.read(features)
         if self.dense is not None:
             return apply(self.dense, parameters, features)
         with NETWORK_LOCK:
@@ -150,14 +152,12 @@ class Student:
 
     def to(self, device: torch.device) -> Student:
         """The same student on a device."""
-        return Student(
-            self.head.to(device),
-            None if self.frozen is None else self.frozen.to(device),
-            self.names,
-            self.shapes,
-            self.prior_mean.to(device),
-            self.prior_scale.to(device),
-            self.weight_scale,
+        return replace(
+            self,
+            head=self.head.to(device),
+            frozen=None if self.frozen is None else self.frozen.to(device),
+            prior_mean=self.prior_mean.to(device),
+            prior_scale=self.prior_scale.to(device),
         )
 
 
@@ -199,8 +199,10 @@ def make_student(
             f"{', '.join(every) or 'none'}. Change the pattern `sampled`."
         )
     head, frozen, prefix = module, None, ""
+    whole_numbers = _reads_whole_numbers(module, example)
     if example is not None:
-        head, frozen, prefix = _split(module, chosen, example)
+        as_read = example if whole_numbers else example.float()
+        head, frozen, prefix = split(module, chosen, as_read)
     names = tuple(n.removeprefix(prefix) for n in chosen)
     moments = [_prior(head, name, weight_scale) for name in names]
     return Student(
@@ -211,6 +213,7 @@ def make_student(
         torch.cat([mean for mean, _ in moments]),
         torch.cat([scale for _, scale in moments]),
         weight_scale,
+        whole_numbers,
     )
 
 
@@ -223,6 +226,21 @@ def widened(student: Student, factor: float) -> Student:
     )
 
 
+def _reads_whole_numbers(module: nn.Module, example: Tensor | None) -> bool:
+    """Whether a network takes whole numbers as they are; without an example, by its layers."""
+    if example is None:
+        takers = (Pixels, nn.Embedding, nn.EmbeddingBag)
+        return any(isinstance(layer, takers) for layer in module.modules())
+    if example.is_floating_point():
+        return False
+    try:
+        with torch.inference_mode():
+            module(example)
+    except RuntimeError:  # of another type than the weights
+        return False
+    return True
+
+
 def _prior(head: nn.Module, name: str, weight_scale: float) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of one parameter under the weight prior, flat."""
     parameter = head.get_parameter(name)
@@ -233,67 +251,3 @@ def _prior(head: nn.Module, name: str, weight_scale: float) -> tuple[Tensor, Ten
     fan_in = math.prod(matrices[0].shape[1:])
     scale = torch.full((parameter.numel(),), weight_scale / math.sqrt(fan_in))
     return torch.zeros(parameter.numel()), scale
-
-
-class _Frozen(nn.Module):
-    """The network up to the input of the sampled part, caught on its way."""
-
-    def __init__(self, network: nn.Module, stop: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self._stop = (stop,)  # in a tuple, so that it is not registered twice
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.calls(inputs)[0][0]
-
-    def calls(self, inputs: Tensor) -> list[tuple[Tensor, ...]]:
-        """The arguments of every call of the sampled part, in order."""
-        caught: list[tuple[Tensor, ...]] = []
-        with NETWORK_LOCK:
-            hook = self._stop[0].register_forward_pre_hook(lambda _, args: caught.append(args))
-            try:
-                self.network(inputs)
-            finally:
-                hook.remove()
-        return caught
-
-
-def _split(
-    module: nn.Module, chosen: Sequence[str], example: Tensor
-) -> tuple[nn.Module, nn.Module | None, str]:
-    """Find (head, frozen part, prefix of the head's parameter names)."""
-    paths = [name.split(".")[:-1] for name in chosen]
-    common = paths[0]
-    for path in paths[1:]:
-        size = next(
-            (i for i, (a, b) in enumerate(zip(common, path, strict=False)) if a != b),
-            min(len(common), len(path)),
-        )
-        common = common[:size]
-    owner = module.get_submodule(".".join(common))
-    prefix = ".".join(common) + "." if common else ""
-    head: nn.Module = owner
-    stop: nn.Module = owner
-    if isinstance(owner, nn.Sequential):
-        wanted = {id(module.get_parameter(name)) for name in chosen}
-        start = next(
-            i for i, child in enumerate(owner) if wanted & {id(p) for p in child.parameters()}
-        )
-        if owner is module and start == 0:
-            return module, None, ""
-        head, stop = owner[start:], owner[start]  # a slice keeps its children's names
-    if stop is module:
-        return module, None, ""
-    frozen = _Frozen(module, stop)
-    with torch.inference_mode():
-        calls, whole = frozen.calls(example), module(example)
-        once = len(calls) == 1 and len(calls[0]) == 1
-        part = head(*calls[0]) if once else whole.new_empty(0)
-        if part.shape == whole.shape and torch.allclose(part, whole, atol=1e-5):
-            return head, frozen, prefix
-    warnings.warn(
-        f"The network does more after `{prefix.rstrip('.') or 'its head'}` than return its "
-        "output, so its frozen part runs again at every step. Let it end with the sampled part.",
-        stacklevel=3,
-    )
-    return module, None, ""
