@@ -166,13 +166,14 @@ def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) ->
             "a lower prior.power or weight_scale."
         )
     device = student.prior_mean.device
-    forward = torch.vmap(student.logits_at, in_dims=(0, None))
     first = 0
     for batch in _batches(student, samples, inputs):
         check_finite(batch, "inputs", CORRECT_INPUTS, first)
         features = student.features(batch.to(device), first=first)
         with torch.no_grad():
-            outputs = torch.stack([forward(draw.to(device), features) for draw in samples], dim=1)
+            outputs = torch.stack(
+                [student.logits_each(draw.to(device), features) for draw in samples], dim=1
+            )
         check_finite(outputs.movedim(2, 0), "outputs of the student", SCALE_INPUTS, first)
         yield outputs
         first += len(batch)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mtbkd.student.dense import Layer, apply, dense_layers
 from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, check_finite
+from mtbkd.student.passage import Passage, check_network, find_passage, in_turn_by_kind
 from mtbkd.student.pixels import Pixels
 from mtbkd.student.split import NETWORK_LOCK, split
 from mtbkd.types import Generators, InputError
@@ -36,6 +37,7 @@ class Student:
         weight_scale: That deviation in units of ``1 / sqrt(fan_in)``.
         whole_numbers: Whether the network reads bytes or other whole numbers as they are; else
             they are made floats first, some examples at a time.
+        passage: How chains and examples pass through the head, if it is no stack of linear layers.
     """
 
     head: nn.Module
@@ -46,6 +48,7 @@ class Student:
     prior_scale: Tensor
     weight_scale: float = 1.0
     whole_numbers: bool = False
+    passage: Passage = Passage()
 
     @property
     def n_parameters(self) -> int:
@@ -120,11 +123,23 @@ class Student:
 
     def call(self, parameters: dict[str, Tensor], features: Tensor) -> Tensor:
         """As `logits_at`, for parameters by name. Threads may call it on one student."""
-        features = self.read(features)
         if self.dense is not None:
-            return apply(self.dense, parameters, features)
+            return apply(self.dense, parameters, self.read(features))
         with NETWORK_LOCK:
-            return torch.func.functional_call(self.head, parameters, (features,))
+            return self.call_on(self.head, parameters, features)
+
+    def call_on(self, head: nn.Module, parameters: dict[str, Tensor], features: Tensor) -> Tensor:
+        """As `call`, for a copy of the head that no other thread uses."""
+        read = self.passage.laid_out(self.read(features))
+        return torch.func.functional_call(head, parameters, (read,))
+
+    def logits_each(self, parameters: Tensor, features: Tensor) -> Tensor:
+        """As `logits_at`, for several draws: (draw, parameter) to (draw, example, class)."""
+        if not self.passage.in_turn:
+            return torch.vmap(self.logits_at, in_dims=(0, None))(parameters, features)
+        parts = features.split(self.passage.rows)
+        each = [torch.cat([self.logits_at(own, x) for x in parts]) for own in parameters]
+        return torch.stack(each)
 
     def unflatten(self, parameters: Tensor) -> dict[str, Tensor]:
         """Flat natural parameters, shape (..., parameter), as named tensors of the head."""
@@ -205,16 +220,31 @@ def make_student(
         head, frozen, prefix = split(module, chosen, as_read)
     names = tuple(n.removeprefix(prefix) for n in chosen)
     moments = [_prior(head, name, weight_scale) for name in names]
-    return Student(
-        head,
-        frozen,
-        names,
-        tuple(head.get_parameter(n).shape for n in names),
-        torch.cat([mean for mean, _ in moments]),
-        torch.cat([scale for _, scale in moments]),
-        weight_scale,
-        whole_numbers,
+    student = Student(
+        head=head,
+        frozen=frozen,
+        names=names,
+        shapes=tuple(head.get_parameter(n).shape for n in names),
+        prior_mean=torch.cat([mean for mean, _ in moments]),
+        prior_scale=torch.cat([scale for _, scale in moments]),
+        weight_scale=weight_scale,
+        whole_numbers=whole_numbers,
+        passage=Passage(in_turn=in_turn_by_kind(head)),
     )
+    return student if example is None else _examined(student, example)
+
+
+def _examined(student: Student, example: Tensor) -> Student:
+    """The student, once it is known that its network will do, and how examples pass through it."""
+    if student.dense is not None:
+        return replace(student, passage=Passage())
+    position = student.initial_position([torch.Generator().manual_seed(0)])[0]
+    parameters = student.unflatten(student.natural(position))
+    with torch.no_grad():
+        features = student.features(example)
+        check_network(student.call, parameters, features)
+        read = student.read(features)
+        return replace(student, passage=find_passage(student.call, student.head, parameters, read))
 
 
 def widened(student: Student, factor: float) -> Student:
