@@ -23,7 +23,7 @@ from mtbkd.observation.units import Units
 from mtbkd.observation.units import mixture as mixture
 from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, all_finite, check_finite
 from mtbkd.student.student import Student
-from mtbkd.types import Family, InputError, outside, refuse
+from mtbkd.types import WHOLE, Family, InputError, outside, refuse
 
 _SAMPLE_LONGER = "Distil again with more steps or a smaller step size, or scale the inputs."
 _BUDGET = 2**24  # floats held at a time: draws times examples times classes
@@ -129,12 +129,17 @@ def thin(
 def _between(features: Tensor) -> tuple[Tensor, Tensor]:
     """Features, then points up to half the way from one to another; every fifth is kept apart.
 
+    There is nothing between two names, as whole numbers other than bytes are.
+
     Returns:
         Features, shape (example, ...), and whether they are kept apart, (example,), which those
         between two that are kept apart are as well.
     """
     generator = torch.Generator().manual_seed(0)
     kept = torch.arange(len(features), device=features.device) % 5 == 4
+    if features.dtype in WHOLE and features.dtype != torch.uint8:
+        return features, kept
+    features = features if features.is_floating_point() else features.float()
     found, apart = [features], [kept]
     for group, n in ((~kept, 4 * _BETWEEN), (kept, _BETWEEN)):
         ours = features[group]
@@ -161,13 +166,14 @@ def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) ->
             "a lower prior.power or weight_scale."
         )
     device = student.prior_mean.device
-    forward = torch.vmap(student.logits_at, in_dims=(0, None))
     first = 0
     for batch in _batches(student, samples, inputs):
         check_finite(batch, "inputs", CORRECT_INPUTS, first)
         features = student.features(batch.to(device), first=first)
         with torch.no_grad():
-            outputs = torch.stack([forward(draw.to(device), features) for draw in samples], dim=1)
+            outputs = torch.stack(
+                [student.logits_each(draw.to(device), features) for draw in samples], dim=1
+            )
         check_finite(outputs.movedim(2, 0), "outputs of the student", SCALE_INPUTS, first)
         yield outputs
         first += len(batch)

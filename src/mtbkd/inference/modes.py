@@ -64,12 +64,11 @@ def mode_score(
         labels: As the observation reads them.
         observation: How the family's labels are read and scored.
     """
-    forward = torch.vmap(student.logits, in_dims=(0, None))
-    total = 0.0
+    draws, total = student.natural(modes), 0.0
     with torch.no_grad():
         for start in range(0, len(labels), _BATCH):
             rows = slice(start, start + _BATCH)
-            outputs = forward(modes, student.features(inputs[rows])).double()
+            outputs = student.logits_each(draws, student.features(inputs[rows])).double()
             own = labels[rows].to(outputs.device)
             each = observation.log_likelihood(outputs, own.expand(len(modes), *own.shape))
             total += float((torch.logsumexp(each, 0) - math.log(len(modes))).sum())
