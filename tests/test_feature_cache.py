@@ -11,7 +11,7 @@ import torch
 from tiny_backbones import write_esm, write_t5
 
 from mtbkd import files
-from mtbkd.inputs.proteins import cache as caches
+from mtbkd.inputs import cache as caches
 from mtbkd.inputs.proteins.backbone import load_backbone
 from mtbkd.inputs.proteins.embedding import embed
 from mtbkd.inputs.proteins.source import digest_of, find_model

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from mtbkd.errors import need
 from mtbkd.files import sha256_of
-from mtbkd.inputs.proteins.cache import cache_root, share
+from mtbkd.inputs.cache import cache_root, share
 from mtbkd.types import InputError, refuse
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
