@@ -42,6 +42,7 @@ from mtbkd.data import Dataset, make_dataset
 from mtbkd.errors import collect
 from mtbkd.files import read_sealed, save_sealed, save_tensors, sha256_of
 from mtbkd.inputs.columns import Table
+from mtbkd.inputs.images.reading import digest_of
 from mtbkd.inputs.kind import InputKind, Rows
 from mtbkd.inputs.proteins.kind import draw as draw_protein
 from mtbkd.inputs.proteins.kind import proteins
@@ -80,7 +81,8 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """
     own = _section(config)
     path = Path(own.folder) / own.examples
-    examples, sha256 = read_own(own), sha256_of(path)
+    examples, left_out = read_own(own)
+    sha256 = digest_of(path) if path.is_dir() else sha256_of(path)
     recorded = _recorded(folder.parent, path, sha256)
     faults: list[str] = []
     kind = kind_of(own, recorded)
@@ -112,7 +114,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     )
     split = split_rows(examples, own, everyone.known.numpy(), groups, config.seed)
     if recorded is None:
-        for note in (*rows.notes, *split.notes):
+        for note in (*left_out, *rows.notes, *split.notes):
             warnings.warn(note, stacklevel=2)
     stretch = moments(read.inputs[split.parts[0]], scaling_of(kind, own))
     everyone = replace(everyone, inputs=standardise(read.inputs, stretch))
