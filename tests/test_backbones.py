@@ -289,16 +289,16 @@ def test_an_id_is_taken_from_disk_else_fetched_else_converted(models, monkeypatc
 
     monkeypatch.setattr(hub, "snapshot_download", download)
     monkeypatch.setattr(hub, "get_repo_discussions", lambda *_, **__: [strange, request])
-    assert sources.find_model("some/model").folder == models["esm"]
+    assert sources.find_protein_model("some/model").folder == models["esm"]
     assert asked == [(None, True), (None, False), ("refs/pr/7", False)]
     asked.clear()
-    assert sources.find_model("some/model").folder == models["esm"]
+    assert sources.find_protein_model("some/model").folder == models["esm"]
     assert asked == [("refs/pr/7", True)]  # found again without a network
     asked.clear()
-    assert sources.find_model("some/model@v1").folder == models["esm"]
+    assert sources.find_protein_model("some/model@v1").folder == models["esm"]
     assert asked == [("v1", True), ("v1", False)]
     with pytest.raises(InputError, match=r"config\.json"):
-        sources.find_model("some/model@v2")
+        sources.find_protein_model("some/model@v2")
 
 
 def test_an_id_that_cannot_be_fetched_is_one_message(monkeypatch, tmp_path):

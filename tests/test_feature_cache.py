@@ -11,10 +11,11 @@ import torch
 from tiny_backbones import write_esm, write_t5
 
 from mtbkd import files
-from mtbkd.inputs.proteins import cache as caches
+from mtbkd.inputs import cache as caches
+from mtbkd.inputs.models import digest_of
 from mtbkd.inputs.proteins.backbone import load_backbone
 from mtbkd.inputs.proteins.embedding import embed
-from mtbkd.inputs.proteins.source import digest_of, find_model
+from mtbkd.inputs.proteins.source import find_protein_model
 from mtbkd.types import InputError
 
 pytest.importorskip("transformers")
@@ -94,23 +95,23 @@ def test_models_limits_and_precisions_never_share(folder, tmp_path):
 
 
 def test_the_digest_of_large_files_is_remembered_until_they_change(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("mtbkd.inputs.proteins.source._LARGE", 1)
-    monkeypatch.setattr("mtbkd.inputs.proteins.source._SETTLED", -1.0)
+    monkeypatch.setattr("mtbkd.inputs.models._LARGE", 1)
+    monkeypatch.setattr("mtbkd.inputs.models._SETTLED", -1.0)
     mine = shutil.copytree(folder, tmp_path / "model")
-    first = digest_of(find_model(mine), tmp_path / "digests")
+    first = digest_of(find_protein_model(mine), tmp_path / "digests")
     notes = list((tmp_path / "digests").iterdir())
     assert len(notes) == 4
     for note in notes:
         note.write_text(json.dumps(json.loads(note.read_text()) | {"sha256": "remembered"}))
-    assert digest_of(find_model(mine), tmp_path / "digests") != first
+    assert digest_of(find_protein_model(mine), tmp_path / "digests") != first
     (mine / "model.safetensors").write_bytes((mine / "model.safetensors").read_bytes())
     for note in notes:
         if json.loads(note.read_text())["file"].endswith("model.safetensors"):
-            digest_of(find_model(mine), tmp_path / "digests")
+            digest_of(find_protein_model(mine), tmp_path / "digests")
             assert json.loads(note.read_text())["sha256"] != "remembered"
         else:
             note.write_text("{")
-    assert digest_of(find_model(mine), tmp_path / "digests") == first
+    assert digest_of(find_protein_model(mine), tmp_path / "digests") == first
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-7], lambda b: b[:-1] + b"x", lambda _: b""])

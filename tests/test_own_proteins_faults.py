@@ -97,7 +97,7 @@ def test_all_faults_of_the_file_and_the_models_are_told_at_once(folder, refused)
         ),
         (
             {"teachers": {"a": {"onnx": "a.onnx", "kind": "logits", "classes": ["in", "out"]}}},
-            "Expected columns that the ONNX file a.onnx reads, as the student reads sequences, ",
+            "Expected columns that the ONNX file a.onnx reads, as the student reads proteins, ",
         ),
         (
             {"split": "family"},

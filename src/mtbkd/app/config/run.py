@@ -20,8 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from mtbkd.app.config.own import AUTOMATIC, OwnConfig
+from mtbkd.app.config.own import AUTOMATIC, OwnConfig, check_student, moved_encoder
 from mtbkd.app.config.own_teachers import KINDS, Name
+from mtbkd.app.config.student import StudentConfig
 from mtbkd.app.config.text import parse, read, seconds_of
 from mtbkd.errors import InputError, did_you_mean, shown
 from mtbkd.inference.engines import SamplerSettings
@@ -31,23 +32,6 @@ from mtbkd.prior.settings import PAPER, PriorSettings
 _DEEPEST, _LONGEST_KEY, _MOST_FAULTS = 16, 100, 20
 
 PRESETS: dict[str, PriorSettings] = {"paper": PAPER}
-
-
-class StudentConfig(BaseModel):
-    """The network.
-
-    Attributes:
-        hidden: Widths of hidden layers; none for a linear student.
-        weight_scale: Scale of the weight prior, in units of ``1 / sqrt(fan_in)``.
-        components: How many principal components of the inputs it reads in their place; ``auto``
-            reads 48 where there are more than 64 inputs.
-    """
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    hidden: list[Annotated[int, Field(ge=1, le=2**16)]] = Field(max_length=64)
-    weight_scale: float = Field(ge=1e-6, le=1e6, default=3.0)
-    components: Annotated[int, Field(ge=1, le=2**16)] | Literal["auto"] | None = None
 
 
 class PredictConfig(BaseModel):
@@ -161,6 +145,18 @@ class RunConfig(BaseModel):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _student(self) -> RunConfig:
+        if self.own is not None:
+            check_student(self.student, self.own)
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _encoder(cls, values: Any) -> Any:
+        """The encoder has one place, whichever of the two it was written in."""
+        return moved_encoder(values) if isinstance(values, dict) else values
+
     @field_validator("prior", mode="before")
     @classmethod
     def _preset(cls, value: Any) -> Any:
@@ -206,6 +202,8 @@ def build_config(values: dict[str, Any], overrides: Sequence[str] = ()) -> RunCo
         sampler = values.get("sampler")
         steps = isinstance(sampler, dict) and not {"burn_in", "thinning"}.isdisjoint(sampler)
         values = AUTOMATIC | ({"budget": None} if steps else {}) | values
+        if isinstance(values["student"], dict):
+            values["student"] = AUTOMATIC["student"] | values["student"]
     merged, faults = values, []
     for override in overrides:
         key, equals, text = override.partition("=")

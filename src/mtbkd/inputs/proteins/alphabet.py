@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtbkd.inputs.proteins.source import ModelFiles
+from mtbkd.inputs.models import ModelFiles
 from mtbkd.types import refuse
 
 RESIDUES = "ACDEFGHIKLMNPQRSTVWY"

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from mtbkd.errors import need
+from mtbkd.inputs.models import ModelFiles, digest_of, first_line
 from mtbkd.inputs.proteins.alphabet import Alphabet, read_alphabet
-from mtbkd.inputs.proteins.source import ModelFiles, digest_of, find_model, first_line
+from mtbkd.inputs.proteins.source import find_protein_model
 from mtbkd.student.devices import find_device
 from mtbkd.types import InputError
 
@@ -109,7 +110,7 @@ def load_backbone(
     Raises:
         InputError: If files are missing or damaged, or the settings do not fit the model.
     """
-    files = find_model(source)
+    files = find_protein_model(source)
     place = find_device(device)
     faults: list[str] = []
     allowed = _positions(files)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import string
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from mtbkd.inputs.cache import key_of
+from mtbkd.inputs.frozen import FeaturesOf, through_cache
 from mtbkd.inputs.proteins.alphabet import Alphabet
 from mtbkd.inputs.proteins.backbone import Backbone
-from mtbkd.inputs.proteins.cache import keep, key_of, recall, share, tidy
 from mtbkd.types import InputError, Report, quiet, refuse
 
 _LETTERS = re.compile("[A-Z]+")
 _ACCELERATOR_TOKENS, _PROCESSOR_TOKENS = 8192, 2048
-_KEPT_ROWS, _KEPT_SECONDS = 2048, 60.0  # what is lost at most when a run is killed
 _SHOWN = 3
 
 
@@ -45,7 +41,7 @@ def embed(
         max_tokens: Largest size of a batch, padding included; a protein that is longer is a batch
             of its own. If not given, 8192 on an accelerator and 2048 on a processor, whose caches
             larger batches overflow.
-        cache: A folder where features are kept, see `mtbkd.inputs.proteins.cache`; None keeps
+        cache: A folder where features are kept, see `mtbkd.inputs.cache`; None keeps
             none. The model is not loaded if all features are there.
         report: Called after every batch.
 
@@ -60,24 +56,30 @@ def embed(
     if budget is None:
         budget = _PROCESSOR_TOKENS if backbone.device.type == "cpu" else _ACCELERATOR_TOKENS
     _check(sequences, budget)
-    keys = [key_of(sequence) for sequence in sequences]
-    different = dict(zip(keys, sequences, strict=True))
-    own, shown = list(different), [backbone.cut(sequence) for sequence in different.values()]
-    place = {key: row for row, key in enumerate(own)}
-    folder = None
-    if cache is None:
-        features = torch.zeros(len(own), backbone.width)
-        found = torch.zeros(len(own), dtype=torch.bool)
-    else:
-        folder = cache / "features" / backbone.key(cache / "digests")
-        tidy(folder)
-        features, found = recall(folder, own, backbone.width)
-    missing = (~found).nonzero().flatten().tolist()
-    if missing and folder is not None:
-        _describe(backbone, folder)
-    with _all_cores():
-        _fill(backbone, shown, own, missing, features, budget, folder, report)
-    return features[torch.tensor([place[key] for key in keys], dtype=torch.int64)]
+    shown = [backbone.cut(sequence) for sequence in sequences]
+
+    def compute(rows: list[int]) -> Iterator[tuple[list[int], Tensor]]:
+        extra = backbone.loaded.alphabet.extra
+        for batch in batches([len(shown[row]) + extra for row in rows], budget):
+            some = [rows[i] for i in batch]
+            try:
+                found = pooled(backbone, [shown[row] for row in some])
+            except torch.OutOfMemoryError:
+                raise InputError(
+                    f"Expected room for {len(some)} proteins of {len(shown[some[0]])} residues on "
+                    f"{backbone.device} beside the model {backbone.name!r}, but its memory is "
+                    f"full. Lower max_tokens, which is {budget}."
+                ) from None
+            yield some, found
+
+    about = {
+        "model": backbone.name,
+        "limit": backbone.limit,
+        "precision": backbone.precision,
+        "width": backbone.width,
+    }
+    features = FeaturesOf(backbone.name, backbone.width, backbone.key, about, compute)
+    return through_cache(features, [key_of(s) for s in sequences], cache, report)
 
 
 def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
@@ -110,18 +112,6 @@ def pooled(backbone: Backbone, shown: Sequence[str]) -> Tensor:
     return ((inside[:, None, :] @ hidden)[:, 0] / inside.sum(1, keepdim=True)).cpu()
 
 
-@contextmanager
-def _all_cores() -> Iterator[None]:
-    """As many threads as there are cores, or as ``$OMP_NUM_THREADS`` says, for large matrices."""
-    before = torch.get_num_threads()
-    if not os.environ.get("OMP_NUM_THREADS"):
-        torch.set_num_threads(os.cpu_count() or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def _encode(alphabet: Alphabet, shown: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, which of them are residues, and which are no padding, each (protein, token)."""
     prefix, suffix = (
@@ -135,64 +125,6 @@ def _encode(alphabet: Alphabet, shown: Sequence[str]) -> tuple[Tensor, Tensor, T
     place = torch.arange(tokens.shape[1]) - len(prefix)
     sizes = torch.tensor([[len(sequence)] for sequence in shown])
     return tokens, (place >= 0) & (place < sizes), (place < sizes + len(suffix)).long()
-
-
-def _fill(
-    backbone: Backbone,
-    shown: list[str],
-    keys: list[bytes],
-    missing: list[int],
-    features: Tensor,
-    max_tokens: int,
-    folder: Path | None,
-    report: Report,
-) -> None:
-    """Compute the rows that are missing, in place, and keep them as they come."""
-    stage, total = f"features of {backbone.name}", len(shown)
-    done = total - len(missing)
-    if done:
-        report(stage, done, total)
-    if not missing:
-        return
-    extra = backbone.loaded.alphabet.extra
-    pending: list[int] = []
-    last = time.monotonic()
-    for batch in batches([len(shown[row]) + extra for row in missing], max_tokens):
-        rows = [missing[i] for i in batch]
-        try:
-            found = pooled(backbone, [shown[row] for row in rows])
-        except torch.OutOfMemoryError:
-            raise InputError(
-                f"Expected room for {len(rows)} proteins of {len(shown[rows[0]])} residues on "
-                f"{backbone.device} beside the model {backbone.name!r}, but its memory is full. "
-                f"Lower max_tokens, which is {max_tokens}."
-            ) from None
-        if not found.isfinite().all():
-            raise InputError(
-                f"Expected finite features from the model {backbone.name!r}, but got NaN or "
-                f"infinity in {backbone.precision}. Set its precision to float32."
-            )
-        features[rows] = found
-        pending += rows
-        done += len(rows)
-        if folder is not None and (
-            len(pending) >= _KEPT_ROWS or time.monotonic() - last > _KEPT_SECONDS or done == total
-        ):
-            keep(folder, [keys[row] for row in pending], features[pending])
-            pending, last = [], time.monotonic()
-        report(stage, done, total)
-
-
-def _describe(backbone: Backbone, folder: Path) -> None:
-    """Say in the cache whose features a folder holds, for those who tidy up."""
-    about = {
-        "model": backbone.name,
-        "limit": backbone.limit,
-        "precision": backbone.precision,
-        "width": backbone.width,
-    }
-    if not (folder / "about.json").exists():
-        share(folder / "about.json", (json.dumps(about, indent=1) + "\n").encode())
 
 
 def _check(sequences: Sequence[str], max_tokens: int) -> None:

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from mtbkd.app.config.run import BackbonesConfig, RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.app.recipes.deeploc.paper import VALIDATION, data_folder, read_paper
-from mtbkd.app.recipes.deeploc.shared import LOCATIONS, Standardise, draw, read_new
+from mtbkd.app.recipes.deeploc.shared import LOCATIONS, Standardise, read_new
 from mtbkd.data import make_dataset
 from mtbkd.files import read_sealed, save_sealed
+from mtbkd.inputs.cache import cache_root
+from mtbkd.inputs.models import count_parameters, digest_of
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
-from mtbkd.inputs.proteins.cache import cache_root
 from mtbkd.inputs.proteins.embedding import embed
-from mtbkd.inputs.proteins.source import count_parameters, digest_of
+from mtbkd.inputs.proteins.kind import draw
 from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
 from mtbkd.teachers.head_training import Training
 from mtbkd.teachers.heads import cross_fitted, random_folds

@@ -25,9 +25,10 @@ from mtbkd.app.recipes.deeploc.partitions import (
     read_partitions,
     some_of_each,
 )
-from mtbkd.app.recipes.deeploc.shared import LOCATIONS, cached_features, draw, network, read
+from mtbkd.app.recipes.deeploc.shared import LOCATIONS, cached_features, network, read
 from mtbkd.data import make_dataset
 from mtbkd.inputs.proteins import composition, experts
+from mtbkd.inputs.proteins.kind import draw
 from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
 from mtbkd.types import Floats32, Ints, Report, quiet
 

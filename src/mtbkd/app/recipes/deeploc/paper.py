@@ -22,11 +22,11 @@ from mtbkd.app.recipes.deeploc.shared import (
     LOCATIONS,
     cached_features,
     data_files,
-    draw,
     network,
     read,
 )
 from mtbkd.data import Dataset, make_dataset
+from mtbkd.inputs.proteins.kind import draw
 from mtbkd.inputs.proteins.reading import read_proteins
 from mtbkd.inputs.tables import read_table
 from mtbkd.outputs.aligned import TeacherOutputs, align, make_table

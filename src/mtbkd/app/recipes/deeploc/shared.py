@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -119,9 +118,3 @@ def data_files(
             f"`mtbkd data get {data_set}{to}`; see docs/data.md."
         )
     return place
-
-
-def draw(sequence: str) -> str:
-    """Both ends of a sequence and its length."""
-    ends = sequence if len(sequence) <= 48 else f"{sequence[:24]} … {sequence[-24:]}"
-    return f"<code>{html.escape(ends)}</code><br>{len(sequence)} residues"

@@ -11,7 +11,8 @@ import numpy as np
 
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.errors import collect
-from mtbkd.inputs.columns import Table, few
+from mtbkd.inputs.columns import Table
+from mtbkd.inputs.images.reading import read_images_table
 from mtbkd.inputs.tables import read_table
 from mtbkd.observation import OUTCOMES
 from mtbkd.types import MISSING_WORDS, InputError, refuse
@@ -19,14 +20,19 @@ from mtbkd.types import MISSING_WORDS, InputError, refuse
 _WHOLE = re.compile(r"([+-]?\d+(\.0*)?)?")  # a whole number or nothing
 
 
-def read_own(own: OwnConfig) -> Table:
-    """The file of examples, with its ids.
+def read_own(own: OwnConfig) -> tuple[Table, tuple[str, ...]]:
+    """The file or folder of examples, with its ids, and notes on what was left out.
 
     Raises:
         InputError: If it cannot be read, or its ids are not what they should be.
     """
     path = Path(own.folder) / own.examples
-    return read_table(path, "examples").with_ids(own.id, "Name it with own.id.")
+    table, notes = (
+        (read_table(path, "examples"), ())
+        if own.image is None
+        else read_images_table(path, own.image)
+    )
+    return table.with_ids(own.id, "Name it with own.id."), notes
 
 
 def text_columns(own: OwnConfig) -> list[str]:
@@ -40,33 +46,8 @@ def named_columns(own: OwnConfig) -> list[str]:
     """All columns that the configuration names, besides the ids."""
     reads = [getattr(teacher, "reads", None) or [] for teacher in own.teachers.values()]
     lists = [[column] if isinstance(column, str) else column for column in reads]
-    others = (column for column in (own.split, own.group, own.source, own.sequence) if column)
+    others = (c for c in (own.split, own.group, own.source, own.sequence) if c)
     return [*own.targets, *(own.features or ()), *others, *itertools.chain(*lists)]
-
-
-def columns_of(examples: Table, own: OwnConfig) -> tuple[list[str], tuple[str, ...]]:
-    """The numeric columns that the student reads, and a note on those that it nearly could.
-
-    Raises:
-        InputError: If there are none.
-    """
-    if own.features:
-        return own.features, ()
-    taken = {own.id, own.split, own.group, own.source, *own.targets, *text_columns(own)}
-    found, partly = examples.numeric(name for name in examples.names if name not in taken)
-    if not found:
-        raise InputError(
-            f"Expected numeric columns for the student in {examples.path}, but got "
-            f"{few(partly) or 'none'}. Add them, for instance the features of an encoder; of "
-            "proteins, name the column of sequences with own.sequence."
-        )
-    if not partly:
-        return found, ()
-    note = (
-        f"The student does not read these columns of {examples.path}, in which not every cell is a "
-        f"number: {few(partly)}. Correct them, or choose columns with own.features."
-    )
-    return found, (note,)
 
 
 def labels_of(examples: Table, own: OwnConfig) -> Any:

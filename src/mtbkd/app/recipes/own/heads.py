@@ -20,10 +20,10 @@ from mtbkd.app.recipes.own.inputs import model_of
 from mtbkd.data import Dataset
 from mtbkd.errors import collect
 from mtbkd.files import AGAIN, load_tensors, read_json, save_json, save_tensors
+from mtbkd.inputs.cache import cache_root
+from mtbkd.inputs.models import count_parameters
 from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
-from mtbkd.inputs.proteins.cache import cache_root
 from mtbkd.inputs.proteins.embedding import embed
-from mtbkd.inputs.proteins.source import count_parameters
 from mtbkd.outputs.aligned import TeacherTable, make_table
 from mtbkd.teachers.folds import group_folds
 from mtbkd.teachers.head_training import Training

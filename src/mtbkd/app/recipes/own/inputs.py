@@ -1,58 +1,62 @@
-"""What the student reads of your examples: numeric columns, or proteins as numbers."""
+"""What the student reads of your examples: which kind of input it is, its encoder, its scale."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import replace
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from mtbkd.app.config.own import OwnConfig
+from mtbkd.app.recipes.own.columns import text_columns
 from mtbkd.files import load_tensors
-from mtbkd.inputs.columns import Table
-from mtbkd.inputs.proteins.backbone import Backbone, load_backbone
-from mtbkd.inputs.proteins.cache import cache_root
-from mtbkd.inputs.proteins.cleaning import clean, first_faults
-from mtbkd.inputs.proteins.embedding import embed
-from mtbkd.inputs.proteins.features import sequence_features, standardisation
+from mtbkd.inputs.images.kind import images
+from mtbkd.inputs.kind import Encoder, InputKind, Rows, Scaling
+from mtbkd.inputs.numbers import numbers
+from mtbkd.inputs.proteins.features import standardisation
+from mtbkd.inputs.proteins.kind import proteins
+from mtbkd.inputs.texts import texts
 from mtbkd.types import InputError, Report, quiet
 
 CLIP = 5.0
-"""Standard deviations within which numbers of sequences are kept."""
+"""Standard deviations within which numbers of encoders are kept."""
 _COLUMNS = 64  # in double precision at once
 
 
-class Encoded(NamedTuple):
-    """Proteins as numbers.
+class Read(NamedTuple):
+    """What the student reads of the examples.
 
     Attributes:
-        inputs: Not standardised, shape (protein, feature).
-        encoder: What made them, as it is recorded.
-        path: Where they are kept in the run directory.
+        inputs: Not standardised, shape (example, ...).
+        encoder: What made numbers of them, as it is recorded; None if nothing did.
+        path: Where they are kept in the run directory; None if they are read from the file again.
     """
 
     inputs: Tensor
-    encoder: dict[str, Any]
-    path: Path
+    encoder: dict[str, Any] | None
+    path: Path | None
 
 
-def cleaned(examples: Table, column: str) -> tuple[Table, tuple[str, ...]]:
-    """The same examples with clean sequences, and what was changed.
-
-    Raises:
-        InputError: With one message for each sequence, or kind, that is no protein.
-    """
-    found = clean(examples.ids, examples.words(column), str(examples.path))
-    if found.faults:
-        raise InputError(*first_faults(found.faults, str(examples.path)))
-    place = examples.names.index(column)
-    cells = examples.cells.set_column(place, column, [pa.array(found.sequences)])
-    return replace(examples, cells=cells), found.notes
+def kind_of(own: OwnConfig, record: dict[str, Any] | None) -> InputKind:
+    """What kind of input the examples are, as a run directory recorded it if there is one."""
+    known = record or {}
+    if own.reads == "proteins":
+        return proteins(own.id, str(own.sequence))
+    if own.reads == "images":
+        size = known.get("size", own.size)
+        return images(
+            own.id,
+            str(own.image),
+            size=None if size is None else (size[0], size[1]),
+            channels=known.get("channels"),
+        )
+    if own.reads == "texts":
+        return texts(own.id, str(own.text))
+    others = (own.id, own.split, own.group, own.source, *own.targets, *text_columns(own))
+    return numbers(own.id, known.get("features", own.features), [c for c in others if c])
 
 
 def model_of(own: OwnConfig, name: str) -> str:
@@ -61,8 +65,10 @@ def model_of(own: OwnConfig, name: str) -> str:
     return str(place) if place.exists() or name.startswith((".", "~")) else name
 
 
-def find_encoder(own: OwnConfig, device: str, recorded: dict[str, Any] | None) -> Backbone | None:
-    """The student's protein language model, not yet in memory; None for hand-made features.
+def find_encoder(
+    kind: InputKind, own: OwnConfig, device: str, recorded: dict[str, Any] | None
+) -> Encoder | None:
+    """The student's frozen model, not yet in memory; None if it has none.
 
     ``recorded`` is how a run directory says that it was, if one does.
 
@@ -70,65 +76,78 @@ def find_encoder(own: OwnConfig, device: str, recorded: dict[str, Any] | None) -
         InputError: If it is not there, or is not the one that the run began with.
     """
     name = own.student_encoder
-    if name is None or name == "features":
+    if name is None or kind.find_encoder is None:
         return None
-    known = recorded or {}
-    backbone = load_backbone(
-        model_of(own, name),
-        device=device,
-        precision=known.get("precision", "auto"),
-        limit=known.get("limit"),
-    )
-    if recorded is not None and _about(backbone)["key"] != known["key"]:
+    encoder = kind.find_encoder(model_of(own, name), device, recorded)
+    if recorded is not None and encoder.about["key"] != recorded["key"]:
         raise InputError(
             f"Expected the encoder {name!r} as it was when the run began, but its files were "
             "changed. Restore them, or make a new run."
         )
-    return backbone
+    return encoder
 
 
-def encode(
-    sequences: Sequence[str],
+def read_inputs(
+    kind: InputKind,
+    rows: Rows,
     own: OwnConfig,
     device: str,
-    folder: Path,
-    recorded: dict[str, Any] | None,
+    place: tuple[Path, str],
+    record: dict[str, Any] | None,
     report: Report = quiet,
-) -> Encoded:
-    """Numbers of clean sequences, from the run's folder if it holds them. Nothing is written.
+) -> Read:
+    """What the student reads, from the run's folder if it holds it. Nothing is written.
+
+    Args:
+        kind: What kind of input the rows are.
+        rows: All examples.
+        own: With the encoder.
+        device: Where that runs.
+        place: The run's folder of features, and the hash of the file of examples.
+        record: What the run directory says of its examples, if it has begun.
+        report: Called with the progress of the encoder.
 
     Raises:
-        InputError: If the encoder is not there, or does not fit what was recorded.
+        InputError: If a row cannot be read, or the encoder is not there or does not fit the record.
     """
-    digest = hashlib.sha256("\n".join([str(own.student_encoder), *sequences]).encode())
-    path = folder / f"sequences-{digest.hexdigest()[:16]}.safetensors"
-    if recorded is not None and path.exists():
+    known = record or {}
+    if kind.scaling == "columns":
+        return Read(kind.tensor(rows.values), None, None)
+    folder, sha256 = place
+    told = json.dumps([own.encoder, rows.about, sha256])
+    name = hashlib.sha256(told.encode()).hexdigest()[:16]
+    path = folder / f"{kind.name}-{name}.safetensors"
+    if record is not None and path.exists():
         try:
-            return Encoded(load_tensors(path)["features"], recorded, path)
+            return Read(load_tensors(path)["features"], known.get("encoder"), path)
         except InputError:  # made again
             path.unlink()
-    backbone = find_encoder(own, device, recorded)
-    return Encoded(numbers(sequences, backbone, report), recorded or _about(backbone), path)
+    encoder = find_encoder(kind, own, device, known.get("encoder"))
+    if encoder is not None:
+        about = known.get("encoder") or encoder.about
+        return Read(encoder.encode(rows.values, report), about, path)
+    about = {"kind": "features"} if kind.scaling == "clipped" else None
+    return Read(kind.tensor(rows.values), about, path)
 
 
-def numbers(sequences: Sequence[str], backbone: Backbone | None, report: Report = quiet) -> Tensor:
-    """Features of proteins, hand-made if there is no backbone, shape (protein, feature)."""
-    if backbone is None:
-        return torch.from_numpy(sequence_features(sequences))
-    return embed(backbone, sequences, cache=cache_root(), report=report)
+def scaling_of(kind: InputKind, own: OwnConfig) -> Scaling:
+    """How the student's inputs are put in standard deviations."""
+    return "clipped" if own.student_encoder is not None else kind.scaling
 
 
-def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
+def moments(inputs: Tensor, scaling: Scaling) -> dict[str, Any]:
     """Mean and standard deviation of each column of training examples, as they are recorded.
 
     A column that is mostly one value, as a pixel at the border is, would be blown up by its
     deviation, which is small since few examples differ: this is divided by the square root of the
     share of those that do, which leaves about the deviation of these.
 
-    If ``clipped``, as numbers of sequences are, columns that never change are zero for all proteins
+    If ``clipped``, as numbers of encoders are, columns that never change are zero for all proteins
     to come, and others within `CLIP` standard deviations.
     """
-    if clipped and len(inputs):
+    if scaling == "none":
+        return {}
+    if scaling == "clipped" and len(inputs):
         mean, scale = standardisation(inputs.numpy())
         return {"mean": mean.tolist(), "scale": scale.tolist(), "clip": CLIP}
     if not len(inputs):
@@ -147,19 +166,9 @@ def moments(inputs: Tensor, *, clipped: bool) -> dict[str, Any]:
 
 def standardise(inputs: Tensor, record: dict[str, Any]) -> Tensor:
     """The inputs as a record of `moments` says; those of numeric columns are changed in place."""
+    if "mean" not in record:
+        return inputs
     of = {k: torch.tensor(record[k]) for k in ("mean", "sd", "scale", "clip") if k in record}
     if "scale" in of:
         return ((inputs - of["mean"]) * of["scale"]).clamp(-of["clip"], of["clip"])
     return inputs.sub_(of["mean"]).div_(of["sd"])
-
-
-def _about(backbone: Backbone | None) -> dict[str, Any]:
-    if backbone is None:
-        return {"kind": "features"}
-    return {
-        "kind": "backbone",
-        "model": backbone.name,
-        "precision": backbone.precision,
-        "limit": backbone.limit,
-        "key": backbone.key(cache_root() / "digests"),
-    }

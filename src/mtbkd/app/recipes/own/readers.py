@@ -24,7 +24,9 @@ class Questions:
 
     Attributes:
         examples: The file.
-        features: Columns that teachers read who name none, or one column of text.
+        features: Numeric columns that the student reads, as do teachers who name none.
+        ask: What these are asked with instead where the student reads something else, at rows of
+            the file.
         rows: The row of the file for each example of the task.
         classes: Classes, labels or targets of the data.
         proteins: What teachers with a backbone are trained on and asked about.
@@ -32,7 +34,8 @@ class Questions:
     """
 
     examples: Table
-    features: Sequence[str] | str
+    features: Sequence[str]
+    ask: Callable[[NDArray[np.int64]], Any]
     rows: NDArray[np.int64]
     classes: tuple[str, ...]
     proteins: LabelledProteins | None = None
@@ -52,23 +55,25 @@ def reader_of(
     Raises:
         InputError: If a column is not there or holds something else.
     """
-    rows, reads = questions.rows, config.reads or questions.features
-    if isinstance(reads, str):
-        if isinstance(config, OnnxTeacher) and config.reads is None:
+    rows, reads = questions.rows, config.reads
+    if reads is None and own.reads != "numbers":
+        if isinstance(config, OnnxTeacher) and own.reads != "images":
             raise InputError(
                 f"Expected columns that the ONNX file {config.onnx} reads, as the student reads "
-                "sequences, but got none. Name them with reads."
+                f"{own.reads}, but got none. Name them with reads."
             )
+        return lambda start, stop: questions.ask(rows[start:stop])
+    if isinstance(reads, str):
         cells = questions.examples.words(reads)
         words = [cells[row] for row in rows]
         if isinstance(config, HuggingFaceTeacher) and config.task == "image":
             return lambda start, stop: _images(Path(own.folder), words[start:stop])
         return lambda start, stop: words[start:stop]
-    columns = tuple(reads)
+    columns = tuple(reads or questions.features)
     if columns not in questions.matrices:
         questions.matrices[columns] = questions.examples.matrix(columns)
-    values = questions.matrices[columns]
-    return lambda start, stop: values[rows[start:stop]]
+    matrix = questions.matrices[columns]
+    return lambda start, stop: matrix[rows[start:stop]]
 
 
 def _images(folder: Path, names: Sequence[str]) -> list[Any]:

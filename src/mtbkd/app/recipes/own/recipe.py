@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import html
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -17,10 +17,8 @@ from mtbkd.app.config.own import AUTOMATIC, OwnConfig
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Labelling, Recipe, Sources, Task
 from mtbkd.app.recipes.common import network
-from mtbkd.app.recipes.deeploc.shared import draw
 from mtbkd.app.recipes.own.columns import (
     classes_of,
-    columns_of,
     labels_of,
     named_columns,
     read_own,
@@ -28,12 +26,12 @@ from mtbkd.app.recipes.own.columns import (
 )
 from mtbkd.app.recipes.own.heads import LabelledProteins, find_backbones
 from mtbkd.app.recipes.own.inputs import (
-    Encoded,
-    cleaned,
-    encode,
+    Read,
     find_encoder,
+    kind_of,
     moments,
-    numbers,
+    read_inputs,
+    scaling_of,
     standardise,
 )
 from mtbkd.app.recipes.own.readers import Questions
@@ -43,13 +41,15 @@ from mtbkd.app.recipes.own.template import TEMPLATE
 from mtbkd.data import Dataset, make_dataset
 from mtbkd.errors import collect
 from mtbkd.files import read_sealed, save_sealed, save_tensors, sha256_of
-from mtbkd.inputs.columns import Table, few
-from mtbkd.inputs.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins
-from mtbkd.inputs.tables import read_table
+from mtbkd.inputs.columns import Table
+from mtbkd.inputs.images.reading import digest_of
+from mtbkd.inputs.kind import InputKind, Rows
+from mtbkd.inputs.proteins.kind import draw as draw_protein
+from mtbkd.inputs.proteins.kind import proteins
+from mtbkd.inputs.texts import shortened
 from mtbkd.types import InputError, Report, quiet
 
 RECORD = "examples.json"
-_SHOWN, _LETTERS = 5, 240
 
 
 class Own(NamedTuple):
@@ -57,17 +57,19 @@ class Own(NamedTuple):
 
     Attributes:
         examples: With clean sequences, if they are proteins.
+        ask: What teachers are asked with who name no columns, at rows of the file.
         record: As it is written to the run directory.
         rows: Rows of the file, in the order of the task's ids.
         groups: The group of each row, or None.
-        encoded: Proteins as the student reads them, if it does.
+        read: What the student reads, not standardised.
     """
 
     examples: Table
+    ask: Callable[[NDArray[np.int64]], Any]
     record: dict[str, Any]
     rows: NDArray[np.int64]
     groups: NDArray[np.int64] | None
-    encoded: Encoded | None
+    read: Read
 
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
@@ -79,29 +81,31 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """
     own = _section(config)
     path = Path(own.folder) / own.examples
-    examples, notes, unread = read_own(own), (), ()
-    recorded = _recorded(folder.parent, path)
+    examples, left_out = read_own(own)
+    sha256 = digest_of(path) if path.is_dir() else sha256_of(path)
+    recorded = _recorded(folder.parent, path, sha256)
     faults: list[str] = []
-    if own.sequence is not None:
-        clean = collect(faults, lambda: cleaned(examples, str(own.sequence)))
-        examples, notes = clean or (examples, ())
-    features: list[str] = []
-    inputs: Any = np.empty((len(examples.ids), 0), np.float32)
-    if own.student_encoder is None:
-        features, unread = columns_of(examples, own)
-        inputs = collect(faults, lambda: examples.matrix(features))
+    kind = kind_of(own, recorded)
+    examples, rows = _checked(examples, kind, own, faults)
     labels = collect(faults, lambda: labels_of(examples, own))
     groups = collect(faults, lambda: groups_of(examples, own))
     for name in examples.lacking(named_columns(own)):
         collect(faults, lambda name=name: examples.words(name))
     if recorded is None:  # else teachers may have answered, and their models be elsewhere
-        collect(faults, lambda: find_encoder(own, config.device, None))
+        collect(faults, lambda: find_encoder(kind, own, config.device, None))
         collect(faults, lambda: find_backbones(own, folder.parent / "teachers"))
-    if faults or inputs is None or labels is None:
+    read = None
+    if rows is not None and (own.student_encoder is None or not faults):
+        place = (folder, sha256)
+        read = collect(
+            faults,
+            lambda: read_inputs(kind, rows, own, config.device, place, recorded, report),
+        )
+    if faults or rows is None or labels is None or read is None:
         raise InputError(*dict.fromkeys(faults))
     classes = classes_of(own, labels)
     everyone = make_dataset(
-        inputs,
+        np.empty((len(examples.ids), 0), np.float32),
         labels=labels,
         classes=classes,
         ids=examples.ids,
@@ -110,26 +114,19 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     )
     split = split_rows(examples, own, everyone.known.numpy(), groups, config.seed)
     if recorded is None:
-        for note in (*notes, *unread, *split.notes):
+        for note in (*left_out, *rows.notes, *split.notes):
             warnings.warn(note, stacklevel=2)
-    encoded = None
-    if own.student_encoder is not None:
-        before = None if recorded is None else recorded["encoder"]
-        sequences = examples.words(str(own.sequence))
-        encoded = encode(sequences, own, config.device, folder, before, report)
-        everyone = replace(everyone, inputs=encoded.inputs)
-    stretch = moments(everyone.inputs[split.parts[0]], clipped=encoded is not None)
-    everyone = replace(everyone, inputs=standardise(everyone.inputs, stretch))
-    train, calibration, test = (everyone.subset(rows) for rows in split.parts)
+    stretch = moments(read.inputs[split.parts[0]], scaling_of(kind, own))
+    everyone = replace(everyone, inputs=standardise(read.inputs, stretch))
+    train, calibration, test = (everyone.subset(part) for part in split.parts)
     record = {
-        "sha256": sha256_of(path),
+        "sha256": sha256,
         "family": own.family,
         "classes": list(classes),
-        "features": features,
-        **({} if encoded is None else {"encoder": encoded.encoder}),
+        **rows.about,
+        **({} if read.encoder is None else {"encoder": read.encoder}),
         **stretch,
     }
-    shown = [examples.words(c) for c in text_columns(own)[:1]]
     sources = None
     if own.source is not None:
         cells = examples.words(own.source)
@@ -141,15 +138,32 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         test=test,
         teacher_data=Own(
             examples=examples,
+            ask=partial(kind.ask, rows.values),
             record=record,
             rows=np.concatenate(split.parts),
             groups=groups,
-            encoded=encoded,
+            read=read,
         ),
-        drawn=lambda row: _draw(test, features, row, [t[split.parts[2][row]] for t in shown], own),
+        drawn=_drawing(kind, rows, examples, own, split.parts[2], test),
         together=None if groups is None else groups[split.parts[1]],
         sources=sources,
     )
+
+
+def _checked(
+    examples: Table, kind: InputKind, own: OwnConfig, faults: list[str]
+) -> tuple[Table, Rows | None]:
+    """The examples with what is clean of them, and what the student or its encoder reads."""
+    if own.sequence is None or own.reads == "proteins":
+        rows = collect(faults, lambda: kind.check(examples))
+        return examples if rows is None else rows.table, rows
+    # groups and teachers read the sequences, and the student reads numbers
+    clean = collect(faults, lambda: proteins(own.id, str(own.sequence)).check(examples))
+    examples = examples if clean is None else clean.table
+    rows = collect(faults, lambda: kind.check(examples))
+    if rows is not None and clean is not None:
+        rows = replace(rows, notes=(*clean.notes, *rows.notes))
+    return examples, rows
 
 
 def label(
@@ -165,8 +179,8 @@ def label(
     data: Own = task.teacher_data
 
     def begin() -> None:
-        if data.encoded is not None:
-            save_tensors(data.encoded.path, {"features": data.encoded.inputs})
+        if data.read.path is not None:
+            save_tensors(data.read.path, {"features": data.read.inputs})
         save_sealed(folder.parent / RECORD, data.record)
 
     proteins = None
@@ -182,7 +196,8 @@ def label(
         )
     questions = Questions(
         examples=data.examples,
-        features=data.record["features"] or str(own.sequence),
+        features=data.record.get("features", []),
+        ask=data.ask,
         rows=data.rows,
         classes=task.train.classes,
         proteins=proteins,
@@ -193,43 +208,28 @@ def label(
 def read_as(
     config: RunConfig, folder: Path, source: Path, report: Report = quiet
 ) -> tuple[tuple[str, ...], Tensor]:
-    """Read new inputs by the names of their columns, and standardise them as the run does.
-
-    Proteins may be FASTA or a table, as `read_proteins` reads them.
+    """Read new inputs as those of the run were read, and standardise them in the same way.
 
     Raises:
-        InputError: If the file lacks a column, holds something else than numbers or proteins, or
-            the encoder is not there.
+        InputError: If the file lacks a column or holds something else than the run's, or the
+            encoder is not there.
     """
     record, own = read_sealed(folder.parent / RECORD), _section(config)
-    if "encoder" in record:
-        proteins = read_proteins(
-            source,
-            id_column=None if own.id.casefold() in ID_COLUMNS else own.id,
-            sequence_column=None
-            if str(own.sequence).casefold() in SEQUENCE_COLUMNS
-            else own.sequence,
-        )
-        for note in proteins.notes:
-            warnings.warn(note, stacklevel=2)
-        encoder = find_encoder(own, config.device, record["encoder"])
-        inputs = numbers(proteins.sequences, encoder, report)
-        return proteins.ids, standardise(inputs, record)
-    examples = read_table(source, "examples").with_ids(own.id, "Add it.")
-    features = record["features"]
-    lacking = examples.lacking(features)
-    if lacking:
-        raise InputError(
-            f"Expected the columns {few(features)} in {source}, but {few(lacking)} "
-            f"{'is' if len(lacking) == 1 else 'are'} missing. Add "
-            f"{'it' if len(lacking) == 1 else 'them'}."
-        )
-    return examples.ids, standardise(torch.from_numpy(examples.matrix(features)), record)
+    kind = kind_of(own, record)
+    rows = kind.read(source)
+    for note in rows.notes:
+        warnings.warn(note, stacklevel=2)
+    encoder = find_encoder(kind, own, config.device, record.get("encoder"))
+    if encoder is None:
+        return rows.ids, standardise(kind.tensor(rows.values), record)
+    return rows.ids, standardise(encoder.encode(rows.values, report), record)
 
 
 def student_network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
     """The student; what an encoder made is read as it is, of which components lose something."""
-    if _section(config).student_encoder is not None and config.student.components == "auto":
+    own = _section(config)
+    made = own.student_encoder is not None or own.reads == "proteins"
+    if made and config.student.components == "auto":
         student = config.student.model_copy(update={"components": None})
         config = config.model_copy(update={"student": student})
     return network(config, example, n_outputs)
@@ -239,12 +239,12 @@ def _section(config: RunConfig) -> OwnConfig:
     return cast(OwnConfig, config.own)  # a configuration of this recipe has it
 
 
-def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
+def _recorded(run: Path, path: Path, sha256: str) -> dict[str, Any] | None:
     """What the run directory says of its examples, if it has begun; their file must be as then."""
     if not (run / RECORD).exists():
         return None
     record = read_sealed(run / RECORD)
-    if record["sha256"] != sha256_of(path):
+    if record["sha256"] != sha256:
         raise InputError(
             f"Expected {path} as it was when {run} began, but it was changed. Choose another "
             "--out, or delete it."
@@ -252,20 +252,25 @@ def _recorded(run: Path, path: Path) -> dict[str, Any] | None:
     return record
 
 
-def _draw(test: Dataset, features: list[str], row: int, shown: list[str], own: OwnConfig) -> str:
-    """The protein or text that is read, if any is, and the most unusual features."""
-    lines = []
-    if features:
-        values = test.inputs[row].numpy()
-        unusual = np.argsort(-np.abs(values), kind="stable")[:_SHOWN]
-        lines = [f"<code>{html.escape(features[i])} {values[i]:+.1f} sd</code>" for i in unusual]
-    for text in shown:
-        if own.sequence is not None:
-            lines.insert(0, draw(text))
-        else:
-            cut = text if len(text) <= _LETTERS else f"{text[:_LETTERS]}…"
-            lines.insert(0, html.escape(cut))
-    return "<br>".join(lines)
+def _drawing(
+    kind: InputKind,
+    rows: Rows,
+    examples: Table,
+    own: OwnConfig,
+    places: NDArray[np.int64],
+    test: Dataset,
+) -> Callable[[int], str]:
+    """Shows a test example: what the student reads, below the protein or text that teachers do."""
+    beside = [] if own.reads in ("proteins", "texts") else text_columns(own)[:1]
+    words = [examples.words(column) for column in beside]
+    show = draw_protein if own.sequence is not None else shortened
+
+    def drawn(row: int) -> str:
+        place = int(places[row])
+        lines = [show(column[place]) for column in words]
+        return "<br>".join([*lines, kind.draw(rows, place, test.inputs[row])])
+
+    return drawn
 
 
 RECIPE = Recipe(

@@ -35,9 +35,9 @@ def cache_root() -> Path:
     return Path(pooch.os_cache("mtbkd"))
 
 
-def key_of(sequence: str) -> bytes:
-    """What a sequence is found by, 32 bytes."""
-    return hashlib.sha256(sequence.encode()).digest()
+def key_of(row: str | bytes) -> bytes:
+    """What a row is found by, 32 bytes."""
+    return hashlib.sha256(row.encode() if isinstance(row, str) else row).digest()
 
 
 def recall(folder: Path, keys: Sequence[bytes], width: int) -> tuple[Tensor, Tensor]:
@@ -46,8 +46,8 @@ def recall(folder: Path, keys: Sequence[bytes], width: int) -> tuple[Tensor, Ten
     A file that is damaged is told in a warning and removed; what it held counts as not kept.
 
     Returns:
-        Features, zero where they are not kept, shape (sequence, width), and which are kept, shape
-        (sequence,).
+        Features, zero where they are not kept, shape (row, width), and which are kept, shape
+        (row,).
     """
     features = torch.zeros(len(keys), width)
     found = torch.zeros(len(keys), dtype=torch.bool)
@@ -66,7 +66,7 @@ def recall(folder: Path, keys: Sequence[bytes], width: int) -> tuple[Tensor, Ten
 
 
 def keep(folder: Path, keys: Sequence[bytes], features: Tensor) -> None:
-    """Add features, shape (sequence, width), to those kept, in one new file.
+    """Add features, shape (row, width), to those kept, in one new file.
 
     Raises:
         InputError: If the folder cannot be written, or the disk is full.
