@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,7 @@ TRIAL = SamplerSettings(engine="sghmc", burn_in=100, draws=20, thinning=10, batc
 """How draws that judge a choice are made."""
 _HOT, _TOO_HOT = 1.1, 1.5  # times the posterior's temperature
 _SLOWER, _MUCH_SLOWER, _LEAST_CAUTION = 0.7, 0.35, 1e-4
+_FALLING = 2 / 3  # of the heat of the round before: what has fallen below it goes on falling
 _LENGTHS = (2.0, 1.5, 1.0)  # of the next round in units of the last, the first that fits
 _PROBES = 100  # unlabelled examples whose outputs are compared
 _FEWEST_STEPS = 500  # over all examples, below which batches are taken
@@ -54,6 +56,7 @@ class Round:
         seconds: What it took; None while it is not done.
         rhat_95: R-hat of its draws, 95th percentile over what the student says on unlabelled
             examples.
+        heat: Kinetic temperature of each chain, in units of the posterior's, where it is known.
     """
 
     burn_in: int
@@ -62,6 +65,7 @@ class Round:
     caution: tuple[float, ...]
     seconds: float | None = None
     rhat_95: float | None = None
+    heat: tuple[float, ...] | None = None
 
 
 def sample_in_rounds(
@@ -80,9 +84,9 @@ def sample_in_rounds(
     Each round starts where the one before ended and its draws replace that one's, so all that is
     kept is as far from the modes as half of all steps take it. A chain that ran hot takes smaller
     steps in the next round, one that ran very hot from where it was before, and so does one that
-    diverged, at once. Which rounds there were is written down before each begins: a run
-    that was killed goes on to the same bytes, but how many rounds a budget buys depends on the
-    machine.
+    diverged, at once; but not one that only cools down. Which rounds there were is written down
+    before each begins: a run that was killed goes on to the same bytes, but how many rounds a
+    budget buys depends on the machine.
 
     Args:
         target: What is sampled.
@@ -139,15 +143,17 @@ def sample_in_rounds(
         if now.seconds is None:
             rhat = disagreement(student, chains.samples, data.features, data.observation.family)
             known = 1.0 if math.isnan(rhat) else rhat
-            now = replace(now, seconds=clock() - begun, rhat_95=known)
+            heat = chains.statistics.get("kinetic_temperature", torch.ones(len(modes)))
+            now = replace(now, seconds=clock() - begun, rhat_95=known, heat=tuple(heat.tolist()))
             rounds = (*rounds[:-1], now)
         following = _next(rounds, chains, budget)
         if following is None:
             _write(out, rounds, start)
             return chains, rounds
         last = student.standardised(chains.samples.segments[-1][:, -1].to(modes.device))
-        heat = chains.statistics.get("kinetic_temperature", torch.zeros_like(last[:, 0]))
-        start = torch.where((heat > _TOO_HOT)[:, None], start, last)
+        slowed = torch.tensor(following.caution) < torch.tensor(now.caution)
+        again = slowed & (torch.tensor(now.heat) > _TOO_HOT)
+        start = torch.where(again[:, None].to(last.device), start, last)
         rounds = (*rounds, following)
         _write(out, rounds, start, anew=True)
 
@@ -170,7 +176,7 @@ def disagreement(
 def _next(rounds: tuple[Round, ...], chains: Chains, budget: float) -> Round | None:
     """The round to come; None if the chains agree or no time is left for it."""
     last = rounds[-1]
-    heat = chains.statistics.get("kinetic_temperature", torch.ones(len(last.caution))).tolist()
+    heat = last.heat or (1.0,) * len(last.caution)
     independent = METHODS[chains.plan.engine].independent
     if independent or (float(last.rhat_95 or 1.0) <= AGREED and max(heat) <= _HOT):
         return None
@@ -178,10 +184,26 @@ def _next(rounds: tuple[Round, ...], chains: Chains, budget: float) -> Round | N
     share = next((s for s in _LENGTHS if s * float(last.seconds or 0.0) <= left), None)
     if share is None:
         return None
-    caution = [c * _slower(t) for c, t in zip(last.caution, heat, strict=True)]
     thinning = round(share * last.thinning)
     burn_in = max(1, chains.plan.draws * thinning // 4)
-    return Round(burn_in, thinning, last.batch_size, tuple(caution))
+    return Round(burn_in, thinning, last.batch_size, _caution(rounds))
+
+
+def _caution(rounds: tuple[Round, ...]) -> tuple[float, ...]:
+    """What multiplies the step sizes of the round to come: less for chains that stay hot.
+
+    Over all examples a chain may be hot because it still falls from where it started, which lies
+    above the posterior's typical set: that passes, and smaller steps would only prolong it. So it
+    is slowed there only if its heat has not fallen since the round before.
+    """
+    last = rounds[-1]
+    heat = last.heat or (1.0,) * len(last.caution)
+    if last.batch_size is None:
+        before = rounds[-2].heat if len(rounds) > 1 else None
+        if before is None:
+            return last.caution
+        heat = [t if t - 1 > _FALLING * (b - 1) else 1.0 for t, b in zip(heat, before, strict=True)]
+    return tuple(c * _slower(t) for c, t in zip(last.caution, heat, strict=True))
 
 
 def _slower(heat: float) -> float:
@@ -206,12 +228,17 @@ def _batch_size(target: Target, budget: float, modes: Tensor) -> int | None:
     return None if size == len(data) else size
 
 
+def _tupled(value: Any) -> Any:
+    """JSON's lists as a `Round` has them."""
+    return tuple(value) if isinstance(value, list) else value
+
+
 def _read(out: Path | None, modes: Tensor) -> tuple[tuple[Round, ...], Tensor]:
     """The rounds up to the present one, and where it starts; none if nothing began."""
     if out is None or not (out / _ROUNDS).exists():
         return (), modes
     found = read_sealed(out / _ROUNDS)["rounds"]
-    rounds = tuple(Round(**each | {"caution": tuple(each["caution"])}) for each in found)
+    rounds = tuple(Round(**{k: _tupled(v) for k, v in each.items()}) for each in found)
     return rounds, load_tensors(_start(out, len(rounds)))["start"].to(modes.device)
 
 
