@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from mtbkd.app.config.text import seconds_of
-from mtbkd.distillation.choose import few_rows
 from mtbkd.distillation.rounds import AGREED, Round, _caution, sample_in_rounds
+from mtbkd.distillation.shares import few_rows
 from mtbkd.files import load_tensors
 from mtbkd.inference.modes import MapSettings, within_steps
 from mtbkd.inference.run import Target
@@ -195,7 +195,7 @@ def test_modes_of_many_examples_take_fewer_epochs():
 
 
 def test_priors_are_compared_on_few_of_many_examples():
-    assert few_rows(50, 0).tolist() == list(range(50))
-    some = few_rows(30_000, 0)
+    assert few_rows(50, 10_000, 0).tolist() == list(range(50))
+    some = few_rows(30_000, 10_000, 0)
     assert len(some) == len(some.unique()) == 10_000
-    assert not torch.equal(some, few_rows(30_000, 1))
+    assert not torch.equal(some, few_rows(30_000, 10_000, 1))

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.distillation.choose import Trials
 from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.trials import Trials
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import progress_of, starting_modes

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Literal
 
 from numpy.typing import ArrayLike
@@ -14,16 +15,15 @@ from torch import Tensor, nn
 from mtbkd.data import Dataset, check_splits, joined
 from mtbkd.distillation.checks import check_families, check_outputs
 from mtbkd.distillation.choose import (
-    Trials,
     choose_prior,
     choose_units,
     choose_weighting,
-    few_rows,
     read_weighting,
-    shorter,
 )
 from mtbkd.distillation.claim import claim
-from mtbkd.distillation.rounds import TRIAL, sample_in_rounds
+from mtbkd.distillation.rounds import sample_in_rounds
+from mtbkd.distillation.shares import left_for_sampling
+from mtbkd.distillation.trials import Trials, within_budget
 from mtbkd.files import check_hash, load_tensors, save_tensors
 from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import Plan, SamplerSettings
@@ -192,18 +192,19 @@ def distill(
     weighting = choose_weighting(rule, read, teachers, known, out, units)
     training = training_set(head, read, teachers, weighting, out, units)
     check_outputs(head, training, data.classes)
-    few = few_rows(len(training), seed)
     trials = Trials(
         student=head,
-        training=training if budget is None else training.subset(few),
-        modes=modes if budget is None else shorter(modes),
+        training=training,
+        modes=modes,
         calibration=held,
         units=units,
-        sampler=None if budget is None else TRIAL,
         seed=seed,
         out=out,
         report=report,
     )
+    begun = perf_counter()
+    if budget is not None:
+        trials, modes = within_budget(trials, prior, chains, budget)
     chosen = choose_prior(prior, trials)
     if learn_calibration and held is not None:
         training = training_set(head, joined(read, held), teachers, weighting, out, units)
@@ -218,6 +219,8 @@ def distill(
         progress=progress_of(report, "modes"),
     )
     target = Target(head, training, chosen)
+    if budget is not None:
+        budget = left_for_sampling(budget, perf_counter() - begun, out)
     drawn, _ = sample_in_rounds(
         target, sampler, start, budget=budget, seed=seed, out=out, report=report
     )
