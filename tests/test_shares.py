@@ -71,9 +71,10 @@ def test_a_prior_that_chains_cannot_explore_wins_only_if_it_is_clearly_better():
 
 
 def test_where_no_good_prior_can_be_explored_the_easiest_of_them_wins():
-    found = judged((-1.00, 5000), (-0.99, 9000), (-0.985, math.inf))
+    found = judged((-1.00, 5000), (-0.99, 9000), (-0.1, math.inf))
     assert preferred(found, affordable=1000) == 1.0
     assert preferred(judged((-1.0, 0.0), (-0.99, 0.0)), math.inf) == 2.0
+    assert preferred(judged((-1.0, math.inf), (-0.5, math.inf)), 1000) == 2.0
 
 
 def test_chains_that_agree_less_or_run_hot_are_further_from_agreeing():

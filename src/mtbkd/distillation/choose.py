@@ -78,9 +78,11 @@ def _best(settings: PriorSettings, trials: Trials) -> dict[str, float]:
 def preferred(judged: Mapping[float, Judged], affordable: float) -> float:
     """The best of those that chains can explore in time, unless that costs more than chance.
 
-    A value counts as good if its mean log score is within one standard error of the best one's, of
-    the difference label by label (Breiman et al. 1984, section 3.4.3). Of good values the best wins
-    that takes no more steps than there is time for; if none does, the one that takes the fewest.
+    A value whose short chains run hot is out if others do not: its draws have not arrived, so their
+    score is none of that prior. Of the others one counts as good if its mean log score is within
+    one standard error of the best one's, of the difference label by label (Breiman et al. 1984,
+    section 3.4.3). Of good values the best wins that takes no more steps than there is time for; if
+    none does, the one that takes the fewest.
 
     Example:
         >>> scores = torch.tensor([-1.0, -1.2])
@@ -88,6 +90,8 @@ def preferred(judged: Mapping[float, Judged], affordable: float) -> float:
         >>> preferred(found, affordable=10_000), preferred(found, affordable=1000)
         (50.0, 1.0)
     """
+    arrived = {value: each for value, each in judged.items() if math.isfinite(each.steps)}
+    judged = arrived or judged
     best = max(judged.values(), key=lambda each: float(each.scores.mean()))
 
     def behind(each: Judged) -> bool:
