@@ -9,8 +9,8 @@ import torch
 
 import mtbkd
 from mtbkd.data import joined, make_dataset
-from mtbkd.distillation.choose import Trials
 from mtbkd.distillation.cross_fit import cross_fit, refitted
+from mtbkd.distillation.trials import Trials
 from mtbkd.explain.causes import find_causes, make_background
 from mtbkd.explain.conformal import (
     class_bound,

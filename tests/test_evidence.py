@@ -9,8 +9,9 @@ from torch import nn
 
 from mtbkd.app.recipes.base import mlp
 from mtbkd.app.recipes.synthetic import SCENARIOS, make_world
-from mtbkd.distillation.choose import Trials, choose_prior
+from mtbkd.distillation.choose import choose_prior
 from mtbkd.distillation.evidence import disagreement_evidence, power_of
+from mtbkd.distillation.trials import Trials
 from mtbkd.inference.modes import MapSettings, find_modes
 from mtbkd.prior.settings import Prior, PriorSettings
 from mtbkd.student.student import make_student

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from mtbkd.app.config.text import seconds_of
-from mtbkd.distillation.choose import few_rows
-from mtbkd.distillation.rounds import AGREED, sample_in_rounds
+from mtbkd.distillation.rounds import AGREED, Round, _caution, sample_in_rounds
+from mtbkd.distillation.shares import few_rows
 from mtbkd.files import load_tensors
 from mtbkd.inference.modes import MapSettings, within_steps
 from mtbkd.inference.run import Target
@@ -90,6 +90,18 @@ def test_a_chain_that_ran_hot_takes_smaller_steps_in_the_next_round():
     cool = replace(SETTINGS, thinning=8)
     _, rounds = rounds_of(3.5, cool, ticking(1.0))
     assert set(rounds[-1].caution) == {1.0}
+
+
+def test_a_chain_over_all_examples_that_cools_down_keeps_its_steps():
+    def caution(*heats, batch_size=None):
+        made = [Round(10, 1, batch_size, (1.0,) * 3, 1.0, 2.0, heat) for heat in heats]
+        return _caution(tuple(made))
+
+    first, cooler, same = (2.0, 1.3, 1.0), (1.6, 1.1, 1.0), (1.9, 1.3, 1.0)
+    assert caution(first) == (1.0, 1.0, 1.0)
+    assert caution(first, cooler) == (1.0, 1.0, 1.0)
+    assert caution(first, same) == (0.35, 0.7, 1.0)
+    assert caution(first, cooler, batch_size=2) == (0.35, 1.0, 1.0)
 
 
 @pytest.mark.parametrize("when", [40, 200])
@@ -183,7 +195,7 @@ def test_modes_of_many_examples_take_fewer_epochs():
 
 
 def test_priors_are_compared_on_few_of_many_examples():
-    assert few_rows(50, 0).tolist() == list(range(50))
-    some = few_rows(30_000, 0)
+    assert few_rows(50, 10_000, 0).tolist() == list(range(50))
+    some = few_rows(30_000, 10_000, 0)
     assert len(some) == len(some.unique()) == 10_000
-    assert not torch.equal(some, few_rows(30_000, 1))
+    assert not torch.equal(some, few_rows(30_000, 10_000, 1))

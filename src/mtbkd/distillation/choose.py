@@ -3,113 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mtbkd.data import Dataset
 from mtbkd.distillation.evidence import disagreement_evidence, power_of
+from mtbkd.distillation.trials import Judged, Trials
 from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors
-from mtbkd.inference.engines import SamplerSettings
-from mtbkd.inference.modes import MapSettings, mode_score, progress_of, starting_modes
-from mtbkd.inference.run import sample
 from mtbkd.observation.units import Units, find_units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior, PriorSettings, Rule
-from mtbkd.student.student import Student
 from mtbkd.training import TrainingSet
-from mtbkd.types import InputError, Report
+from mtbkd.types import InputError
 from mtbkd.weights.directions import Directions, find_directions
 from mtbkd.weights.rules import Stacked, Weighting
 from mtbkd.weights.stacking import fit_stacked
 
-_TRIAL_CHAINS, _FEWEST_LABELS, _SHORTER = 2, 20, 3
-_COMPARED = 10_000
-
-
-@dataclass(frozen=True)
-class Trials:
-    """What modes are found on, and judged by, to choose the prior.
-
-    Attributes:
-        student: Whose modes are found.
-        training: What it learns from.
-        modes: How they are found.
-        calibration: Labelled examples that judge them, if there are any.
-        units: For regression only.
-        sampler: How the posterior is explored from the modes, to judge draws in their place; None
-            judges the modes. Modes like a stronger prior than draws do, and one that chains cannot
-            explore.
-        seed: The same seed gives the same choice.
-        out: A folder to write to, and to go on from.
-        report: Told of each stage's progress.
-    """
-
-    student: Student
-    training: TrainingSet
-    modes: MapSettings
-    calibration: Dataset | None
-    units: Units | None = None
-    sampler: SamplerSettings | None = None
-    seed: int = 0
-    out: Path | None = None
-    report: Report | None = None
-
-    def find(self, prior: Prior, n_chains: int, name: str) -> Tensor:
-        """Modes under a prior, (chain, parameter)."""
-        return starting_modes(
-            self.student,
-            self.training,
-            prior,
-            self.modes,
-            n_chains=n_chains,
-            seed=self.seed,
-            path=None if self.out is None else self.out / "choices" / f"{name}.safetensors",
-            progress=progress_of(self.report, name),
-        )
-
-    def score(self, prior: Prior, name: str) -> float:
-        """Mean log score on the calibration labels under a prior, in nats."""
-        kept = self.out is not None and self.sampler is not None
-        path = Path(self.out or "") / "choices" / f"{name}-score.safetensors"
-        if kept and path.exists():
-            return float(load_tensors(path)["score"])
-        positions = self.find(prior, _TRIAL_CHAINS, name)
-        if self.sampler is not None:
-            drawn = sample(
-                self.student,
-                self.training,
-                prior,
-                self.sampler,
-                positions,
-                seed=self.seed,
-                progress=progress_of(self.report, f"draws of {name}"),
-            )
-            every = torch.cat([s.flatten(0, 1) for s in drawn.samples.segments])
-            positions = self.student.standardised(every.to(positions.device))
-        held = cast(Dataset, self.calibration)
-        known, units = held.known, self.units
-        labels = held.labels[known] if units is None else units.labels(held.labels[known])
-        inputs, observation = held.inputs[known], self.training.observation
-        found = mode_score(self.student, positions, inputs, labels, observation)
-        if kept:
-            save_tensors(path, {"score": torch.tensor(found, dtype=torch.float64)})
-        return found
-
-
-def few_rows(n_examples: int, seed: int) -> Tensor:
-    """Examples on which priors are compared where there is a budget: all, or 10,000 by chance."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(n_examples, generator=generator)[:_COMPARED].sort().values
-
-
-def shorter(modes: MapSettings) -> MapSettings:
-    """How modes are found that only compare priors: in a third of the epochs."""
-    return replace(modes, epochs=math.ceil(modes.epochs / _SHORTER))
+_FEWEST_LABELS = 20
 
 
 def choose_prior(settings: PriorSettings, trials: Trials) -> Prior:
@@ -148,17 +63,46 @@ def _best(settings: PriorSettings, trials: Trials) -> dict[str, float]:
     options = settings.candidates()
     chosen = {name: values[0] for name, values in options.items()}
 
-    def score(name: str, value: float) -> float:
+    def judge(name: str, value: float) -> Judged:
         prior = settings.prior(chosen | {name: value})
         numbers = (prior.concentration, prior.softening, prior.power, prior.discount)
-        return trials.score(prior, "prior-" + "-".join(f"{number:g}" for number in numbers))
+        return trials.judge(prior, "prior-" + "-".join(f"{number:g}" for number in numbers))
 
     for name, values in options.items():
-        if len(values) == 1:
-            continue
-        scores = {value: score(name, value) for value in values}
-        chosen[name] = max(values, key=scores.__getitem__)
+        if len(values) > 1:
+            judged = {value: judge(name, value) for value in values}
+            chosen[name] = preferred(judged, trials.affordable)
     return chosen
+
+
+def preferred(judged: Mapping[float, Judged], affordable: float) -> float:
+    """The best of those that chains can explore in time, unless that costs more than chance.
+
+    A value whose short chains run hot is out if others do not: its draws have not arrived, so their
+    score is none of that prior. Of the others one counts as good if its mean log score is within
+    one standard error of the best one's, of the difference label by label (Breiman et al. 1984,
+    section 3.4.3). Of good values the best wins that takes no more steps than there is time for; if
+    none does, the one that takes the fewest.
+
+    Example:
+        >>> scores = torch.tensor([-1.0, -1.2])
+        >>> found = {1.0: Judged(scores, 500), 50.0: Judged(scores + torch.tensor([0, 0.1]), 9000)}
+        >>> preferred(found, affordable=10_000), preferred(found, affordable=1000)
+        (50.0, 1.0)
+    """
+    arrived = {value: each for value, each in judged.items() if math.isfinite(each.steps)}
+    judged = arrived or judged
+    best = max(judged.values(), key=lambda each: float(each.scores.mean()))
+
+    def behind(each: Judged) -> bool:
+        lost = best.scores - each.scores
+        return float(lost.mean()) > float(lost.std(correction=0)) / math.sqrt(len(lost))
+
+    good = {value: each for value, each in judged.items() if not behind(each)}
+    in_time = [value for value, each in good.items() if each.steps <= affordable]
+    if in_time:
+        return max(in_time, key=lambda value: float(good[value].scores.mean()))
+    return min(good, key=lambda value: good[value].steps)
 
 
 def choose_units(

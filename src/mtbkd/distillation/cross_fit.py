@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from mtbkd.data import Dataset, joined
-from mtbkd.distillation.choose import Trials, choose_weighting
+from mtbkd.distillation.choose import choose_weighting
 from mtbkd.distillation.posterior import Posterior
+from mtbkd.distillation.trials import Trials
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import progress_of, starting_modes

@@ -6,22 +6,22 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
 from torch import nn
 
 from mtbkd.data import Dataset, check_splits, joined
 from mtbkd.distillation.checks import check_families, check_outputs
 from mtbkd.distillation.choose import (
-    Trials,
     choose_prior,
     choose_units,
     choose_weighting,
-    few_rows,
-    shorter,
 )
 from mtbkd.distillation.claim import claim
 from mtbkd.distillation.posterior import Posterior, finish
-from mtbkd.distillation.rounds import TRIAL, sample_in_rounds
+from mtbkd.distillation.rounds import sample_in_rounds
+from mtbkd.distillation.shares import left_for_sampling
+from mtbkd.distillation.trials import Trials, within_budget
 from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
@@ -121,18 +121,19 @@ def distill(
     weighting = choose_weighting(rule, read, teachers, known, out, units)
     training = training_set(head, read, teachers, weighting, out, units)
     check_outputs(head, training, data.classes)
-    few = few_rows(len(training), seed)
     trials = Trials(
         student=head,
-        training=training if budget is None else training.subset(few),
-        modes=modes if budget is None else shorter(modes),
+        training=training,
+        modes=modes,
         calibration=held,
         units=units,
-        sampler=None if budget is None else TRIAL,
         seed=seed,
         out=out,
         report=report,
     )
+    begun = perf_counter()
+    if budget is not None:
+        trials, modes = within_budget(trials, prior, chains, budget)
     chosen = choose_prior(prior, trials)
     if learn_calibration and held is not None:
         training = training_set(head, joined(read, held), teachers, weighting, out, units)
@@ -147,6 +148,8 @@ def distill(
         progress=progress_of(report, "modes"),
     )
     target = Target(head, training, chosen)
+    if budget is not None:
+        budget = left_for_sampling(budget, perf_counter() - begun, out)
     drawn, _ = sample_in_rounds(
         target, sampler, start, budget=budget, seed=seed, out=out, report=report
     )

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,13 @@ from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.modes import progress_of
 from mtbkd.inference.run import Chains, DivergedError, Target, sample_cautiously
 from mtbkd.inference.samples import PosteriorSamples
+from mtbkd.inference.sghmc import stable_step_size
+from mtbkd.inference.step_size import (
+    FIRST_ITERATIONS,
+    gradient_noise,
+    largest_curvature,
+    start_direction,
+)
 from mtbkd.observation import OUTCOMES
 from mtbkd.predictive import draw_outputs
 from mtbkd.student.log_posterior import posterior_gradient
@@ -30,13 +38,12 @@ from mtbkd.types import Family, Report
 
 AGREED = 1.05
 """R-hat (95th percentile over what the student says) below which sampling ends."""
-TRIAL = SamplerSettings(engine="sghmc", burn_in=100, draws=20, thinning=10, batch_size=None)
-"""How draws that judge a choice are made."""
 _HOT, _TOO_HOT = 1.1, 1.5  # times the posterior's temperature
 _SLOWER, _MUCH_SLOWER, _LEAST_CAUTION = 0.7, 0.35, 1e-4
+_FALLING = 2 / 3  # of the heat of the round before: what has fallen below it goes on falling
 _LENGTHS = (2.0, 1.5, 1.0)  # of the next round in units of the last, the first that fits
 _PROBES = 100  # unlabelled examples whose outputs are compared
-_FEWEST_STEPS = 500  # over all examples, below which batches are taken
+_FEWEST_STEPS = 500  # over all examples, below which batches may take chains further
 _SMALLEST_BATCH = 256
 _TIMED = 3
 _ROUNDS = "rounds.json"
@@ -54,6 +61,7 @@ class Round:
         seconds: What it took; None while it is not done.
         rhat_95: R-hat of its draws, 95th percentile over what the student says on unlabelled
             examples.
+        heat: Kinetic temperature of each chain, in units of the posterior's, where it is known.
     """
 
     burn_in: int
@@ -62,6 +70,7 @@ class Round:
     caution: tuple[float, ...]
     seconds: float | None = None
     rhat_95: float | None = None
+    heat: tuple[float, ...] | None = None
 
 
 def sample_in_rounds(
@@ -80,14 +89,14 @@ def sample_in_rounds(
     Each round starts where the one before ended and its draws replace that one's, so all that is
     kept is as far from the modes as half of all steps take it. A chain that ran hot takes smaller
     steps in the next round, one that ran very hot from where it was before, and so does one that
-    diverged, at once. Which rounds there were is written down before each begins: a run
-    that was killed goes on to the same bytes, but how many rounds a budget buys depends on the
-    machine.
+    diverged, at once; but not one that only cools down. Which rounds there were is written down
+    before each begins: a run that was killed goes on to the same bytes, but how many rounds a
+    budget buys depends on the machine.
 
     Args:
         target: What is sampled.
-        settings: Burn-in and thinning are those of the first round. A batch size of None becomes
-            smaller where too few steps over all examples fit into the budget.
+        settings: Burn-in and thinning are those of the first round, or less where the budget does
+            not last. A batch size of None becomes smaller where batches take chains further.
         modes: Where the chains start, shape (chain, parameter).
         budget: Seconds; None for a single round, as long as the settings say.
         seed: Seed of the chains' generators; later rounds have others.
@@ -111,9 +120,7 @@ def sample_in_rounds(
         settings = replace(settings, engine="sghmc")
     rounds, start = _read(out, modes)
     if not rounds:
-        batch_size = settings.batch_size or _batch_size(target, budget, modes)
-        first = Round(settings.burn_in, settings.thinning, batch_size, (1.0,) * len(modes))
-        rounds = (first,)
+        rounds = (_first(target, settings, budget, modes),)
         _write(out, rounds, modes)
     while True:
         now, number = rounds[-1], len(rounds)
@@ -139,15 +146,17 @@ def sample_in_rounds(
         if now.seconds is None:
             rhat = disagreement(student, chains.samples, data.features, data.observation.family)
             known = 1.0 if math.isnan(rhat) else rhat
-            now = replace(now, seconds=clock() - begun, rhat_95=known)
+            heat = chains.statistics.get("kinetic_temperature", torch.ones(len(modes)))
+            now = replace(now, seconds=clock() - begun, rhat_95=known, heat=tuple(heat.tolist()))
             rounds = (*rounds[:-1], now)
         following = _next(rounds, chains, budget)
         if following is None:
             _write(out, rounds, start)
             return chains, rounds
         last = student.standardised(chains.samples.segments[-1][:, -1].to(modes.device))
-        heat = chains.statistics.get("kinetic_temperature", torch.zeros_like(last[:, 0]))
-        start = torch.where((heat > _TOO_HOT)[:, None], start, last)
+        slowed = torch.tensor(following.caution) < torch.tensor(now.caution)
+        again = slowed & (torch.tensor(now.heat) > _TOO_HOT)
+        start = torch.where(again[:, None].to(last.device), start, last)
         rounds = (*rounds, following)
         _write(out, rounds, start, anew=True)
 
@@ -167,10 +176,24 @@ def disagreement(
     return float(np.quantile(rhat, 0.95)) if len(rhat) else math.nan
 
 
+def steps_to_agree(chains: Chains, rhat_95: float) -> float:
+    """Steps of rounds until chains agree, as a few short ones tell.
+
+    The square of R-hat exceeds 1 by about the autocorrelation time over the number of steps, and
+    of all steps half are those of the last round. Infinite where chains run very hot: those have
+    not arrived, and what they say of each other is not of the posterior.
+    """
+    heat = chains.statistics.get("kinetic_temperature", torch.ones(1))
+    if float(heat.max()) > _TOO_HOT:
+        return math.inf
+    drawn = chains.plan.draws * chains.plan.thinning
+    return 2 * drawn * (rhat_95**2 - 1) / (AGREED**2 - 1)
+
+
 def _next(rounds: tuple[Round, ...], chains: Chains, budget: float) -> Round | None:
     """The round to come; None if the chains agree or no time is left for it."""
     last = rounds[-1]
-    heat = chains.statistics.get("kinetic_temperature", torch.ones(len(last.caution))).tolist()
+    heat = last.heat or (1.0,) * len(last.caution)
     independent = METHODS[chains.plan.engine].independent
     if independent or (float(last.rhat_95 or 1.0) <= AGREED and max(heat) <= _HOT):
         return None
@@ -178,10 +201,26 @@ def _next(rounds: tuple[Round, ...], chains: Chains, budget: float) -> Round | N
     share = next((s for s in _LENGTHS if s * float(last.seconds or 0.0) <= left), None)
     if share is None:
         return None
-    caution = [c * _slower(t) for c, t in zip(last.caution, heat, strict=True)]
     thinning = round(share * last.thinning)
     burn_in = max(1, chains.plan.draws * thinning // 4)
-    return Round(burn_in, thinning, last.batch_size, tuple(caution))
+    return Round(burn_in, thinning, last.batch_size, _caution(rounds))
+
+
+def _caution(rounds: tuple[Round, ...]) -> tuple[float, ...]:
+    """What multiplies the step sizes of the round to come: less for chains that stay hot.
+
+    Over all examples a chain may be hot because it still falls from where it started, which lies
+    above the posterior's typical set: that passes, and smaller steps would only prolong it. So it
+    is slowed there only if its heat has not fallen since the round before.
+    """
+    last = rounds[-1]
+    heat = last.heat or (1.0,) * len(last.caution)
+    if last.batch_size is None:
+        before = rounds[-2].heat if len(rounds) > 1 else None
+        if before is None:
+            return last.caution
+        heat = [t if t - 1 > _FALLING * (b - 1) else 1.0 for t, b in zip(heat, before, strict=True)]
+    return tuple(c * _slower(t) for c, t in zip(last.caution, heat, strict=True))
 
 
 def _slower(heat: float) -> float:
@@ -189,21 +228,48 @@ def _slower(heat: float) -> float:
     return _MUCH_SLOWER if heat > _TOO_HOT else _SLOWER if heat > _HOT else 1.0
 
 
-def _batch_size(target: Target, budget: float, modes: Tensor) -> int | None:
-    """None if enough steps over all examples fit into the budget, else the batch that lets them."""
+def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tensor) -> Round:
+    """The first round: over all examples, or over batches where these take chains further.
+
+    How far a budget takes chains is the number of steps times the step size that curvature and
+    minibatch noise allow. A small batch has many steps, but under a strong prior its noise makes
+    them so short that few steps over all examples go further.
+    """
     student, data, prior = target
-    gradient = in_parts(posterior_gradient(student, len(data), prior, data.observation))
-    batches = Minibatches(data, prior, chain_generators(0, 0, len(modes), modes.device))
-    batch = batches(len(data))
-    gradient(modes, batch)
+    n, cautious = len(data), (1.0,) * len(modes)
+    if settings.batch_size is not None:
+        return Round(settings.burn_in, settings.thinning, settings.batch_size, cautious)
+    generators = chain_generators(0, 0, len(modes), modes.device)
+    gradient = in_parts(posterior_gradient(student, n, prior, data.observation))
+    batches = Minibatches(data, prior, generators)
+    whole = batches(n)
+    gradient(modes, whole)
     begun = perf_counter()
     for _ in range(_TIMED):
-        gradient(modes, batch)
+        gradient(modes, whole)
     steps = budget * _TIMED / max(perf_counter() - begun, 1e-9)
-    size = len(data)
-    while steps < _FEWEST_STEPS and size > 2 * _SMALLEST_BATCH:
-        size, steps = size // 2, 2 * steps
-    return None if size == len(data) else size
+    size, best = n, n
+    if steps < _FEWEST_STEPS:
+        direction = start_direction(modes, generators)
+        curved = n * largest_curvature(gradient, modes, whole, direction, FIRST_ITERATIONS)[0]
+        furthest = 0.0
+        while size >= min(_SMALLEST_BATCH, n):
+            noise = torch.zeros_like(curved)
+            if size < n:
+                noise = n**2 * gradient_noise(gradient, modes, (batches(size), batches(size)))
+            step = stable_step_size(curved, noise, tolerance=settings.tolerance).mean()
+            reach = float(step) * steps * n / size
+            if steps * n / size >= _FEWEST_STEPS / 4 and reach > furthest:
+                best, furthest = size, reach
+            size //= 2
+    share = min(1.0, steps * n / best / _FEWEST_STEPS)
+    burn_in, thinning = (max(1, int(share * m)) for m in (settings.burn_in, settings.thinning))
+    return Round(burn_in, thinning, None if best == n else best, cautious)
+
+
+def _tupled(value: Any) -> Any:
+    """JSON's lists as a `Round` has them."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _read(out: Path | None, modes: Tensor) -> tuple[tuple[Round, ...], Tensor]:
@@ -211,7 +277,7 @@ def _read(out: Path | None, modes: Tensor) -> tuple[tuple[Round, ...], Tensor]:
     if out is None or not (out / _ROUNDS).exists():
         return (), modes
     found = read_sealed(out / _ROUNDS)["rounds"]
-    rounds = tuple(Round(**each | {"caution": tuple(each["caution"])}) for each in found)
+    rounds = tuple(Round(**{k: _tupled(v) for k, v in each.items()}) for each in found)
     return rounds, load_tensors(_start(out, len(rounds)))["start"].to(modes.device)
 
 

@@ -18,16 +18,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from mtbkd.data import Dataset, make_dataset
-from mtbkd.distillation.choose import (
-    Trials,
-    choose_prior,
-    choose_units,
-    choose_weighting,
-    shorter,
-)
+from mtbkd.distillation.choose import choose_prior, choose_units, choose_weighting
 from mtbkd.distillation.distill import distill
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.distillation.rounds import disagreement
+from mtbkd.distillation.trials import Trials, shorter
 from mtbkd.estimators.asking import FitRows, ask_all
 from mtbkd.inference.diagnostics import RHAT_LIMIT
 from mtbkd.inference.engines import METHODS, SamplerSettings

@@ -52,10 +52,10 @@ def starting_modes(
     return found
 
 
-def mode_score(
+def mode_scores(
     student: Student, modes: Tensor, inputs: Tensor, labels: Tensor, observation: Observation
-) -> float:
-    """Mean log score of labels under the mixture of the students at some modes, in nats.
+) -> Tensor:
+    """Log score of each label under the mixture of the students at some modes, in nats.
 
     Args:
         student: Its frozen part is run.
@@ -63,16 +63,19 @@ def mode_score(
         inputs: Shape (example, ...).
         labels: As the observation reads them.
         observation: How the family's labels are read and scored.
+
+    Returns:
+        Shape (example,).
     """
-    draws, total = student.natural(modes), 0.0
+    draws, found = student.natural(modes), []
     with torch.no_grad():
         for start in range(0, len(labels), _BATCH):
             rows = slice(start, start + _BATCH)
             outputs = student.logits_each(draws, student.features(inputs[rows])).double()
             own = labels[rows].to(outputs.device)
             each = observation.log_likelihood(outputs, own.expand(len(modes), *own.shape))
-            total += float((torch.logsumexp(each, 0) - math.log(len(modes))).sum())
-    return total / len(labels)
+            found.append((torch.logsumexp(each, 0) - math.log(len(modes))).cpu())
+    return torch.cat(found)
 
 
 def progress_of(report: Report | None, stage: str) -> Progress | None:

@@ -18,10 +18,10 @@ from mtbkd.app.recipes.base import Task
 from mtbkd.app.run.costs import metered
 from mtbkd.app.run.scoring import SCORINGS
 from mtbkd.app.run.scoring_shared import Rival
-from mtbkd.app.run.stages import learned
+from mtbkd.app.run.stages import learned, modes_of
 from mtbkd.data import Dataset
 from mtbkd.distillation.posterior import Posterior
-from mtbkd.inference.modes import MapSettings, mode_score, progress_of, starting_modes
+from mtbkd.inference.modes import MapSettings, mode_scores, progress_of, starting_modes
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import OUTCOMES
 from mtbkd.observation.units import Units
@@ -87,7 +87,8 @@ def baselines(
         for widening, stage in zip(_WIDENINGS, single, strict=True):
             student = widened(posterior.student, widening)
             modes = trained(config, student, training, its_prior, len(task.train), out, stage, told)
-            score = mode_score(student, modes, held.inputs, labels, training.observation)
+            scores = mode_scores(student, modes, held.inputs, labels, training.observation)
+            score = float(scores.mean())
             if score > best:
                 samples = modes_as_samples(student, modes)
                 best, found[name] = score, Rival(student, samples, held=samples)
@@ -117,7 +118,7 @@ def trained(
         student,
         training,
         prior,
-        same_updates(config.modes(n_all), len(training), n_all),
+        same_updates(modes_of(config, n_all, out), len(training), n_all),
         n_chains=config.chains if config.baselines == "all" else 1,
         seed=config.seed,
         path=out / "baselines" / f"{stage}.safetensors",

@@ -14,12 +14,14 @@ from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
-from mtbkd.distillation.choose import Trials
 from mtbkd.distillation.cross_fit import cross_fit, refitted
 from mtbkd.distillation.distill import distill
 from mtbkd.distillation.posterior import Posterior, load_posterior
+from mtbkd.distillation.shares import within_share
+from mtbkd.distillation.trials import Trials
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
+from mtbkd.inference.modes import MapSettings
 from mtbkd.inference.samples import read_manifest
 from mtbkd.inference.settings import SamplerSettings
 from mtbkd.observation import OUTCOMES
@@ -132,6 +134,11 @@ def sampling_seconds(config: RunConfig) -> float:
     return _SAMPLING * config.seconds
 
 
+def modes_of(config: RunConfig, n_examples: int, out: Path) -> MapSettings:
+    """How modes are found among so many examples, once the student is trained."""
+    return within_share(config.modes(n_examples), out)
+
+
 def as_it_ran(config: RunConfig, posterior: Posterior) -> SamplerSettings:
     """The sampler's settings; of a run with a budget, those of its last round."""
     if config.budget is None:
@@ -221,7 +228,7 @@ def on_calibration(
     trials = Trials(
         student=head,
         training=training_set(head, read, teachers, posterior.weighting, units=posterior.units),
-        modes=config.modes(len(task.train)),
+        modes=modes_of(config, len(task.train), out),
         calibration=behind(posterior.student, task.calibration, out),
         units=posterior.units,
         seed=config.seed,

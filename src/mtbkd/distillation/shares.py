@@ -1,0 +1,161 @@
+"""How a budget is shared out: a step is timed, and all that precedes sampling is made to fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from mtbkd.files import read_sealed, save_sealed
+from mtbkd.inference.chains import chain_generators, in_parts
+from mtbkd.inference.modes import MapSettings, find_modes
+from mtbkd.inference.run import Target
+from mtbkd.inference.settings import SamplerSettings
+from mtbkd.student.log_posterior import posterior_gradient
+from mtbkd.training import Minibatches
+from mtbkd.types import InputError
+
+TRIAL = SamplerSettings(engine="sghmc", burn_in=100, draws=20, thinning=10, batch_size=None)
+"""How draws that judge a choice are made."""
+TRIAL_CHAINS = 2
+_MODES, _TRIALS = 0.03, 0.25  # of sampling's seconds: the modes, and all draws that judge choices
+_BEFORE, _LEAST = 0.5, 0.25  # of them: what may precede sampling, and what sampling keeps
+_MOST_COMPARED, _FEWEST_COMPARED = 10_000, 500
+_TIMED, _MOST_TIMED, _LONG_ENOUGH = 2, 50, 0.2
+_TIMED_EXAMPLES, _TIMED_BATCHES = 10_000, 10
+_SHARES = "shares.json"
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What a budget lets each part of a distillation do.
+
+    Attributes:
+        epochs: Passes over the data that look for modes.
+        compared: Examples on which priors are compared.
+        steps: Steps of all chains over all examples that sampling has time for.
+        late: Seconds of sampling's that what comes before it has used up; None before that is done.
+    """
+
+    epochs: int
+    compared: int
+    steps: int
+    late: float | None = None
+
+
+def share_out(
+    target: Target,
+    modes: MapSettings,
+    n_chains: int,
+    n_trials: int,
+    budget: float,
+    out: Path | None = None,
+    clock: Callable[[], float] = perf_counter,
+) -> Shares:
+    """Time a step of the chains and one that looks for modes, and count how many there may be.
+
+    The modes may take 3 % of sampling's seconds: all else that looks for modes (trials, students
+    that did not see some labels, baselines) takes a fixed multiple of that. The draws that judge
+    priors may take a quarter. What the clock has decided is written down, so that a run that was
+    killed goes on to the same bytes.
+
+    Args:
+        target: What is sampled; under any prior, which costs the same.
+        modes: How modes are found if there is time.
+        n_chains: How many chains.
+        n_trials: How many priors are compared.
+        budget: Sampling's seconds.
+        out: A run directory.
+        clock: Seconds.
+    """
+    path = None if out is None else out / _SHARES
+    if path is not None and path.exists():
+        return Shares(**read_sealed(path))
+    n = len(target.data)
+    per_step = _seconds_of_a_step(target, n_chains, clock)
+    epoch = math.ceil(n / modes.batch_size) * _seconds_of_an_update(target, modes, n_chains, clock)
+    per_trial = (TRIAL.burn_in + TRIAL.draws * TRIAL.thinning) * TRIAL_CHAINS / n_chains
+    compared = n * _TRIALS * budget / (max(n_trials, 1) * per_trial * per_step)
+    most = min(n, _MOST_COMPARED)
+    found = Shares(
+        epochs=max(1, min(modes.epochs, int(_MODES * budget / epoch))),
+        compared=min(most, max(int(compared), _FEWEST_COMPARED)),
+        steps=int(budget / per_step),
+    )
+    if path is not None:
+        save_sealed(path, asdict(found))
+    return found
+
+
+def left_for_sampling(budget: float, seconds: float, out: Path | None = None) -> float:
+    """Sampling's seconds, less what choices and modes have taken beyond half as much.
+
+    Sampling keeps a quarter in any case.
+
+    Args:
+        budget: Sampling's seconds.
+        seconds: What choices and modes took; a run that goes on reads back what it was at first.
+        out: A run directory.
+    """
+    late = min(max(0.0, seconds - _BEFORE * budget), (1 - _LEAST) * budget)
+    if out is not None:
+        stored = Shares(**read_sealed(out / _SHARES))
+        if stored.late is None:
+            save_sealed(out / _SHARES, asdict(replace(stored, late=late)))
+        else:
+            late = stored.late
+    return budget - late
+
+
+def within_share(modes: MapSettings, out: Path) -> MapSettings:
+    """The same with as many epochs as a run with a budget has time for."""
+    path = out / _SHARES
+    return replace(modes, epochs=read_sealed(path)["epochs"]) if path.exists() else modes
+
+
+def few_rows(n_examples: int, most: int, seed: int) -> torch.Tensor:
+    """Examples on which priors are compared where there is a budget, by chance."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(n_examples, generator=generator)[:most].sort().values
+
+
+def _seconds_of_a_step(target: Target, n_chains: int, clock: Callable[[], float]) -> float:
+    """One gradient of all chains over all examples, from one over 10,000 where there are more."""
+    student, data, prior = target
+    n = len(data)
+    generators = chain_generators(0, 0, n_chains, data.labels.device)
+    gradient = in_parts(posterior_gradient(student, n, prior, data.observation))
+    batch = Minibatches(data, prior, generators)(min(n, _TIMED_EXAMPLES))
+    positions = student.initial_position(generators)
+    return _seconds(lambda: gradient(positions, batch), clock) * max(1.0, n / _TIMED_EXAMPLES)
+
+
+def _seconds_of_an_update(
+    target: Target, modes: MapSettings, n_chains: int, clock: Callable[[], float]
+) -> float:
+    """One update of the search for modes, for all chains."""
+    student, data, prior = target
+    some = data.subset(torch.arange(min(len(data), _TIMED_BATCHES * modes.batch_size)))
+    once, n_updates = replace(modes, epochs=1), math.ceil(len(some) / modes.batch_size)
+
+    def search() -> None:
+        try:
+            find_modes(student, some, prior, once, n_chains=n_chains, seed=0)
+        except InputError:
+            pass  # that it diverges is told when it is meant
+
+    return _seconds(search, clock) / n_updates
+
+
+def _seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Seconds of a call, the mean of a few; what others do meanwhile counts, as it will later."""
+    work()
+    begun, calls = clock(), 0
+    while calls < _TIMED or (clock() - begun < _LONG_ENOUGH and calls < _MOST_TIMED):
+        work()
+        calls += 1
+    return max((clock() - begun) / calls, 1e-9)
