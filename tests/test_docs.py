@@ -12,7 +12,7 @@ import yaml
 from mtbkd.app.config.run import build_config
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/teachers.md", "docs/estimators.md"]
+PAGES = ["README.md", "docs/teachers.md", "docs/estimators.md", "docs/python.md"]
 
 
 def blocks(page: str, language: str) -> list[tuple[int, str]]:
