@@ -187,12 +187,12 @@ def distill(
     return posterior
 
 
-def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
-    """Judge a distilled run again."""
+def evaluate_run(out: Path, report: Report = quiet, network: str | None = None) -> dict[str, Any]:
+    """Judge a distilled run again; ``network`` is as `read_run` takes it."""
     from mtbkd.app.run.baselines import baselines
     from mtbkd.app.run.evaluate import Spent, evaluate
 
-    config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    config = read_run(out, "samples/manifest.json", "teachers/costs.json", network=network)
     check_run(out, but=(*JUDGED, *SHOWN))
     recipe = find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
@@ -233,7 +233,11 @@ def report_run(out: Path) -> Path:
 
 
 def predict_run(
-    out: Path, source: Path, report: Report = quiet, n_draws: int | None = None
+    out: Path,
+    source: Path,
+    report: Report = quiet,
+    n_draws: int | None = None,
+    network: str | None = None,
 ) -> Predicted:
     """Predict new inputs with a distilled run, and say why answers are uncertain.
 
@@ -242,12 +246,13 @@ def predict_run(
         source: New inputs.
         report: Called with the progress of long stages.
         n_draws: As many as the run keeps in place of all draws; None for all.
+        network: As `read_run` takes it.
 
     Raises:
         InputError: If the run is not distilled, a file of it was changed, or the inputs are not
             what its recipe reads.
     """
-    config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
+    config = read_run(out, "samples/manifest.json", "teachers/manifest.json", network=network)
     check_run(out, (stages.BACKGROUND, "examples.json", FEW))
     if not (out / stages.BACKGROUND).exists():
         raise InputError(
