@@ -23,7 +23,7 @@ from mtbkd.distillation.choose import (
     shorter,
 )
 from mtbkd.distillation.claim import claim
-from mtbkd.distillation.rounds import TRIAL, sample_in_rounds
+from mtbkd.distillation.rounds import TRIAL, TRIAL_IN_TURN, sample_in_rounds
 from mtbkd.files import check_hash, load_tensors, save_tensors
 from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import Plan, SamplerSettings
@@ -192,14 +192,16 @@ def distill(
     weighting = choose_weighting(rule, read, teachers, known, out, units)
     training = training_set(head, read, teachers, weighting, out, units)
     check_outputs(head, training, data.classes)
-    few = few_rows(len(training), seed)
+    in_turn = head.passage.in_turn
+    few = few_rows(len(training), seed, in_turn=in_turn)
+    trial = TRIAL_IN_TURN if in_turn else TRIAL
     trials = Trials(
         student=head,
         training=training if budget is None else training.subset(few),
         modes=modes if budget is None else shorter(modes),
         calibration=held,
         units=units,
-        sampler=None if budget is None else TRIAL,
+        sampler=None if budget is None else trial,
         seed=seed,
         out=out,
         report=report,
