@@ -155,7 +155,7 @@ def predict(
     check_suffix(path)
     check_place(run_dir, source, path)
     with Progress() as progress:
-        found = recipe_run.predict_run(run_dir, source, progress.report, draws, network)
+        found = recipe_run.predict_run(run_dir, source, progress.report, draws, network=network)
     write_table(path, prediction_table(found.ids, found.classes, found.predictive, found.causes))
     answers_table(found.ids, found.classes, found.predictive, found.causes)
     print(f"{len(found.ids)} predictions: {path}")
@@ -168,7 +168,7 @@ def evaluate(run_dir: RunDir, network: Network = None, as_json: Json = False) ->
     from mtbkd.app.run import commands as recipe_run
 
     with Progress() as progress:
-        metrics = recipe_run.evaluate_run(run_dir, progress.report, network)
+        metrics = recipe_run.evaluate_run(run_dir, progress.report, network=network)
     if as_json:
         print(json.dumps(metrics))
     else:

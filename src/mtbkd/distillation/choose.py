@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -239,10 +240,7 @@ def choose_weighting(
         )
         weighting = Weighting(rule, fit)
     if path is not None:
-        stored: dict[str, Any] = {"rule": weighting.rule, "teachers": teachers.names}
-        if weighting.stacked is not None:
-            stored["fit"] = _as_lists(asdict(weighting.stacked))
-        save_sealed(path, stored)
+        save_weighting(path, weighting, teachers.names)
     return weighting
 
 
@@ -255,6 +253,14 @@ def _labelled(
     ids = [d.ids[i] for d, rows in zip(parts, known, strict=True) for i in rows.tolist()]
     labels = torch.cat([d.labels[rows] for d, rows in zip(parts, known, strict=True)])
     return teachers.at(ids), labels
+
+
+def save_weighting(path: Path, weighting: Weighting, teachers: Sequence[str]) -> None:
+    """Write it for `read_weighting`, with the names of the teachers that it weighs."""
+    stored: dict[str, Any] = {"rule": weighting.rule, "teachers": tuple(teachers)}
+    if weighting.stacked is not None:
+        stored["fit"] = _as_lists(asdict(weighting.stacked))
+    save_sealed(path, stored)
 
 
 def read_weighting(path: Path) -> Weighting:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive
 from mtbkd.student.curvature import last_layer, logits_and_inputs
 from mtbkd.types import Bools, Floats, Ints

@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from mtbkd.student.pixels import pixels_like
 
 _NARROW, _WIDE = 16, 32  # channels of the first block and of the others
 _SIDE = 4  # blocks follow while the image is larger
 _MOST_OUTPUT = 2**15  # parameters of the last layer, above which positions are averaged
-_ROWS = 4096  # images that mean and deviation are found on
-
-
-class Standardised(nn.Module):
-    """Fixed first layer: bytes to deviations from the mean of each channel.
-
-    Attributes:
-        mean: Of the training images, shape (channel, 1, 1).
-        scale: One over their standard deviation, the same shape.
-    """
-
-    mean: Tensor
-    scale: Tensor
-
-    def __init__(self, images: Tensor) -> None:
-        super().__init__()
-        some = images[:: -(-len(images) // _ROWS)].double()
-        mean = some.mean((0, 2, 3)).float()
-        sd = some.std((0, 2, 3), correction=0).float()
-        self.register_buffer("mean", mean[:, None, None])
-        self.register_buffer("scale", (1 / torch.where(sd > 0, sd, 1.0))[:, None, None])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(image, channel, height, width), uint8, to the same in float32."""
-        return (images.to(self.mean.dtype) - self.mean) * self.scale
 
 
 def convolutional(images: Tensor, n_outputs: int) -> nn.Sequential:
@@ -47,12 +23,13 @@ def convolutional(images: Tensor, n_outputs: int) -> nn.Sequential:
         n_outputs: Numbers that it returns.
 
     Example:
+        >>> import torch
         >>> network = convolutional(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), 10)
         >>> sum(parameter.numel() for parameter in network.parameters())
         19466
     """
     _, channels, height, width = images.shape
-    layers: list[nn.Module] = [Standardised(images)]
+    layers: list[nn.Module] = [pixels_like(images)]
     wide, blocks = channels, 0
     while min(height, width) > 1 and (min(height, width) > _SIDE or blocks < 2):
         out = _WIDE if blocks else _NARROW

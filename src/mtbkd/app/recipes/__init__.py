@@ -16,6 +16,7 @@ RECIPES: dict[str, str] = {
     "deeploc-backbones": "deeploc.backbones",
     "synthetic": "synthetic",
     "own": "own.recipe",
+    "python": "python",
 }
 """Where each recipe is, in this package."""
 

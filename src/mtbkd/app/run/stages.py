@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
@@ -15,8 +16,9 @@ from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
 from mtbkd.distillation.choose import Trials
-from mtbkd.distillation.cross_fit import cross_fit
-from mtbkd.distillation.distill import Posterior, distill, load_posterior
+from mtbkd.distillation.cross_fit import cross_fit, refitted
+from mtbkd.distillation.distill import distill
+from mtbkd.distillation.posterior import Posterior, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
 from mtbkd.inference.samples import read_manifest
@@ -254,7 +256,16 @@ def on_calibration(
         out=out,
         report=report,
     )
-    return cross_fit(posterior, trials, as_it_ran(config, posterior), level, task.together)
+    train, kept = (behind(posterior.student, part, out) for part in (task.train, task.calibration))
+    without = refitted(head, posterior, train, kept, teachers)
+    return cross_fit(
+        posterior,
+        trials,
+        as_it_ran(config, posterior),
+        without,
+        level=level,
+        groups=task.together,
+    )
 
 
 def background(
@@ -268,6 +279,7 @@ def background(
     """What new examples are compared with, made once for each run."""
     path = out / BACKGROUND
     if not path.exists():
+        sources = None if task.sources is None else task.sources.calibration
         made = make_background(
             posterior,
             task.train,
@@ -276,6 +288,7 @@ def background(
             answers=on_calibration(config, task, teachers, posterior, out, report),
             level=config.predict.level,
             seed=config.seed,
+            groups=None if sources is None else np.unique(sources, return_inverse=True)[1],
         )
         save_background(path, made)
     return load_background(path, config.predict.level)

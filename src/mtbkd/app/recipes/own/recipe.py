@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.own import AUTOMATIC, OwnConfig, student_kind
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.base import Labelling, Recipe, Task
+from mtbkd.app.recipes.base import Labelling, Recipe, Sources, Task
 from mtbkd.app.recipes.common import network
 from mtbkd.app.recipes.own.columns import (
     classes_of,
@@ -128,6 +128,10 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         **({} if read.encoder is None else {"encoder": read.encoder}),
         **stretch,
     }
+    sources = None
+    if own.source is not None:
+        cells = examples.words(own.source)
+        sources = Sources(*(tuple(cells[row] for row in part) for part in split.parts[1:]))
     return Task(
         name=Path(path.name.removesuffix(".gz")).stem,
         train=train,
@@ -143,6 +147,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         ),
         drawn=_drawing(kind, rows, examples, own, split.parts[2], test),
         together=None if groups is None else groups[split.parts[1]],
+        sources=sources,
     )
 
 
