@@ -45,7 +45,7 @@ _LENGTHS = (2.0, 1.5, 1.0)  # of the next round in units of the last, the first 
 _PROBES = 100  # unlabelled examples whose outputs are compared
 _FEWEST_STEPS = 500  # over all examples, below which batches may take chains further
 _SMALLEST_BATCH = 256
-_TIMED = 3
+_TIMED, _TIMED_IN_TURN = 3, 256
 _ROUNDS = "rounds.json"
 
 
@@ -240,18 +240,19 @@ def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tens
     if settings.batch_size is not None:
         return Round(settings.burn_in, settings.thinning, settings.batch_size, cautious)
     generators = chain_generators(0, 0, len(modes), modes.device)
-    gradient = in_parts(posterior_gradient(student, n, prior, data.observation))
+    gradient = in_parts(posterior_gradient(student, n, prior, data.observation), work=student.work)
     batches = Minibatches(data, prior, generators)
-    whole = batches(n)
-    gradient(modes, whole)
+    timed = min(n, _TIMED_IN_TURN) if student.passage.in_turn else n
+    some = batches(timed)
+    gradient(modes, some)
     begun = perf_counter()
     for _ in range(_TIMED):
-        gradient(modes, whole)
-    steps = budget * _TIMED / max(perf_counter() - begun, 1e-9)
+        gradient(modes, some)
+    steps = budget * _TIMED / max(perf_counter() - begun, 1e-9) * timed / n
     size, best = n, n
     if steps < _FEWEST_STEPS:
         direction = start_direction(modes, generators)
-        curved = n * largest_curvature(gradient, modes, whole, direction, FIRST_ITERATIONS)[0]
+        curved = n * largest_curvature(gradient, modes, some, direction, FIRST_ITERATIONS)[0]
         furthest = 0.0
         while size >= min(_SMALLEST_BATCH, n):
             noise = torch.zeros_like(curved)

@@ -128,7 +128,7 @@ def _seconds_of_a_step(target: Target, n_chains: int, clock: Callable[[], float]
     student, data, prior = target
     n = len(data)
     generators = chain_generators(0, 0, n_chains, data.labels.device)
-    gradient = in_parts(posterior_gradient(student, n, prior, data.observation))
+    gradient = in_parts(posterior_gradient(student, n, prior, data.observation), work=student.work)
     batch = Minibatches(data, prior, generators)(min(n, _TIMED_EXAMPLES))
     positions = student.initial_position(generators)
     return _seconds(lambda: gradient(positions, batch), clock) * max(1.0, n / _TIMED_EXAMPLES)

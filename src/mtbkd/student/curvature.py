@@ -176,19 +176,19 @@ def logits_and_inputs(
     student: Student, layer: nn.Linear, position: Tensor, features: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Logits, and the inputs of the head's last layer: (example, class), (example, feature)."""
-    features = student.read(features)
     if student.dense is not None:
         named = student.unflatten(student.natural(position))
-        hidden = apply(student.dense[:-1], named, features)
+        hidden = apply(student.dense[:-1], named, student.read(features))
         return apply(student.dense[-1:], named, hidden), hidden
     caught: list[Tensor] = []
+    rows = student.passage.rows if student.passage.in_turn else max(1, len(features))
     with NETWORK_LOCK:
         hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
         try:
-            logits = student.logits(position, features)
+            logits = [student.logits(position, part) for part in features.split(rows)]
         finally:
             hook.remove()
-    return logits, caught[0]
+    return torch.cat(logits), torch.cat(caught)
 
 
 def last_layer(student: Student) -> tuple[nn.Linear, tuple[str, ...]] | None:

@@ -18,6 +18,9 @@ from mtbkd.student.pixels import Pixels
 from mtbkd.student.split import NETWORK_LOCK, split
 from mtbkd.types import Generators, InputError
 
+_NUMBERS = 2**22  # of inputs that go through the frozen part at a time
+_REUSED = 10  # products for each float that autograd holds of a convolution, measured
+
 
 @dataclass(frozen=True)
 class Student:
@@ -55,6 +58,11 @@ class Student:
         """How many parameters are sampled."""
         return self.prior_mean.numel()
 
+    @property
+    def work(self) -> int:
+        """About how many products one example and one gradient of it cost."""
+        return max(self.n_parameters, _REUSED * self.passage.held)
+
     @cached_property
     def dense(self) -> tuple[Layer, ...] | None:
         """The head's layers, if it is a stack for the fast path."""
@@ -87,7 +95,7 @@ class Student:
 
         Args:
             inputs: Raw, shape (example, ...).
-            batch_size: Examples at a time.
+            batch_size: Examples at a time; fewer if they are large.
             first: Place of the first of them among all, for messages.
 
         Raises:
@@ -97,7 +105,7 @@ class Student:
             return inputs.to(self.prior_mean.device)
         device = self.prior_mean.device
         parts = []
-        for part in inputs.split(batch_size):
+        for part in inputs.split(min(batch_size, max(1, _NUMBERS // max(1, inputs[:1].numel())))):
             check_finite(part, "inputs", CORRECT_INPUTS, first)
             with torch.inference_mode():
                 parts.append(self.frozen(self.read(part.to(device))))

@@ -19,9 +19,12 @@ from mtbkd.data import Dataset, make_dataset
 from mtbkd.inputs.tables import read_table
 from mtbkd.outputs.aligned import TeacherOutputs, align
 from mtbkd.student.components import Components, n_components
+from mtbkd.student.pixels import pixels_like
 from mtbkd.teachers.base import Teacher, check_output
 from mtbkd.teachers.labelling.convert import checked_table
 from mtbkd.types import Floats, InputError
+
+_ROWS = 8192  # images that components are found on
 
 
 class Rows(NamedTuple):
@@ -50,10 +53,19 @@ def ask(teachers: Sequence[Teacher], task: Task) -> tuple[TeacherOutputs, Costs]
 
 
 def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
-    """The student: from numbers, or their components, to its outputs, through hidden layers."""
+    """The student: from numbers, or their components, to its outputs, through hidden layers.
+
+    Images, which are bytes of shape (example, channel, height, width), are read pixel by pixel.
+    """
+    start: list[nn.Module] = []
+    if example.dim() == 4:
+        start = [pixels_like(example), nn.Flatten()]
+        example = nn.Sequential(*start)(example[:: -(-len(example) // _ROWS)])
     n = n_components(config.student.components, example.shape[-1])
     layers = mlp([n or example.shape[-1], *config.student.hidden, n_outputs])
-    return layers if n is None else nn.Sequential(Components(example, n), *layers)
+    if n is not None:
+        start.append(Components(example, n))
+    return nn.Sequential(*start, *layers)
 
 
 def reader(

@@ -187,12 +187,21 @@ def distill(
     return posterior
 
 
-def evaluate_run(out: Path, report: Report = quiet, recipe: Recipe | None = None) -> dict[str, Any]:
-    """Judge a distilled run again; of another recipe than the one that it names, if given."""
+def evaluate_run(
+    out: Path, report: Report = quiet, recipe: Recipe | None = None, network: str | None = None
+) -> dict[str, Any]:
+    """Judge a distilled run again.
+
+    Args:
+        out: The run directory.
+        report: Called with the progress of long stages.
+        recipe: Another one than the run names.
+        network: As `read_run` takes it.
+    """
     from mtbkd.app.run.baselines import baselines
     from mtbkd.app.run.evaluate import Spent, evaluate
 
-    config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    config = read_run(out, "samples/manifest.json", "teachers/costs.json", network=network)
     check_run(out, but=(*JUDGED, *SHOWN))
     recipe = recipe or find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
@@ -238,6 +247,7 @@ def predict_run(
     report: Report = quiet,
     n_draws: int | None = None,
     recipe: Recipe | None = None,
+    network: str | None = None,
 ) -> Predicted:
     """Predict new inputs with a distilled run, and say why answers are uncertain.
 
@@ -247,12 +257,13 @@ def predict_run(
         report: Called with the progress of long stages.
         n_draws: As many as the run keeps in place of all draws; None for all.
         recipe: Another one than the run names.
+        network: As `read_run` takes it.
 
     Raises:
         InputError: If the run is not distilled, a file of it was changed, or the inputs are not
             what its recipe reads.
     """
-    config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
+    config = read_run(out, "samples/manifest.json", "teachers/manifest.json", network=network)
     check_run(out, (stages.BACKGROUND, "examples.json", FEW))
     if not (out / stages.BACKGROUND).exists():
         raise InputError(

@@ -67,6 +67,7 @@ def diagnose_run(
     engine: str = "hmc",
     factor: float = 10.0,
     seed: int | None = None,
+    network: str | None = None,
     report: Report | None = None,
     recipe: Recipe | None = None,
 ) -> dict[str, Any]:
@@ -88,6 +89,7 @@ def diagnose_run(
         engine: Engine of the reference.
         factor: The reference's steps over those of the run.
         seed: Seed of the reference; by default that of the run plus 1000.
+        network: As `read_run` takes it.
         report: Called with each stage's progress.
         recipe: Another one than the run names.
 
@@ -100,7 +102,7 @@ def diagnose_run(
         InputError: If the run is unfinished, or not of classification, or the reference cannot
             be made.
     """
-    config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    config = read_run(out, "samples/manifest.json", "teachers/costs.json", network=network)
     check_run(out, but=(*JUDGED, *SHOWN))
     seed = config.seed + _SEED_SHIFT if seed is None else seed
     _check(engine, factor, seed, config.seed)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mtbkd.app.config.own import AUTOMATIC, OwnConfig
+from mtbkd.app.config.own import AUTOMATIC, OwnConfig, student_kind
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Labelling, Recipe, Sources, Task
 from mtbkd.app.recipes.common import network
@@ -47,6 +47,7 @@ from mtbkd.inputs.kind import InputKind, Rows
 from mtbkd.inputs.proteins.kind import draw as draw_protein
 from mtbkd.inputs.proteins.kind import proteins
 from mtbkd.inputs.texts import shortened
+from mtbkd.student.convolutional import convolutional
 from mtbkd.types import InputError, Report, quiet
 
 RECORD = "examples.json"
@@ -228,6 +229,8 @@ def read_as(
 def student_network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
     """The student; what an encoder made is read as it is, of which components lose something."""
     own = _section(config)
+    if student_kind(config.student, own) == "cnn":
+        return convolutional(example, n_outputs)
     made = own.student_encoder is not None or own.reads == "proteins"
     if made and config.student.components == "auto":
         student = config.student.model_copy(update={"components": None})
