@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtbkd.inference.diagnostics import diagnose
+from mtbkd.inference.diagnostics import diagnose, rhat
 
 
 @pytest.fixture
@@ -65,3 +65,15 @@ def test_slow_chains_have_few_independent_draws():
 def test_constant_functions_are_left_out(healthy):
     constant = np.concatenate([healthy, np.zeros((4, 200, 5))], axis=2)
     assert diagnose(constant, np.ones(4)).rhat_95 == diagnose(healthy, np.ones(4)).rhat_95
+
+
+@pytest.mark.parametrize("n_draws", [4, 49, 50])
+def test_rhat_is_that_of_arviz(n_draws):
+    from arviz_stats.base.array import array_stats
+
+    chance = np.random.default_rng(0)
+    values = chance.normal(size=(4, n_draws, 30)).cumsum(1)
+    values[..., 10:] = np.round(values[..., 10:])  # ties
+    found = rhat(values, 1e-9)
+    assert found == pytest.approx(array_stats.rhat(values, chain_axis=0, draw_axis=1), abs=1e-12)
+    assert found.max() > 1.3

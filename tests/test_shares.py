@@ -17,7 +17,7 @@ from mtbkd.inference.run import Target, sample
 MODES = MapSettings(epochs=60, batch_size=10)
 
 
-def shares_of(seconds_per_look, budget=100.0, out=None):
+def shares_of(out, seconds_per_look, budget=100.0):
     student, data, prior, starts = case()
     return share_out(
         Target(student, data, prior),
@@ -30,8 +30,8 @@ def shares_of(seconds_per_look, budget=100.0, out=None):
     )
 
 
-def test_a_slower_machine_makes_fewer_passes_and_fewer_steps():
-    fast, slow = shares_of(1e-4), shares_of(0.1)
+def test_a_slower_machine_makes_fewer_passes_and_fewer_steps(tmp_path):
+    fast, slow = shares_of(tmp_path / "fast", 1e-4), shares_of(tmp_path / "slow", 0.1)
     assert fast.epochs == MODES.epochs
     assert 1 <= slow.epochs < fast.epochs
     assert slow.steps == pytest.approx(fast.steps / 1000, rel=0.3)
@@ -39,20 +39,28 @@ def test_a_slower_machine_makes_fewer_passes_and_fewer_steps():
 
 
 def test_what_the_clock_decided_is_read_back(tmp_path):
-    first = shares_of(0.1, out=tmp_path)
-    assert shares_of(1e-4, out=tmp_path) == first
+    first = shares_of(tmp_path, 0.1)
+    assert shares_of(tmp_path, 1e-4) == first
     assert within_share(MODES, tmp_path).epochs == first.epochs
     assert within_share(MODES, tmp_path / "none") == MODES
 
 
+def test_without_a_folder_the_clock_decides_nothing_beforehand():
+    assert shares_of(None, 0.1) == shares_of(None, 1e-4)
+    assert shares_of(None, 0.1).epochs == MODES.epochs
+
+
 def test_what_comes_before_sampling_shortens_it_if_it_is_late(tmp_path):
-    assert left_for_sampling(100.0, 40.0) == 100.0
-    assert left_for_sampling(100.0, 70.0) == 80.0
-    assert left_for_sampling(100.0, 1000.0) == 25.0
-    shares_of(0.1, out=tmp_path)
-    assert left_for_sampling(100.0, 70.0, tmp_path) == 80.0
-    assert left_for_sampling(100.0, 0.0, tmp_path) == 80.0
-    assert left_for_sampling(160.0, 0.0, tmp_path) == 140.0
+    def left(budget, seconds, name):
+        if not (tmp_path / name).exists():
+            shares_of(tmp_path / name, 0.1)
+        return left_for_sampling(budget, seconds, tmp_path / name)
+
+    assert left(100.0, 40.0, "early") == 100.0
+    assert left(100.0, 70.0, "late") == 80.0
+    assert left(100.0, 0.0, "late") == 80.0  # again
+    assert left(160.0, 0.0, "late") == 140.0  # and with more time
+    assert left(100.0, 1000.0, "very late") == 25.0
 
 
 def judged(*pairs):

@@ -86,9 +86,9 @@ def preferred(judged: Mapping[float, Judged], affordable: float) -> float:
 
     Example:
         >>> scores = torch.tensor([-1.0, -1.2])
-        >>> found = {1.0: Judged(scores, 500), 50.0: Judged(scores + torch.tensor([0, 0.1]), 9000)}
-        >>> preferred(found, affordable=10_000), preferred(found, affordable=1000)
-        (50.0, 1.0)
+        >>> found = {1.0: Judged(scores, 500), 9.0: Judged(scores + torch.tensor([-0.1, 0.2]), 900)}
+        >>> preferred(found, affordable=1000), preferred(found, affordable=600)
+        (9.0, 1.0)
     """
     arrived = {value: each for value, each in judged.items() if math.isfinite(each.steps)}
     judged = arrived or judged

@@ -148,7 +148,7 @@ def distill(
         progress=progress_of(report, "modes"),
     )
     target = Target(head, training, chosen)
-    if budget is not None:
+    if budget is not None and out is not None:
         budget = left_for_sampling(budget, perf_counter() - begun, out)
     drawn, _ = sample_in_rounds(
         target, sampler, start, budget=budget, seed=seed, out=out, report=report

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors
 from mtbkd.inference.chains import chain_generators, in_parts
-from mtbkd.inference.diagnostics import convergence
+from mtbkd.inference.diagnostics import rhat
 from mtbkd.inference.engines import METHODS, SamplerSettings
 from mtbkd.inference.modes import progress_of
 from mtbkd.inference.run import Chains, DivergedError, Target, sample_cautiously
@@ -144,8 +144,8 @@ def sample_in_rounds(
             _write(out, rounds, start, anew=True)
             continue
         if now.seconds is None:
-            rhat = disagreement(student, chains.samples, data.features, data.observation.family)
-            known = 1.0 if math.isnan(rhat) else rhat
+            found = disagreement(student, chains.samples, data.features, data.observation.family)
+            known = 1.0 if math.isnan(found) else found
             heat = chains.statistics.get("kinetic_temperature", torch.ones(len(modes)))
             now = replace(now, seconds=clock() - begun, rhat_95=known, heat=tuple(heat.tolist()))
             rounds = (*rounds[:-1], now)
@@ -171,9 +171,9 @@ def disagreement(
     some, outcome = inputs[:: -(-len(inputs) // _PROBES)], OUTCOMES[family]
     values = [outcome.traced(outputs) for outputs in draw_outputs(student, samples, some)]
     functions = torch.cat(values, 2).flatten(2).double().cpu().numpy()
-    rhat, _ = convergence(functions, 1e-9)
-    rhat = rhat[~np.isnan(rhat)]
-    return float(np.quantile(rhat, 0.95)) if len(rhat) else math.nan
+    found = rhat(functions, 1e-9)
+    found = found[~np.isnan(found)]
+    return float(np.quantile(found, 0.95)) if len(found) else math.nan
 
 
 def steps_to_agree(chains: Chains, rhat_95: float) -> float:

@@ -43,7 +43,7 @@ class Shares:
 
     epochs: int
     compared: int
-    steps: int
+    steps: float
     late: float | None = None
 
 
@@ -53,7 +53,7 @@ def share_out(
     n_chains: int,
     n_trials: int,
     budget: float,
-    out: Path | None = None,
+    out: Path | None,
     clock: Callable[[], float] = perf_counter,
 ) -> Shares:
     """Time a step of the chains and one that looks for modes, and count how many there may be.
@@ -61,7 +61,7 @@ def share_out(
     The modes may take 3 % of sampling's seconds: all else that looks for modes (trials, students
     that did not see some labels, baselines) takes a fixed multiple of that. The draws that judge
     priors may take a quarter. What the clock has decided is written down, so that a run that was
-    killed goes on to the same bytes.
+    killed goes on to the same bytes; without a folder to write to, the clock ends sampling alone.
 
     Args:
         target: What is sampled; under any prior, which costs the same.
@@ -72,26 +72,27 @@ def share_out(
         out: A run directory.
         clock: Seconds.
     """
-    path = None if out is None else out / _SHARES
-    if path is not None and path.exists():
-        return Shares(**read_sealed(path))
     n = len(target.data)
+    most = min(n, _MOST_COMPARED)
+    if out is None:
+        return Shares(epochs=modes.epochs, compared=most, steps=math.inf)
+    path = out / _SHARES
+    if path.exists():
+        return Shares(**read_sealed(path))
     per_step = _seconds_of_a_step(target, n_chains, clock)
     epoch = math.ceil(n / modes.batch_size) * _seconds_of_an_update(target, modes, n_chains, clock)
     per_trial = (TRIAL.burn_in + TRIAL.draws * TRIAL.thinning) * TRIAL_CHAINS / n_chains
     compared = n * _TRIALS * budget / (max(n_trials, 1) * per_trial * per_step)
-    most = min(n, _MOST_COMPARED)
     found = Shares(
         epochs=max(1, min(modes.epochs, int(_MODES * budget / epoch))),
         compared=min(most, max(int(compared), _FEWEST_COMPARED)),
         steps=int(budget / per_step),
     )
-    if path is not None:
-        save_sealed(path, asdict(found))
+    save_sealed(path, asdict(found))
     return found
 
 
-def left_for_sampling(budget: float, seconds: float, out: Path | None = None) -> float:
+def left_for_sampling(budget: float, seconds: float, out: Path) -> float:
     """Sampling's seconds, less what choices and modes have taken beyond half as much.
 
     Sampling keeps a quarter in any case.
@@ -99,16 +100,14 @@ def left_for_sampling(budget: float, seconds: float, out: Path | None = None) ->
     Args:
         budget: Sampling's seconds.
         seconds: What choices and modes took; a run that goes on reads back what it was at first.
-        out: A run directory.
+        out: A run directory, with its shares.
     """
+    stored = Shares(**read_sealed(out / _SHARES))
     late = min(max(0.0, seconds - _BEFORE * budget), (1 - _LEAST) * budget)
-    if out is not None:
-        stored = Shares(**read_sealed(out / _SHARES))
-        if stored.late is None:
-            save_sealed(out / _SHARES, asdict(replace(stored, late=late)))
-        else:
-            late = stored.late
-    return budget - late
+    if stored.late is None:
+        stored = replace(stored, late=late)
+        save_sealed(out / _SHARES, asdict(stored))
+    return budget - float(stored.late or 0.0)
 
 
 def within_share(modes: MapSettings, out: Path) -> MapSettings:

@@ -195,9 +195,9 @@ def _mlp(widths: list[int]) -> nn.Module:
     """Linear layers, all zero, with ReLU in between; the global random state is not touched."""
     layers: list[nn.Module] = []
     for n_in, n_out in zip(widths[:-1], widths[1:], strict=True):
-        linear = nn.utils.skip_init(nn.Linear, n_in, n_out)
-        for parameter in linear.parameters():
-            nn.init.zeros_(parameter)
+        linear = nn.Linear(n_in, n_out, device="meta")
+        linear.weight = nn.Parameter(torch.zeros(n_out, n_in))
+        linear.bias = nn.Parameter(torch.zeros(n_out))
         layers += [linear, nn.ReLU()]
     return layers[0] if len(widths) == 2 else nn.Sequential(*layers[:-1])
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.special import ndtri
+from scipy.stats import rankdata
 
 from mtbkd.types import Floats
 
@@ -68,10 +70,10 @@ def diagnose(
         )
         nan = float("nan")
         return Diagnostics(nan, nan, nan, nan, tuple(distance_moved.tolist()), (said,))
-    rhat, ess = convergence(functions, 1e-9)
-    if not len(rhat):
-        rhat = ess = np.array([np.nan])
-    rhat_median, rhat_95 = np.nanquantile(rhat, [0.5, 0.95]).tolist()
+    rhats, ess = convergence(functions, 1e-9)
+    if not len(rhats):
+        rhats = ess = np.array([np.nan])
+    rhat_median, rhat_95 = np.nanquantile(rhats, [0.5, 0.95]).tolist()
     ess_5, ess_median = np.nanquantile(ess, [0.05, 0.5]).tolist()
     warnings = []
     for chain in np.flatnonzero(distance_moved < _DISTANCE_LIMIT):
@@ -98,30 +100,68 @@ def diagnose(
 
 
 def convergence(functions: Floats, least_range: float) -> tuple[Floats, Floats]:
-    """Rank-normalised split R-hat and bulk effective sample size of each function that moves.
+    """`rhat` and the bulk effective sample size (by arviz-stats) of each function that moves.
 
-    Those of Vehtari et al. 2021 (doi:10.1214/20-BA1221), by arviz-stats.
+    Args:
+        functions: As in `rhat`.
+        least_range: As in `rhat`. A function that is not finite everywhere has an ESS of 0.
+
+    Returns:
+        Both of shape (moving function,); empty with fewer than four draws.
+    """
+    from arviz_stats.base.array import array_stats  # slow to import, and needed here alone
+
+    moving = _moving(functions, least_range)
+    found = rhat(functions, least_range)
+    if not len(found):
+        return found, found
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ess = np.atleast_1d(array_stats.ess(moving, chain_axis=0, draw_axis=1))
+    return found, np.where(np.isfinite(moving).all((0, 1)), ess, 0.0)
+
+
+def rhat(functions: Floats, least_range: float) -> Floats:
+    """Rank-normalised split R-hat of each function that moves.
+
+    That of Vehtari et al. 2021 (doi:10.1214/20-BA1221), the larger of the functions' and of their
+    distances' from the median; the same as arviz-stats has, for all functions at once.
 
     Args:
         functions: Shape (chain, draw, function).
         least_range: Functions whose largest and smallest values are no further apart than this
-            are left out. A function that is not finite everywhere has R-hat 1000 and ESS 0.
+            are left out. A function that is not finite everywhere has R-hat 1000.
 
     Returns:
-        Both of shape (moving function,); empty with fewer than four draws. Chains that stand still
-        in different places have an infinite R-hat, and JSON no infinity: it ends at 1000.
+        Shape (moving function,); empty with fewer than four draws. Chains that stand still in
+        different places have an infinite R-hat, and JSON no infinity: it ends at 1000.
     """
-    from arviz_stats.base.array import array_stats  # slow to import, and needed here alone
-
+    moving = _moving(functions, least_range)
+    half = moving.shape[1] // 2
+    if half < 2 or not moving.shape[2]:
+        return np.empty(0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        still = np.ptp(functions, axis=(0, 1)) <= least_range
-        moving = functions[:, :, ~still]
-        if moving.shape[1] < 4 or not moving.shape[2]:
-            return np.empty(0), np.empty(0)
-        rhat = np.atleast_1d(array_stats.rhat(moving, chain_axis=0, draw_axis=1))
-        ess = np.atleast_1d(array_stats.ess(moving, chain_axis=0, draw_axis=1))
+        split = np.concatenate([moving[:, :half], moving[:, -half:]])
+        folded = np.abs(split - np.median(split, axis=(0, 1)))
+        found = np.maximum(_rhat_of_ranks(split), _rhat_of_ranks(folded))
     finite = np.isfinite(moving).all((0, 1))
-    return np.where(finite, np.minimum(rhat, _RHAT_MOST), _RHAT_MOST), np.where(finite, ess, 0.0)
+    return np.where(finite, np.minimum(found, _RHAT_MOST), _RHAT_MOST)
+
+
+def _moving(functions: Floats, least_range: float) -> Floats:
+    with np.errstate(invalid="ignore"):
+        still = np.ptp(functions, axis=(0, 1)) <= least_range
+    return functions[:, :, ~still]
+
+
+def _rhat_of_ranks(values: Floats) -> Floats:
+    """R-hat of normal scores of the ranks of all chains' draws (Vehtari et al., eq. 14)."""
+    n_chains, n_draws, _ = values.shape
+    n = n_chains * n_draws
+    ranks = rankdata(values.reshape(n, -1), axis=0)
+    scores = ndtri((ranks - 0.375) / (n + 0.25)).reshape(values.shape)
+    within = scores.var(1, ddof=1).mean(0)
+    between = scores.mean(1).var(0, ddof=1)
+    return np.sqrt((n_draws - 1) / n_draws + between / within)
 
 
 def heat_warnings(statistics: Mapping[str, ArrayLike], most_off: float = _HEAT_LIMIT) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mtbkd.observation import CATEGORICAL, Observation
 from mtbkd.prior.mixture import Prior
-from mtbkd.student.dense import Layer, apply, forward, is_stack
+from mtbkd.student.dense import Layer, apply, forward, is_stack, through
 from mtbkd.student.split import NETWORK_LOCK
 from mtbkd.student.student import Student
 from mtbkd.types import BatchSource
@@ -152,7 +152,7 @@ def _dense_diagonal(
     found: dict[str, Tensor] = {}
     for layer, before, after in reversed(records):
         if after is not None:
-            slopes = slopes * torch.autograd.grad(after, before, torch.ones_like(after))[0]
+            slopes = slopes * through(layer, before, after, torch.ones_like(after))
         if layer.weight is not None:
             squares = slopes.square().sum(0)
             found[layer.weight] = squares.mT @ before[0].square()

@@ -114,6 +114,9 @@ def forward(
                 x = x @ weight
             else:
                 x = torch.baddbmm(parameters[layer.bias].unsqueeze(1), x, weight)
+        elif type(layer.module) is nn.ReLU:
+            x = x.relu()
+            records.append(Record(layer, x, x))
         else:
             before = x.detach().requires_grad_()
             with torch.enable_grad():
@@ -142,10 +145,17 @@ def backward(
     for index in range(len(records) - 1, -1, -1):
         layer, before, after = records[index]
         if after is not None:
-            (slopes,) = torch.autograd.grad(after, before, slopes)
+            slopes = through(layer, before, after, slopes)
         if layer.weight is not None:
             grads[layer.weight].baddbmm_(slopes.mT, before, alpha=scales[layer.weight])
             if layer.bias is not None:
                 grads[layer.bias].add_(slopes.sum(1), alpha=scales[layer.bias])
             if index:
                 slopes = torch.bmm(slopes, parameters[layer.weight])
+
+
+def through(layer: Layer, before: Tensor, after: Tensor, slopes: Tensor) -> Tensor:
+    """Slopes in what a pointwise layer was given, from those in what it made of it."""
+    if type(layer.module) is nn.ReLU:
+        return slopes.masked_fill(after <= 0, 0.0)  # autograd is slow here, and slow to import
+    return torch.autograd.grad(after, before, slopes)[0]
