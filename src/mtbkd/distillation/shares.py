@@ -22,11 +22,12 @@ from mtbkd.types import InputError
 TRIAL = SamplerSettings(engine="sghmc", burn_in=100, draws=20, thinning=10, batch_size=None)
 """How draws that judge a choice are made."""
 TRIAL_CHAINS = 2
-_MODES, _TRIALS = 0.03, 0.25  # of sampling's seconds: the modes, and all draws that judge choices
+# of sampling's seconds: the modes, also where chains go one by one, and draws that judge choices
+_MODES, _MODES_IN_TURN, _TRIALS = 0.03, 0.1, 0.25
 _BEFORE, _LEAST = 0.5, 0.25  # of them: what may precede sampling, and what sampling keeps
-_MOST_COMPARED, _FEWEST_COMPARED = 10_000, 500
+MOST_COMPARED, _FEWEST_COMPARED = 10_000, 500
 _TIMED, _MOST_TIMED, _LONG_ENOUGH = 2, 50, 0.2
-_TIMED_EXAMPLES, _TIMED_BATCHES = 10_000, 10
+_TIMED_EXAMPLES, _TIMED_BATCHES, _FEWER = 10_000, 10, 10
 _SHARES = "shares.json"
 
 
@@ -58,7 +59,8 @@ def share_out(
 ) -> Shares:
     """Time a step of the chains and one that looks for modes, and count how many there may be.
 
-    The modes may take 3 % of sampling's seconds: all else that looks for modes (trials, students
+    The modes may take 3 % of sampling's seconds, or 10 % of a network whose chains go one by one,
+    for which priors are tried on a stand-in: all else that looks for modes (trials, students
     that did not see some labels, baselines) takes a fixed multiple of that. The draws that judge
     priors may take a quarter. What the clock has decided is written down, so that a run that was
     killed goes on to the same bytes; without a folder to write to, the clock ends sampling alone.
@@ -73,7 +75,8 @@ def share_out(
         clock: Seconds.
     """
     n = len(target.data)
-    most = min(n, _MOST_COMPARED)
+    most = min(n, MOST_COMPARED)
+    share = _MODES_IN_TURN if target.student.passage.in_turn else _MODES
     if out is None:
         return Shares(epochs=modes.epochs, compared=most, steps=math.inf)
     path = out / _SHARES
@@ -84,7 +87,7 @@ def share_out(
     per_trial = (TRIAL.burn_in + TRIAL.draws * TRIAL.thinning) * TRIAL_CHAINS / n_chains
     compared = n * _TRIALS * budget / (max(n_trials, 1) * per_trial * per_step)
     found = Shares(
-        epochs=max(1, min(modes.epochs, int(_MODES * budget / epoch))),
+        epochs=max(1, min(modes.epochs, int(share * budget / epoch))),
         compared=min(most, max(int(compared), _FEWEST_COMPARED)),
         steps=int(budget / per_step),
     )
@@ -123,14 +126,15 @@ def few_rows(n_examples: int, most: int, seed: int) -> torch.Tensor:
 
 
 def _seconds_of_a_step(target: Target, n_chains: int, clock: Callable[[], float]) -> float:
-    """One gradient of all chains over all examples, from one over 10,000 where there are more."""
+    """One gradient of all chains over all examples, from one over some where there are many."""
     student, data, prior = target
     n = len(data)
     generators = chain_generators(0, 0, n_chains, data.labels.device)
     gradient = in_parts(posterior_gradient(student, n, prior, data.observation), work=student.work)
-    batch = Minibatches(data, prior, generators)(min(n, _TIMED_EXAMPLES))
+    most = _TIMED_EXAMPLES // (_FEWER if student.passage.in_turn else 1)
+    batch = Minibatches(data, prior, generators)(min(n, most))
     positions = student.initial_position(generators)
-    return _seconds(lambda: gradient(positions, batch), clock) * max(1.0, n / _TIMED_EXAMPLES)
+    return _seconds(lambda: gradient(positions, batch), clock) * max(1.0, n / most)
 
 
 def _seconds_of_an_update(
@@ -138,7 +142,8 @@ def _seconds_of_an_update(
 ) -> float:
     """One update of the search for modes, for all chains."""
     student, data, prior = target
-    some = data.subset(torch.arange(min(len(data), _TIMED_BATCHES * modes.batch_size)))
+    n_batches = max(1, _TIMED_BATCHES // (_FEWER if student.passage.in_turn else 1))
+    some = data.subset(torch.arange(min(len(data), n_batches * modes.batch_size)))
     once, n_updates = replace(modes, epochs=1), math.ceil(len(some) / modes.batch_size)
 
     def search() -> None:
