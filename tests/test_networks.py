@@ -13,6 +13,7 @@ from mtbkd.inference.chains import chain_generators
 from mtbkd.prior.mixture import Prior, mixture_terms
 from mtbkd.student.log_posterior import log_posterior, posterior_gradient
 from mtbkd.student.student import make_student
+from mtbkd.student.summary import summary
 from mtbkd.types import Batch, InputError
 
 ROWS, CHAINS, LENGTH = 7, 3, 6
@@ -203,3 +204,32 @@ def test_a_network_that_is_no_function_of_an_example_is_refused(name):
     network, x = build(), inputs()
     with pytest.raises(InputError, match=reason):
         make_student(network, example=x[:2])
+
+
+def test_a_sentence_says_what_is_sampled_and_what_stays():
+    network = nn.Sequential(
+        nn.Conv2d(2, 6, 3), trained_norm(), nn.Dropout(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    network.extend([nn.Linear(6, 6), nn.Tanh(), last()])
+    part = make_student(network, sampled=("5.*", "7.*"), example=pictures())
+    assert part.frozen is not None
+    assert summary(part) == (
+        "Sampled: 63 of 189 parameters (5.weight, 5.bias, 7.weight, 7.bias). Fixed: 126 parameters "
+        "(0.weight, 0.bias, 1.weight, 1.bias); statistics of 1 normalisation; dropout, which is "
+        "off."
+    )
+    assert summary(make_student(last())) == "Sampled: 21 of 21 parameters. Fixed: nothing."
+    tower = nn.Sequential(*(nn.Linear(2, 2) for _ in range(4)))
+    told = summary(make_student(tower, sampled="3.*", example=torch.zeros(2, 2)))
+    assert "18 parameters (0.weight, 0.bias, 1.weight, 1.bias and 2 more)" in told
+
+
+def test_patterns_choose_what_is_sampled_of_a_network_with_layers():
+    torch.manual_seed(0)
+    network, x = pooled(nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 6, 1)), pictures()
+    part = make_student(network, sampled=["2.*", "5.*"], example=x[:2])
+    assert part.names == ("2.weight", "2.bias", "5.weight", "5.bias")
+    own = torch.cat([network.get_parameter(name).flatten() for name in part.names])
+    answers = part.logits_each(torch.stack([own, own + 0.1]), part.features(x))
+    torch.testing.assert_close(answers[0], network(x), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(answers[0], answers[1])
