@@ -111,14 +111,18 @@ class Student:
         if self.frozen is None:
             return inputs.to(self.prior_mean.device)
         device = self.prior_mean.device
-        parts = []
-        for part in inputs.split(min(batch_size, max(1, _NUMBERS // max(1, inputs[:1].numel())))):
-            check_finite(part, "inputs", CORRECT_INPUTS, first)
+        rows = min(batch_size, max(1, _NUMBERS // max(1, inputs[:1].numel())))
+        found, done = torch.empty(0), 0
+        for part in inputs.split(rows):
+            check_finite(part, "inputs", CORRECT_INPUTS, first + done)
             with torch.inference_mode():
-                parts.append(self.frozen(self.read(part.to(device))))
-            check_finite(parts[-1], "features of the network's frozen part", SCALE_INPUTS, first)
-            first += len(part)
-        return torch.cat(parts).clone()
+                made = self.frozen(self.read(part.to(device)))
+            check_finite(made, "features of the network's frozen part", SCALE_INPUTS, first + done)
+            if done == 0:  # room for all: pieces between passes would keep these from being freed
+                found = torch.empty((len(inputs), *made.shape[1:]), dtype=made.dtype, device=device)
+            found[done : done + len(part)] = made
+            done += len(part)
+        return found
 
     def logits(self, position: Tensor, features: Tensor) -> Tensor:
         """Logits of the head at one position: (parameter,), (example, ...) to (example, class)."""
