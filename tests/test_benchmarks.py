@@ -77,6 +77,7 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "draws": ("draws", ["runs/one"], a_run, "with all 8 draws"),
     "how_long": ("how_long", [], constants(EXAMPLES=(100,), HIDDEN=(4,), _SECONDS=0.05),
                  "| 100 | 4 |"),
+    "networks": ("networks", ["--quick"], unchanged, "ratio"),
     "kills": ("kills", ["--kills", "2"], unchanged, "as those of an undisturbed one"),
     "nuts": ("nuts", ["--seconds", "0.2", "--warm-up", "5"], shorter, "| sghmc |"),
     "outside": ("outside", ["digits"],

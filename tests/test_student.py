@@ -164,6 +164,15 @@ def test_prior_scale_is_that_of_the_layers_fan_in(layer, fan_in, weight_scale):
     assert torch.equal(student.prior_mean, torch.zeros(student.n_parameters))
 
 
+def test_each_matrix_of_a_layer_has_its_own_fan_in_and_a_row_that_is_looked_up_none():
+    student = make_student(nn.GRU(7, 3), weight_scale=2.0)
+    assert student.scales() == pytest.approx({
+        "weight_ih_l0": 2 / 7**0.5, "weight_hh_l0": 2 / 3**0.5,
+        "bias_ih_l0": 2 / 7**0.5, "bias_hh_l0": 2 / 7**0.5,
+    })  # fmt: skip
+    assert make_student(nn.Embedding(9, 4), weight_scale=2.0).scales() == {"weight": 2.0}
+
+
 @pytest.mark.parametrize("norm", [nn.LayerNorm(5), nn.BatchNorm1d(5), nn.GroupNorm(1, 5)])
 def test_normalisations_are_centred_at_their_present_value(norm):
     with torch.no_grad():

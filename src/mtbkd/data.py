@@ -17,7 +17,7 @@ from mtbkd.observation import OUTCOMES, Names, Outcome
 from mtbkd.observation.base import cell_shape, labelled
 from mtbkd.types import WHOLE, Family, array_of, class_name, in_order, is_missing, refuse, tensor_of
 
-_ROWS = 2**16  # rows that are checked at once
+_NUMBERS = 2**22  # numbers that are checked at once
 
 
 @dataclass(frozen=True)
@@ -188,8 +188,9 @@ def _first_not_finite(tensor: Tensor) -> int | None:
     """The first row with NaN or infinity, looked for some rows at a time."""
     if not tensor.is_floating_point():
         return None
-    for start in range(0, len(tensor), _ROWS):
-        part = tensor[start : start + _ROWS]
+    rows = max(1, _NUMBERS // max(1, tensor[:1].numel()))
+    for start in range(0, len(tensor), rows):
+        part = tensor[start : start + rows]
         wrong = ~torch.isfinite(part).reshape(len(part), -1).all(1)
         if wrong.any():
             return start + int(wrong.nonzero()[0])

@@ -250,21 +250,27 @@ class Minibatches:
 
     def __call__(self, size: int) -> BatchSource:
         """A batch with a leading chain axis; all examples, shared, if ``size`` covers them."""
-        n, n_chains = self.n_examples, len(self._generators)
+        n = self.n_examples
         if size >= n:
             prepared = self._terms is not None
             return self._shared(slice(None)) if prepared else _Mapped(n, self._shared)
         device = self._data.labels.device
-        index = torch.stack(
-            [torch.randint(n, (size,), generator=g, device=device) for g in self._generators]
+        return self.at(
+            torch.stack(
+                [torch.randint(n, (size,), generator=g, device=device) for g in self._generators]
+            )
         )
+
+    def at(self, index: Tensor) -> Batch:
+        """The examples at these positions, shape (chain, example)."""
+        n_chains, size = index.shape
         if self._terms is not None:
             terms = _each(self._terms, lambda part: part[:, index].movedim(1, 0))
         else:
             found = prior_terms(self._data, self._prior, index.flatten(), at=self._concentration)
             terms = _each(found, lambda part: part.unflatten(1, (n_chains, size)).movedim(1, 0))
         features = self._data.features
-        features = features[_on(features, index)].to(device)
+        features = features[_on(features, index)].to(index.device)
         return Batch(features, self._data.labels[index], terms)
 
     def _shared(self, rows: slice) -> Batch:

@@ -12,6 +12,7 @@ from torch import Tensor
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference import map as map_engine
 from mtbkd.inference.chains import chain_generators, in_parts
+from mtbkd.inference.order import LARGE, shuffled
 from mtbkd.observation import Observation
 from mtbkd.prior.mixture import warmed_concentration
 from mtbkd.prior.settings import Prior
@@ -125,6 +126,9 @@ def find_modes(
 ) -> Tensor:
     """Find one mode for each chain, with the concentration warmed up from 1.
 
+    Examples are drawn one by one; of features that take more than 256 MB, in memory or in a file,
+    by `shuffled` blocks, so that a file is not read all over the place.
+
     Returns:
         Positions, shape (chain, parameter).
 
@@ -140,12 +144,17 @@ def find_modes(
         gradient = in_parts(gradient, work=student.work)
     engine = map_engine.build(gradient, learning_rate=settings.learning_rate, n_steps=n_steps)
     state = engine.init(student.initial_position(generators), generators)
+    row = data.features[0].numel() * data.features.element_size()
+    order = None
+    if row * len(data) > LARGE and settings.batch_size < len(data):
+        order = shuffled(len(data), row, settings.batch_size, generators)
     for step in range(n_steps):
         if step % steps_per_epoch == 0:
             batches.set_concentration(warmed_concentration(step / n_steps, prior.concentration))
             if progress is not None:
                 progress(step, n_steps)
-        state, _ = engine.update(state, batches(settings.batch_size), generators)
+        batch = batches(settings.batch_size) if order is None else batches.at(next(order))
+        state, _ = engine.update(state, batch, generators)
     if progress is not None:
         progress(n_steps, n_steps)
     for chain, mode in enumerate(state.position):

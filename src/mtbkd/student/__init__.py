@@ -2,3 +2,4 @@
 
 from mtbkd.student.student import Student as Student
 from mtbkd.student.student import make_student as make_student
+from mtbkd.student.summary import summary as summary

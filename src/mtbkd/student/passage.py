@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,24 @@ _HELD = 2**22  # floats that autograd holds at a time: what a processor's cache 
 _UNKNOWN = 64  # examples at a time where nobody knows how much it holds
 _SLOW_TOGETHER = (nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 _CLOSE = 1e-3
+
+_OVERWRITES = (
+    "Expected a network that leaves its inputs as they are, but it overwrites them. Use operations "
+    "that are not in place on what it is given."
+)
+_CHANGES = (
+    "Expected a network that answers the same when asked again, but its answers differ. Let "
+    "dropout and noise follow `self.training`, so that evaluation switches them off."
+)
+_BESIDE = (
+    "Expected a network whose answer on an example does not depend on the others beside it, but it "
+    "does. Give normalisations statistics that are kept (`track_running_stats`), or use GroupNorm "
+    "or LayerNorm."
+)
+_CONSTANT = (
+    "Expected outputs that depend on the sampled parameters, but no gradient reaches them. Remove "
+    "`detach`, `no_grad` or rounding from the network, or sample other parameters."
+)
 
 
 class Passage(NamedTuple):
@@ -62,14 +80,51 @@ def find_passage(call: Call, head: nn.Module, parameters: dict[str, Tensor], x: 
     """
     last = False
     if x.dim() == 4 and any(type(layer) is nn.Conv2d for layer in head.modules()):
-        expected = call(parameters, x)
-        try:
-            found = call(parameters, x.contiguous(memory_format=torch.channels_last))
-            last = torch.allclose(found, expected, rtol=_CLOSE, atol=_CLOSE)
-        except RuntimeError:  # it views activations as if they were laid out otherwise
-            last = False
+        laid_out = x.contiguous(memory_format=torch.channels_last)
+        found = _attempt(lambda: call(parameters, laid_out))  # a view may not like the layout
+        last = isinstance(found, Tensor) and _alike(found, call(parameters, x))
     alone = in_turn_by_kind(head) or not _pass_together(call, parameters, x)
     return Passage(in_turn=alone, channels_last=last, held=_held(call, parameters, x[:1]))
+
+
+def as_read(network: nn.Module, example: Tensor) -> Tensor:
+    """The example as the network reads it: as it is, or as floats.
+
+    Raises:
+        InputError: If it reads neither, overwrites it, or does not answer with one tensor.
+    """
+    whole = not example.is_floating_point()
+    found, read = _answer(network, example), example
+    if whole and isinstance(found, Exception):
+        read = example.float()
+        found = _answer(network, read)
+    shape = tuple(example.shape[1:])
+    if isinstance(found, Exception):
+        raise InputError(
+            f"Expected a network that reads examples of shape {shape}, but got: "
+            f"{str(found).splitlines()[0] or type(found).__name__}. Change its first layers, or "
+            "what it is given."
+        )
+    if found is None:
+        raise InputError(_OVERWRITES)
+    if not isinstance(found, Tensor) or found.dim() != 2 or len(found) != len(example):
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(
+            f"Expected a network that answers {len(example)} examples with one tensor of shape "
+            f"({len(example)}, output), but got {got}. Return the logits alone."
+        )
+    return read
+
+
+def check_features(features: Callable[[Tensor], Tensor], example: Tensor) -> None:
+    """Refuse a frozen part that is no function of one example.
+
+    Raises:
+        InputError: If it is not.
+    """
+    both, one = features(example), _attempt(lambda: features(example[:1]))
+    if not isinstance(one, Tensor) or not _alike(one, both[:1]):
+        raise InputError(_BESIDE)
 
 
 def check_network(call: Call, parameters: dict[str, Tensor], features: Tensor) -> None:
@@ -83,37 +138,49 @@ def check_network(call: Call, parameters: dict[str, Tensor], features: Tensor) -
     Raises:
         InputError: Saying what it is instead.
     """
-    before = features.clone()
-    first = call(parameters, features)
-    faults = []
-    if not torch.equal(features, before):
-        faults.append(
-            "Expected a network that leaves its inputs as they are, but it overwrites them. Use "
-            "operations that are not in place on what it is given."
-        )
-        features = before.clone()
+    given = features.clone()
+    first = call(parameters, given)
+    faults = [] if _same(features, given) else [_OVERWRITES]
     if not _alike(call(parameters, features.clone()), first):
-        faults.append(
-            "Expected a network that answers the same when asked again, but its answers differ. "
-            "Let dropout and noise follow `self.training`, so that evaluation switches them off."
-        )
-    elif len(features) > 1 and not _alike(call(parameters, features[:1].clone()), first[:1]):
-        faults.append(
-            "Expected a network whose answer on an example does not depend on the others beside "
-            "it, but it does. Give normalisations statistics that are kept "
-            "(`track_running_stats`), or use GroupNorm or LayerNorm."
-        )
+        faults.append(_CHANGES)
+    elif len(features) > 1:
+        one = _attempt(lambda: call(parameters, features[:1].clone()))
+        faults += [] if isinstance(one, Tensor) and _alike(one, first[:1]) else [_BESIDE]
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     with torch.enable_grad():
-        outputs = call(leaves, features.clone())
-        total = outputs.sum() if outputs.is_floating_point() else outputs.new_zeros(())
-    if not total.requires_grad:
-        faults.append(
-            "Expected outputs that depend on the sampled parameters, but no gradient reaches them. "
-            "Remove `detach`, `no_grad` or rounding from the network, or sample other parameters."
-        )
+        total = call(leaves, features.clone()).float().sum()
+        if not total.requires_grad:
+            faults.append(_CONSTANT)
+        else:
+            every = list(leaves.values())
+            found = _attempt(lambda: torch.autograd.grad(total, every, allow_unused=True))
+            if isinstance(found, Exception):
+                faults.append(
+                    "Expected a network that can be differentiated, but got: "
+                    f"{str(found).splitlines()[0]}. Use operations that are not in place."
+                )
     if faults:
         raise InputError(*faults)
+
+
+def _answer(network: nn.Module, example: Tensor) -> Any:
+    """What the network answers, None if it overwrites what it reads, or why it cannot."""
+    given = example.clone()
+    with torch.inference_mode():
+        found = _attempt(lambda: network(given))
+    return found if isinstance(found, Exception) or _same(given, example) else None
+
+
+def _attempt(function: Callable[[], Any]) -> Any:
+    """What it returns, or what it raises."""
+    try:
+        return function()
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        return error
+
+
+def _same(first: Tensor, second: Tensor) -> bool:
+    return torch.equal(first.nan_to_num(), second.nan_to_num())
 
 
 def _alike(first: Tensor, second: Tensor) -> bool:

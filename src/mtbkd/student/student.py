@@ -13,7 +13,14 @@ from torch import Tensor, nn
 
 from mtbkd.student.dense import Layer, apply, dense_layers
 from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, check_finite
-from mtbkd.student.passage import Passage, check_network, find_passage, in_turn_by_kind
+from mtbkd.student.passage import (
+    Passage,
+    as_read,
+    check_features,
+    check_network,
+    find_passage,
+    in_turn_by_kind,
+)
 from mtbkd.student.pixels import Pixels
 from mtbkd.student.split import NETWORK_LOCK, split
 from mtbkd.types import Generators, InputError
@@ -104,14 +111,18 @@ class Student:
         if self.frozen is None:
             return inputs.to(self.prior_mean.device)
         device = self.prior_mean.device
-        parts = []
-        for part in inputs.split(min(batch_size, max(1, _NUMBERS // max(1, inputs[:1].numel())))):
-            check_finite(part, "inputs", CORRECT_INPUTS, first)
+        rows = min(batch_size, max(1, _NUMBERS // max(1, inputs[:1].numel())))
+        found, done = torch.empty(0), 0
+        for part in inputs.split(rows):
+            check_finite(part, "inputs", CORRECT_INPUTS, first + done)
             with torch.inference_mode():
-                parts.append(self.frozen(self.read(part.to(device))))
-            check_finite(parts[-1], "features of the network's frozen part", SCALE_INPUTS, first)
-            first += len(part)
-        return torch.cat(parts).clone()
+                made = self.frozen(self.read(part.to(device)))
+            check_finite(made, "features of the network's frozen part", SCALE_INPUTS, first + done)
+            if done == 0:  # room for all: pieces between passes would keep these from being freed
+                found = torch.empty((len(inputs), *made.shape[1:]), dtype=made.dtype, device=device)
+            found[done : done + len(part)] = made
+            done += len(part)
+        return found
 
     def logits(self, position: Tensor, features: Tensor) -> Tensor:
         """Logits of the head at one position: (parameter,), (example, ...) to (example, class)."""
@@ -193,8 +204,10 @@ def make_student(
 ) -> Student:
     """Turn a network into a student.
 
-    The weight prior is ``N(0, weight_scale**2 / fan_in)`` for each layer. Parameters of layers
-    without a weight matrix, such as normalisations, are centred at their present value.
+    The weight prior is ``N(0, weight_scale**2 / fan_in)`` for each weight matrix and the biases
+    beside it; the fan-in of an embedding is 1, as one row of it is read. Parameters of layers
+    without a weight matrix, such as normalisations, are centred at their present value. The
+    statistics of normalisations stay what they are.
 
     Args:
         module: Maps inputs (example, ...) to logits (example, class). It is put in evaluation
@@ -204,10 +217,12 @@ def make_student(
             are. The part of the module before the first sampled parameter is split off where it
             can be, so that it runs once for each example.
         weight_scale: Multiplies the prior's standard deviation.
-        example: A batch of inputs, to find and check the split. Needed to split.
+        example: A batch of inputs, to find and check the split. Needed to split, and to see
+            whether the network will do.
 
     Raises:
-        InputError: If no parameter matches.
+        InputError: If no parameter matches, or the network cannot read the example, is no function
+            of one example at a time, or has no gradient.
     """
     patterns = (sampled,) if isinstance(sampled, str) else tuple(sampled)
     module = module.eval().requires_grad_(False)
@@ -222,10 +237,13 @@ def make_student(
             f"{', '.join(every) or 'none'}. Change the pattern `sampled`."
         )
     head, frozen, prefix = module, None, ""
-    whole_numbers = _reads_whole_numbers(module, example)
-    if example is not None:
-        as_read = example if whole_numbers else example.float()
-        head, frozen, prefix = split(module, chosen, as_read)
+    if example is None:
+        takers = (Pixels, nn.Embedding, nn.EmbeddingBag)
+        whole_numbers = any(isinstance(layer, takers) for layer in module.modules())
+    else:
+        read = as_read(module, example)
+        whole_numbers = not read.is_floating_point()
+        head, frozen, prefix = split(module, chosen, read)
     names = tuple(n.removeprefix(prefix) for n in chosen)
     moments = [_prior(head, name, weight_scale) for name in names]
     student = Student(
@@ -244,6 +262,8 @@ def make_student(
 
 def _examined(student: Student, example: Tensor) -> Student:
     """The student, once it is known that its network will do, and how examples pass through it."""
+    if student.frozen is not None:
+        check_features(student.features, example)
     if student.dense is not None:
         return replace(student, passage=Passage())
     position = student.initial_position([torch.Generator().manual_seed(0)])[0]
@@ -264,21 +284,6 @@ def widened(student: Student, factor: float) -> Student:
     )
 
 
-def _reads_whole_numbers(module: nn.Module, example: Tensor | None) -> bool:
-    """Whether a network takes whole numbers as they are; without an example, by its layers."""
-    if example is None:
-        takers = (Pixels, nn.Embedding, nn.EmbeddingBag)
-        return any(isinstance(layer, takers) for layer in module.modules())
-    if example.is_floating_point():
-        return False
-    try:
-        with torch.inference_mode():
-            module(example)
-    except RuntimeError:  # of another type than the weights
-        return False
-    return True
-
-
 def _prior(head: nn.Module, name: str, weight_scale: float) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of one parameter under the weight prior, flat."""
     parameter = head.get_parameter(name)
@@ -286,6 +291,8 @@ def _prior(head: nn.Module, name: str, weight_scale: float) -> tuple[Tensor, Ten
     matrices = [p for p in owner.parameters(recurse=False) if p.dim() >= 2]
     if not matrices:
         return parameter.flatten().clone(), torch.full((parameter.numel(),), weight_scale)
-    fan_in = math.prod(matrices[0].shape[1:])
+    matrix = parameter if parameter.dim() >= 2 else matrices[0]
+    looked_up = isinstance(owner, nn.Embedding | nn.EmbeddingBag)  # one row of it
+    fan_in = 1 if looked_up else math.prod(matrix.shape[1:])
     scale = torch.full((parameter.numel(),), weight_scale / math.sqrt(fan_in))
     return torch.zeros(parameter.numel()), scale

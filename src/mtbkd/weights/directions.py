@@ -14,6 +14,7 @@ COLUMNS = 1024
 _COMPONENTS = 8
 _ROWS = 4096  # examples that the directions are found on
 _PIECE = 2**22  # numbers that are made floats at once
+_MANY = 2**24  # numbers whose places are found at once
 _FARTHEST = 3.0  # standard deviations beyond which an example lies no farther
 
 
@@ -36,8 +37,12 @@ class Directions:
         No farther than three standard deviations, so that trust learned near the training examples
         is not carried on without end.
         """
-        flat = few_columns(features).to(self.centre)
-        return ((flat - self.centre) @ self.axes).clamp(-_FARTHEST, _FARTHEST)
+        rows = max(1, _MANY // max(1, features[:1].numel()))
+        parts = [
+            (few_columns(part).to(self.centre) - self.centre) @ self.axes
+            for part in features.split(rows)
+        ]
+        return torch.cat(parts).clamp(-_FARTHEST, _FARTHEST)
 
 
 def find_directions(features: Tensor) -> Directions | None:
