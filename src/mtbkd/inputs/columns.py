@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from mtbkd.errors import collect, did_you_mean
 from mtbkd.types import Floats, Floats32, InputError, refuse
@@ -26,11 +27,13 @@ class Table:
         path: The file, for messages.
         cells: As they are in the file; those of CSV and TSV are all text.
         ids: What messages call the rows; they are counted from 1 if there are no ids.
+        arrays: What is no column of cells, by name: an image for each row.
     """
 
     path: Path = field(compare=False)
     cells: pa.Table
     ids: tuple[str, ...] = ()
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict, compare=False)
 
     @property
     def names(self) -> list[str]:
@@ -166,6 +169,13 @@ class Table:
 
     def _place(self, row: int) -> str:
         return f"for id {self.ids[row]!r}" if self.ids else f"in row {row + 1}"
+
+
+def first_faults(faults: Sequence[str], source: str) -> list[str]:
+    """The first eight, and a line that says how many more."""
+    if len(faults) <= _SHOWN:
+        return list(faults)
+    return [*faults[:_SHOWN], f"… and {len(faults) - _SHOWN} more such faults in {source}."]
 
 
 def few(names: Sequence[str]) -> str:

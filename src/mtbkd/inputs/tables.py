@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,22 @@ def read_table(path: Path, what: str) -> Table:
     if suffix == ".parquet":
         cells = _parquet(path, what)
     elif suffix in (".npz", ".npy"):
-        cells = _from_arrays(path, what)
+        return table_of(read_arrays(path, what), path, what)
     else:
         cells = _csv(path, what, "\t" if suffix == ".tsv" else ",")
+    return _whole(cells, path, what)
+
+
+def table_of(arrays: Mapping[str, NDArray[Any]], path: Path, what: str) -> Table:
+    """Arrays of a file as columns, as `read_table` says.
+
+    Raises:
+        InputError: If they have other shapes or lengths.
+    """
+    return _whole(_from_arrays(arrays, path, what), path, what)
+
+
+def _whole(cells: pa.Table, path: Path, what: str) -> Table:
     _once(cells.column_names, path)
     if not cells.num_rows:
         raise InputError(f"Expected {what} in {path}, but it has no rows. Add them.")
@@ -134,9 +147,9 @@ def _parquet(path: Path, what: str) -> pa.Table:
             raise unreadable(path, what, error) from None
 
 
-def _from_arrays(path: Path, what: str) -> pa.Table:
+def _from_arrays(arrays: Mapping[str, NDArray[Any]], path: Path, what: str) -> pa.Table:
     columns: dict[str, NDArray[Any]] = {}
-    for key, array in read_arrays(path, what).items():
+    for key, array in arrays.items():
         if array.ndim == 1 and key:
             columns[key] = array
         elif array.ndim == 2:

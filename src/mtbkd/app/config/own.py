@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from mtbkd.app.config.own_teachers import BackboneTeacher, Name, TeacherConfig
 from mtbkd.app.config.student import StudentConfig
+from mtbkd.inputs.images.reading import ID, LABEL, PATH
 from mtbkd.observation import OUTCOMES
 from mtbkd.types import Family
 
@@ -25,8 +26,6 @@ AUTOMATIC: dict[str, Any] = {
 """What is done where a configuration says nothing but `own`."""
 
 
-ID, PATH, LABEL = "id", "path", "label"
-"""Columns of a folder of images."""
 _READ = ("features", "sequence", "image", "text")
 _FIT = {"numbers": ("mlp",), "proteins": ("mlp",), "images": ("cnn", "mlp"), "texts": ("text",)}
 """Kinds of students by what they read without an encoder; the first is chosen by itself."""

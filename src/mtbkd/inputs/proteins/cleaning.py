@@ -12,7 +12,6 @@ FEWEST_KNOWN = 0.2
 _SHORTEST_NUCLEOTIDES = 20
 _NUCLEOTIDE_SHARE = 0.95
 _EACH_BASE = 0.05
-_SHOWN = 8
 _NO_RESIDUE = re.compile(r"[^A-Za-z]")
 
 
@@ -69,13 +68,6 @@ def shown(names: Sequence[str], most: int = 5) -> str:
     """The first few, and how many more."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(repr(name) for name in names[:most]) + rest
-
-
-def first_faults(faults: Sequence[str], source: str) -> list[str]:
-    """The first eight, and a line that says how many more."""
-    if len(faults) <= _SHOWN:
-        return list(faults)
-    return [*faults[:_SHOWN], f"… and {len(faults) - _SHOWN} more such faults in {source}."]
 
 
 def _fault(name: str, residues: str, source: str) -> str | None:

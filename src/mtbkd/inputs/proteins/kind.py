@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from mtbkd.inputs.cache import cache_root
-from mtbkd.inputs.columns import Table
+from mtbkd.inputs.columns import Table, first_faults
 from mtbkd.inputs.kind import Encoder, InputKind, Rows
 from mtbkd.inputs.proteins.backbone import load_backbone
-from mtbkd.inputs.proteins.cleaning import clean, first_faults
+from mtbkd.inputs.proteins.cleaning import clean
 from mtbkd.inputs.proteins.embedding import embed
 from mtbkd.inputs.proteins.features import sequence_features
 from mtbkd.inputs.proteins.reading import ID_COLUMNS, SEQUENCE_COLUMNS, read_proteins

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mtbkd.inputs.columns import Table, few
+from mtbkd.inputs.columns import Table, few, first_faults
 from mtbkd.inputs.opening import suffix_of, text_of
-from mtbkd.inputs.proteins.cleaning import clean, first_faults
+from mtbkd.inputs.proteins.cleaning import clean
 from mtbkd.inputs.tables import TABLES, read_table
 from mtbkd.types import InputError, refuse
 

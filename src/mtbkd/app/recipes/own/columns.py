@@ -12,6 +12,7 @@ import numpy as np
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.errors import collect
 from mtbkd.inputs.columns import Table
+from mtbkd.inputs.images.reading import read_images_table
 from mtbkd.inputs.tables import read_table
 from mtbkd.observation import OUTCOMES
 from mtbkd.types import MISSING_WORDS, InputError, refuse
@@ -19,14 +20,19 @@ from mtbkd.types import MISSING_WORDS, InputError, refuse
 _WHOLE = re.compile(r"([+-]?\d+(\.0*)?)?")  # a whole number or nothing
 
 
-def read_own(own: OwnConfig) -> Table:
-    """The file of examples, with its ids.
+def read_own(own: OwnConfig) -> tuple[Table, tuple[str, ...]]:
+    """The file or folder of examples, with its ids, and notes on what was left out.
 
     Raises:
         InputError: If it cannot be read, or its ids are not what they should be.
     """
     path = Path(own.folder) / own.examples
-    return read_table(path, "examples").with_ids(own.id, "Name it with own.id.")
+    table, notes = (
+        (read_table(path, "examples"), ())
+        if own.image is None
+        else read_images_table(path, own.image)
+    )
+    return table.with_ids(own.id, "Name it with own.id."), notes
 
 
 def text_columns(own: OwnConfig) -> list[str]:
@@ -40,7 +46,7 @@ def named_columns(own: OwnConfig) -> list[str]:
     """All columns that the configuration names, besides the ids."""
     reads = [getattr(teacher, "reads", None) or [] for teacher in own.teachers.values()]
     lists = [[column] if isinstance(column, str) else column for column in reads]
-    others = (c for c in (own.split, own.group, own.sequence, own.text) if c)
+    others = (c for c in (own.split, own.group, own.sequence) if c)
     return [*own.targets, *(own.features or ()), *others, *itertools.chain(*lists)]
 
 

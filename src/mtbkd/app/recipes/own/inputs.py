@@ -18,6 +18,7 @@ from torch import Tensor
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.recipes.own.columns import text_columns
 from mtbkd.files import load_tensors
+from mtbkd.inputs.images.kind import images
 from mtbkd.inputs.kind import Encoder, InputKind, Rows, Scaling
 from mtbkd.inputs.numbers import numbers
 from mtbkd.inputs.proteins.features import standardisation
@@ -52,6 +53,14 @@ def kind_of(own: OwnConfig, record: dict[str, Any] | None) -> InputKind:
     known = record or {}
     if own.reads == "proteins":
         return proteins(own.id, str(own.sequence))
+    if own.reads == "images":
+        size = known.get("size", own.size)
+        return images(
+            own.id,
+            str(own.image),
+            size=None if size is None else (size[0], size[1]),
+            channels=known.get("channels"),
+        )
     if own.reads == "texts":
         return texts(own.id, str(own.text))
     others = (own.id, own.split, own.group, *own.targets, *text_columns(own))

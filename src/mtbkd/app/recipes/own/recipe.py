@@ -46,6 +46,7 @@ from mtbkd.data import Dataset, make_dataset
 from mtbkd.errors import collect
 from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors, sha256_of
 from mtbkd.inputs.columns import Table
+from mtbkd.inputs.images.reading import digest_of
 from mtbkd.inputs.kind import InputKind, Rows
 from mtbkd.inputs.proteins.kind import draw as draw_protein
 from mtbkd.inputs.proteins.kind import proteins
@@ -84,7 +85,8 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """
     own = _section(config)
     path = Path(own.folder) / own.examples
-    examples, sha256 = read_own(own), sha256_of(path)
+    examples, left_out = read_own(own)
+    sha256 = digest_of(path) if path.is_dir() else sha256_of(path)
     recorded = _recorded(folder.parent, path, sha256)
     faults: list[str] = []
     kind = kind_of(own, recorded)
@@ -116,7 +118,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     )
     split = split_rows(examples, own, everyone.known.numpy(), groups, config.seed)
     if recorded is None:
-        for note in (*rows.notes, *split.notes):
+        for note in (*left_out, *rows.notes, *split.notes):
             warnings.warn(note, stacklevel=2)
     if read is None:
         read = fit_inputs(kind, rows, split.parts[0], config.seed, folder)

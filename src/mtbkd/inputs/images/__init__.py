@@ -1,0 +1,1 @@
+"""Images as inputs: files, folders and arrays."""
