@@ -14,6 +14,7 @@ RECIPES: dict[str, str] = {
     "deeploc": "deeploc.paper",
     "deeploc-multilabel": "deeploc.multilabel",
     "deeploc-backbones": "deeploc.backbones",
+    "news": "news",
     "synthetic": "synthetic",
     "own": "own.recipe",
     "python": "python",
