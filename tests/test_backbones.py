@@ -8,10 +8,11 @@ import pytest
 import torch
 from tiny_backbones import ESM_WORDS, LETTERS, write_esm, write_t5
 
+from mtbkd.inputs.frozen import batches
 from mtbkd.inputs.proteins import source as sources
 from mtbkd.inputs.proteins.alphabet import RESIDUES
 from mtbkd.inputs.proteins.backbone import load_backbone
-from mtbkd.inputs.proteins.embedding import batches, embed
+from mtbkd.inputs.proteins.embedding import embed
 from mtbkd.types import InputError
 
 transformers = pytest.importorskip("transformers")

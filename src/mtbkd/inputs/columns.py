@@ -122,8 +122,20 @@ class Table:
         return found
 
     def words(self, name: str) -> list[str]:
-        """A column as text, "" where a cell is empty; whole numbers without a point."""
-        return [_word(value) for value in self._column(name).to_pylist()]
+        """A column as text, "" where a cell is empty; whole numbers without a point.
+
+        Raises:
+            InputError: If a cell is text that is not UTF-8.
+        """
+        column = self._column(name)
+        try:
+            return [_word(value) for value in column.to_pylist()]
+        except UnicodeDecodeError:
+            row = _first_word(column, _decoded)
+            raise InputError(
+                f"Expected text as UTF-8 in column {name!r} of {self.path}, but got other bytes "
+                f"{self._place(row)}. Save the file again, with text encoded as UTF-8."
+            ) from None
 
     def numeric(self, names: Iterable[str]) -> tuple[list[str], list[str]]:
         """Those of some columns that hold numbers, and those that do so in part only.
@@ -211,9 +223,9 @@ def _numbers(column: pa.ChunkedArray) -> Floats | None:
 
 
 def _first_word(
-    column: pa.ChunkedArray, read: Callable[[pa.ChunkedArray], Floats | None] = _numbers
+    column: pa.ChunkedArray, read: Callable[[pa.ChunkedArray], object] = _numbers
 ) -> int:
-    """The row of the first cell that is no number, where there is one; found by halving."""
+    """The row of the first cell that cannot be read, where there is one; found by halving."""
     start, n = 0, len(column)
     while n > 1:
         half = n // 2
@@ -222,6 +234,14 @@ def _first_word(
         else:
             start, n = start + half, n - half
     return start
+
+
+def _decoded(column: pa.ChunkedArray) -> list[str] | None:
+    """The cells, or None if one of them is not UTF-8."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return None
 
 
 def _is_number(value: Any) -> bool:

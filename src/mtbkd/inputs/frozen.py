@@ -100,6 +100,24 @@ def through_cache(
     return found[torch.tensor([place[key] for key in keys], dtype=torch.int64)]
 
 
+def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
+    """Rows of so many tokens in batches of similar length, the longest first.
+
+    A batch is filled up to its longest row, to ``max_tokens`` at most; a longer row is alone.
+
+    >>> list(batches([2, 9, 3, 3], 6))
+    [[1], [2, 3], [0]]
+    """
+    batch: list[int] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > max_tokens:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
 @contextmanager
 def _all_cores() -> Iterator[None]:
     """As many threads as there are cores, or as ``$OMP_NUM_THREADS`` says, for large matrices."""

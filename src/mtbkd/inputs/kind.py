@@ -51,6 +51,20 @@ class Encoder:
     encode: Callable[[Any, Report], Tensor]
 
 
+@dataclass(frozen=True)
+class Fitting:
+    """How a kind of input that is no numbers yet becomes numbers, without a model.
+
+    Attributes:
+        fit: What is learned for that from the values of training rows, by a seed and without
+            labels: tensors by name, which the run keeps.
+        tensor: These, and values of any rows, to what a student reads, shape (row, feature).
+    """
+
+    fit: Callable[[Any, int], dict[str, Tensor]]
+    tensor: Callable[[dict[str, Tensor], Any], Tensor]
+
+
 def listed(values: Any, rows: Ints) -> list[Any]:
     """The values at these positions, as a list."""
     return [values[row] for row in rows]
@@ -65,13 +79,16 @@ class InputKind:
         check: Rows of a file of examples. Raises `InputError` with one message for each fault,
             naming row and file.
         read: The same of new rows without labels, for predictions.
-        tensor: What a student without an encoder reads of values, shape (row, ...).
+        tensor: What a student without an encoder reads of values, shape (row, ...); where there
+            is a ``fitting``, only once that is fitted.
         scaling: How that is put in standard deviations.
         ask: What teachers are asked with: values, at these positions.
         find_encoder: A frozen model by name, on a device, and as it was recorded if it was; it is
             not read into memory. None where a student of this kind reads no encoder.
         draw: Markup that shows a person the row at a position: all rows, which one, and what the
             student reads of it.
+        fitting: What has to be learned from training rows before a student without an encoder can
+            read any; None if nothing has.
     """
 
     name: str
@@ -82,3 +99,4 @@ class InputKind:
     draw: Callable[[Rows, int, Tensor], str]
     ask: Callable[[Any, Ints], Any] = listed
     find_encoder: Callable[[str, str, dict[str, Any] | None], Encoder] | None = None
+    fitting: Fitting | None = None

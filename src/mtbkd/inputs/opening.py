@@ -13,7 +13,7 @@ from typing import Any
 
 from mtbkd.types import InputError
 
-TEXT = (".csv", ".tsv", ".fasta", ".fa", ".faa", ".fas")
+TEXT = (".csv", ".tsv", ".txt", ".fasta", ".fa", ".faa", ".fas")
 """Formats that may be gzipped."""
 
 _PIECE = 1 << 20

@@ -168,7 +168,9 @@ def _from_arrays(arrays: Mapping[str, NDArray[Any]], path: Path, what: str) -> p
         )
     try:
         return pa.Table.from_arrays([_arrow(c) for c in columns.values()], list(columns))
-    except (pa.ArrowException, ValueError) as error:  # text that is no Unicode
+    except UnicodeError:
+        raise InputError(*_halves(columns, path)) from None
+    except (pa.ArrowException, ValueError) as error:
         raise unreadable(path, what, error) from None
 
 
@@ -178,6 +180,21 @@ def _arrow(column: NDArray[Any]) -> pa.Array:
         return pa.array(column)
     buffer = pa.py_buffer(np.ascontiguousarray(column))
     return pa.Array.from_buffers(pa.from_numpy_dtype(column.dtype), len(column), [None, buffer])
+
+
+def _halves(columns: dict[str, NDArray[Any]], path: Path) -> list[str]:
+    """What is wrong with text that holds one half of a pair of surrogates."""
+    faults = []
+    for name, column in columns.items():
+        if column.dtype.kind == "U":
+            codes = np.ascontiguousarray(column).view(np.uint32).reshape(len(column), -1)
+            wrong = ((codes >= 0xD800) & (codes < 0xE000)).any(1)
+            if wrong.any():
+                faults.append(
+                    f"Expected text in {_array(name)} of {path}, but got half a character in row "
+                    f"{wrong.argmax() + 1} ({wrong.sum()} such). Correct it."
+                )
+    return faults
 
 
 def _native(array: NDArray[Any]) -> NDArray[Any] | None:

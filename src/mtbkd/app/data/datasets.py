@@ -14,6 +14,7 @@ from mtbkd.app.data.fetching import Patience, Report, fetch
 from mtbkd.types import InputError
 
 _PAPER = "https://raw.githubusercontent.com/AnonymousSub1/MTBKD"
+_ALPS = "https://raw.githubusercontent.com/forest-snow/alps"
 _DTU = "https://services.healthtech.dtu.dk/services/DeepLoc-2.0/data"
 
 
@@ -61,6 +62,11 @@ class DataSet:
 
 def _paper(commit: str, path: str, sha256: str) -> Source:
     return Source(path.rpartition("/")[2], f"{_PAPER}/{commit}/{path}", sha256)
+
+
+def _news(part: str, sha256: str) -> Source:
+    commit = "43232f234087cdbb4b06cd0e3997460610a0dbfd"
+    return Source(f"agnews_{part}.tsv", f"{_ALPS}/{commit}/data/agnews/{part}.tsv", sha256)
 
 
 _PAPER_SOURCES = (
@@ -135,6 +141,20 @@ DATASETS = {
             files=tuple(map(deeploc2.partition_file, range(deeploc2.PARTITIONS))),
             convert=deeploc2.convert,
             is_whole=deeploc2.is_whole,
+        ),
+        DataSet(
+            name="news",
+            summary="AG News: 10,001 news of the training set and the 7,600 of the test set, each "
+            "World, Sports, Business or Sci/Tech.",
+            megabytes=3.6,
+            terms="AG's corpus of news articles, for research; cite Zhang et al. 2015, "
+            "arXiv:1509.01626. The files are those of github.com/forest-snow/alps (MIT).",
+            folder="text",
+            sources=(
+                _news("dev", "7a0811e0006080bf4de17752c5466450ff3db778be71bc5bcf3c4e99b5f0803d"),
+                _news("test", "e4217edd939f618f24a42b0988c56ec3cddf656d8dc279b9afa443dd1ab6a1c1"),
+            ),
+            files=("agnews_dev.tsv", "agnews_test.tsv"),
         ),
     )
 }

@@ -14,6 +14,8 @@ RECIPES: dict[str, str] = {
     "deeploc": "deeploc.paper",
     "deeploc-multilabel": "deeploc.multilabel",
     "deeploc-backbones": "deeploc.backbones",
+    "news": "news",
+    "cifar10h": "cifar10h",
     "synthetic": "synthetic",
     "own": "own.recipe",
     "python": "python",

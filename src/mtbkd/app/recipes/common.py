@@ -34,9 +34,16 @@ class Rows(NamedTuple):
     labels: NDArray[Any]
 
 
-def ask(teachers: Sequence[Teacher], task: Task) -> tuple[TeacherOutputs, Costs]:
-    """What trained teachers say on all examples of a task, asked at once, and what that costs."""
-    inputs = torch.cat([task.train.inputs, task.calibration.inputs, task.test.inputs]).numpy()
+def ask(
+    teachers: Sequence[Teacher], task: Task, inputs: Any = None
+) -> tuple[TeacherOutputs, Costs]:
+    """What trained teachers say on all examples of a task, asked at once, and what that costs.
+
+    They are asked with what the student reads if no ``inputs`` are given.
+    """
+    if inputs is None:
+        parts = [task.train.inputs, task.calibration.inputs, task.test.inputs]
+        inputs = torch.cat(parts).numpy()
     tables, costs = [], {}
     for teacher in teachers:
         start = perf_counter()

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mtbkd.errors import need
-from mtbkd.inputs.models import ModelFiles, digest_of, first_line
+from mtbkd.inputs.loading import Classes, load_frozen
+from mtbkd.inputs.models import ModelFiles, digest_of
 from mtbkd.inputs.proteins.alphabet import Alphabet, read_alphabet
 from mtbkd.inputs.proteins.source import find_protein_model
 from mtbkd.student.devices import find_device
@@ -25,9 +24,15 @@ BackboneDtype = Literal["auto", "float32", "bfloat16", "float16"]
 LIMIT = 1022
 """Residues that ESM-2 was trained on at most; T5 is given as many unless told otherwise."""
 
-_CLASSES = {"esm": ("EsmModel", "EsmTokenizer"), "t5": ("T5EncoderModel", "T5Tokenizer")}
+_UNUSED = ("contact_head.", "pooler.")
+_CLASSES = {
+    kind: Classes(model, reader, f"{named} model with its tokenizer", "proteins", _UNUSED)
+    for kind, model, reader, named in (
+        ("esm", "EsmModel", "EsmTokenizer", "an ESM"),
+        ("t5", "T5EncoderModel", "T5Tokenizer", "a T5"),
+    )
+}
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_UNUSED = ("contact_head.", "pooler.")  # parts of a checkpoint that features do not need
 _VERSION = 1  # of how sequences are cut, encoded and pooled; a change makes a new cache
 
 
@@ -168,62 +173,16 @@ def _precision(
 
 
 def _load(backbone: Backbone) -> Loaded:
-    transformers = need("transformers", "proteins")
-    files, dtype = backbone.files, _DTYPES[backbone.precision]
-    model_class, tokenizer_class = (getattr(transformers, c) for c in _CLASSES[files.kind])
-    folder = str(files.folder)
+    files = backbone.files
     options = {"add_pooling_layer": False} if files.kind == "esm" else {}
-    state = torch.get_rng_state()
-    try:
-        with _quiet(transformers.utils.logging):
-            tokenizer = tokenizer_class.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-            model, info = model_class.from_pretrained(
-                folder,
-                use_safetensors=True,
-                trust_remote_code=False,
-                local_files_only=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                dtype=dtype,
-                **options,
-            )
-    except Exception as error:  # transformers raises nearly everything for what is not there
-        raise InputError(
-            f"Expected an {'ESM' if files.kind == 'esm' else 'T5'} model with its tokenizer at "
-            f"{files.source!r}, but got: {first_line(error)}. Fetch the files again."
-        ) from None
-    finally:
-        torch.set_rng_state(state)
-    absent = {key: "is missing" for key in info["missing_keys"]}
-    absent |= {key: "has another shape" for key, *_ in info["mismatched_keys"]}
-    wrong = sorted(key for key in absent if not key.startswith(_UNUSED))
-    if wrong:
-        raise InputError(
-            f"Expected all weights of the model {files.source!r} as its config.json describes "
-            f"them, but {wrong[0]!r} {absent[wrong[0]]} ({len(wrong)} such). Fetch the files again."
-        )
+    dtype = _DTYPES[backbone.precision]
+    tokenizer, model = load_frozen(files, _CLASSES[files.kind], dtype, **options)
     rows = model.get_input_embeddings().weight.shape[0]
     alphabet = read_alphabet(tokenizer, files, rows)
-    model = model.eval().requires_grad_(False).to(backbone.device)
+    model = model.to(backbone.device)
 
     def hidden(tokens: Tensor, mask: Tensor) -> Tensor:
         with torch.no_grad():
             return model(input_ids=tokens, attention_mask=mask).last_hidden_state
 
     return Loaded(alphabet, hidden)
-
-
-@contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
-    """Without bars, and without a word on parts of a checkpoint that features do not need."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()

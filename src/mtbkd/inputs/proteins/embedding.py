@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtbkd.inputs.cache import key_of
-from mtbkd.inputs.frozen import FeaturesOf, through_cache
+from mtbkd.inputs.frozen import FeaturesOf, batches, through_cache
 from mtbkd.inputs.proteins.alphabet import Alphabet
 from mtbkd.inputs.proteins.backbone import Backbone
 from mtbkd.types import InputError, Report, quiet, refuse
@@ -80,24 +80,6 @@ def embed(
     }
     features = FeaturesOf(backbone.name, backbone.width, backbone.key, about, compute)
     return through_cache(features, [key_of(s) for s in sequences], cache, report)
-
-
-def batches(lengths: Sequence[int], max_tokens: int) -> Iterator[list[int]]:
-    """Rows of so many tokens in batches of similar length, the longest first.
-
-    A batch is filled up to its longest row, to ``max_tokens`` at most; a longer row is alone.
-
-    >>> list(batches([2, 9, 3, 3], 6))
-    [[1], [2, 3], [0]]
-    """
-    batch: list[int] = []
-    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > max_tokens:
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
 
 
 def pooled(backbone: Backbone, shown: Sequence[str]) -> Tensor:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mtbkd.app.config.own import OwnConfig
@@ -18,11 +23,12 @@ from mtbkd.inputs.kind import Encoder, InputKind, Rows, Scaling
 from mtbkd.inputs.numbers import numbers
 from mtbkd.inputs.proteins.features import standardisation
 from mtbkd.inputs.proteins.kind import proteins
-from mtbkd.inputs.texts import texts
+from mtbkd.inputs.texts.kind import texts
 from mtbkd.types import InputError, Report, quiet
 
 CLIP = 5.0
 """Standard deviations within which numbers of encoders are kept."""
+FITTED = "fitted.safetensors"
 _COLUMNS = 64  # in double precision at once
 
 
@@ -32,12 +38,14 @@ class Read(NamedTuple):
     Attributes:
         inputs: Not standardised, shape (example, ...).
         encoder: What made numbers of them, as it is recorded; None if nothing did.
-        path: Where they are kept in the run directory; None if they are read from the file again.
+        path: A file of the run directory; None if the inputs are made from the examples again.
+        kept: What is kept there: the inputs, or what is needed to make them.
     """
 
     inputs: Tensor
-    encoder: dict[str, Any] | None
-    path: Path | None
+    encoder: dict[str, Any] | None = None
+    path: Path | None = None
+    kept: Mapping[str, Tensor] = {}
 
 
 def kind_of(own: OwnConfig, record: dict[str, Any] | None) -> InputKind:
@@ -112,22 +120,59 @@ def read_inputs(
     """
     known = record or {}
     if kind.scaling == "columns":
-        return Read(kind.tensor(rows.values), None, None)
+        return Read(kind.tensor(rows.values))
     folder, sha256 = place
     told = json.dumps([own.encoder, rows.about, sha256])
     name = hashlib.sha256(told.encode()).hexdigest()[:16]
     path = folder / f"{kind.name}-{name}.safetensors"
     if record is not None and path.exists():
         try:
-            return Read(load_tensors(path)["features"], known.get("encoder"), path)
+            return _kept(load_tensors(path)["features"], known.get("encoder"), path)
         except InputError:  # made again
             path.unlink()
     encoder = find_encoder(kind, own, device, known.get("encoder"))
     if encoder is not None:
         about = known.get("encoder") or encoder.about
-        return Read(encoder.encode(rows.values, report), about, path)
+        return _kept(encoder.encode(rows.values, report), about, path)
     about = {"kind": "features"} if kind.scaling == "clipped" else None
-    return Read(kind.tensor(rows.values), about, path)
+    return _kept(kind.tensor(rows.values), about, path)
+
+
+def _kept(inputs: Tensor, encoder: dict[str, Any] | None, path: Path) -> Read:
+    return Read(inputs, encoder, path, {"features": inputs})
+
+
+def has_fitting(kind: InputKind, own: OwnConfig) -> bool:
+    """Whether something has to be learned from training rows before the student can read any."""
+    return kind.fitting is not None and own.student_encoder is None
+
+
+def fit_inputs(
+    kind: InputKind, rows: Rows, train: NDArray[np.int64], seed: int, folder: Path
+) -> Read:
+    """What the student reads, once what is needed for it is learned from the rows for training.
+
+    That is taken from the run's folder if it holds it. Nothing is written.
+
+    Raises:
+        InputError: If there is nothing to learn from.
+    """
+    path, kept = folder / FITTED, None
+    if path.exists():
+        try:
+            kept = load_tensors(path)
+        except InputError:  # made again
+            path.unlink()
+    if kept is None and kind.fitting is not None:
+        kept = kind.fitting.fit(kind.ask(rows.values, train), seed)
+    return Read(fitted(kind, kept or {}).tensor(rows.values), None, path, kept or {})
+
+
+def fitted(kind: InputKind, kept: dict[str, Tensor]) -> InputKind:
+    """The same with what was learned from training rows, so that it reads any."""
+    if kind.fitting is None:
+        return kind
+    return replace(kind, tensor=partial(kind.fitting.tensor, kept))
 
 
 def scaling_of(kind: InputKind, own: OwnConfig) -> Scaling:

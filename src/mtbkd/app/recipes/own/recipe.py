@@ -26,8 +26,12 @@ from mtbkd.app.recipes.own.columns import (
 )
 from mtbkd.app.recipes.own.heads import LabelledProteins, find_backbones
 from mtbkd.app.recipes.own.inputs import (
+    FITTED,
     Read,
     find_encoder,
+    fit_inputs,
+    fitted,
+    has_fitting,
     kind_of,
     moments,
     read_inputs,
@@ -40,13 +44,13 @@ from mtbkd.app.recipes.own.teachers import label_all
 from mtbkd.app.recipes.own.template import TEMPLATE
 from mtbkd.data import Dataset, make_dataset
 from mtbkd.errors import collect
-from mtbkd.files import read_sealed, save_sealed, save_tensors, sha256_of
+from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors, sha256_of
 from mtbkd.inputs.columns import Table
 from mtbkd.inputs.images.reading import digest_of
 from mtbkd.inputs.kind import InputKind, Rows
 from mtbkd.inputs.proteins.kind import draw as draw_protein
 from mtbkd.inputs.proteins.kind import proteins
-from mtbkd.inputs.texts import shortened
+from mtbkd.inputs.texts.kind import shortened
 from mtbkd.student.convolutional import convolutional
 from mtbkd.types import InputError, Report, quiet
 
@@ -95,14 +99,14 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     if recorded is None:  # else teachers may have answered, and their models be elsewhere
         collect(faults, lambda: find_encoder(kind, own, config.device, None))
         collect(faults, lambda: find_backbones(own, folder.parent / "teachers"))
-    read = None
-    if rows is not None and (own.student_encoder is None or not faults):
+    read, fits = None, has_fitting(kind, own)
+    if rows is not None and not fits and (own.student_encoder is None or not faults):
         place = (folder, sha256)
         read = collect(
             faults,
             lambda: read_inputs(kind, rows, own, config.device, place, recorded, report),
         )
-    if faults or rows is None or labels is None or read is None:
+    if faults or rows is None or labels is None:
         raise InputError(*dict.fromkeys(faults))
     classes = classes_of(own, labels)
     everyone = make_dataset(
@@ -117,6 +121,8 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     if recorded is None:
         for note in (*left_out, *rows.notes, *split.notes):
             warnings.warn(note, stacklevel=2)
+    if read is None:
+        read = fit_inputs(kind, rows, split.parts[0], config.seed, folder)
     stretch = moments(read.inputs[split.parts[0]], scaling_of(kind, own))
     everyone = replace(everyone, inputs=standardise(read.inputs, stretch))
     train, calibration, test = (everyone.subset(part) for part in split.parts)
@@ -181,7 +187,7 @@ def label(
 
     def begin() -> None:
         if data.read.path is not None:
-            save_tensors(data.read.path, {"features": data.read.inputs})
+            save_tensors(data.read.path, data.read.kept)
         save_sealed(folder.parent / RECORD, data.record)
 
     proteins = None
@@ -222,6 +228,8 @@ def read_as(
         warnings.warn(note, stacklevel=2)
     encoder = find_encoder(kind, own, config.device, record.get("encoder"))
     if encoder is None:
+        if has_fitting(kind, own):
+            kind = fitted(kind, load_tensors(folder / FITTED))
         return rows.ids, standardise(kind.tensor(rows.values), record)
     return rows.ids, standardise(encoder.encode(rows.values, report), record)
 
@@ -231,7 +239,7 @@ def student_network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Mo
     own = _section(config)
     if student_kind(config.student, own) == "cnn":
         return convolutional(example, n_outputs)
-    made = own.student_encoder is not None or own.reads == "proteins"
+    made = own.student_encoder is not None or own.reads in ("proteins", "texts")
     if made and config.student.components == "auto":
         student = config.student.model_copy(update={"components": None})
         config = config.model_copy(update={"student": student})
@@ -286,4 +294,5 @@ RECIPE = Recipe(
     read_as=read_as,
     label=label,
     template=TEMPLATE,
+    students=("mlp", "cnn", "text", "encoder"),
 )

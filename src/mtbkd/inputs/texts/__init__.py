@@ -1,0 +1,1 @@
+"""Texts: a column of them, as hashed n-grams or through a frozen model."""
