@@ -24,7 +24,7 @@ from mtbkd.app.run import stages
 from mtbkd.app.run.scoring import SCORINGS
 from mtbkd.app.run.scoring_shared import Rival
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import OUTCOMES
 from mtbkd.predictive import draw_outputs, predict

@@ -39,7 +39,7 @@ from mtbkd.app.data import data_root
 from mtbkd.app.recipes.base import mlp
 from mtbkd.app.recipes.deeploc.shared import LOCATIONS, Standardise, loudness
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.causes import RARE, Background, Causes, find_causes, make_background
 from mtbkd.explain.conformal import whole_coverage
 from mtbkd.explain.outside import see

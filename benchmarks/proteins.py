@@ -39,7 +39,7 @@ from mtbkd.app.recipes.deeploc.shared import Standardise, loudness
 from mtbkd.app.run import stages
 from mtbkd.app.run.commands import run
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.files import read_json
 from mtbkd.inputs.proteins.features import feature_names, sequence_features
 from mtbkd.metrics import accuracy, coverage, ece, exact_coverage, scores, wrong_auroc

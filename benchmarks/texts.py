@@ -16,7 +16,6 @@ import argparse
 import resource
 from collections.abc import Iterator
 from itertools import chain, cycle, islice
-from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np

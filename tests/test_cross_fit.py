@@ -10,7 +10,7 @@ import torch
 import mtbkd
 from mtbkd.data import joined, make_dataset
 from mtbkd.distillation.choose import Trials
-from mtbkd.distillation.cross_fit import cross_fit
+from mtbkd.distillation.cross_fit import cross_fit, refitted
 from mtbkd.explain.causes import find_causes, make_background
 from mtbkd.explain.conformal import (
     class_bound,
@@ -78,7 +78,8 @@ def answers(posterior, data, calibration, teachers, groups=None, out=None):
     every = joined(data, calibration)
     training = training_set(student, every, teachers, posterior.weighting, units=units)
     trials = Trials(student, training, MODES, calibration, units, out=out)
-    return cross_fit(posterior, trials, AT_MODES, groups=groups)
+    without = refitted(student, posterior, data, calibration, teachers)
+    return cross_fit(posterior, trials, AT_MODES, without, groups=groups)
 
 
 def means(answer):
@@ -128,6 +129,28 @@ def test_an_answer_does_not_know_its_own_label(family):
     posterior = distilled(data, calibration, teachers)
     changed = know(3, (data, teachers, posterior), calibration)
     np.testing.assert_array_equal(changed, np.arange(len(calibration)) % 5 != 3)
+
+
+def test_an_answer_does_not_know_its_own_label_by_the_weights_either():
+    data, calibration, teachers = scene(1)
+    logits = teachers.values[0]
+    says = {"soft": logits, "flat": torch.zeros_like(logits)}
+    tables = [
+        mtbkd.make_table(name, said, kind="logits", ids=teachers.ids, classes=CLASSES)
+        for name, said in says.items()
+    ]
+    teachers = mtbkd.align(tables, teachers.ids, CLASSES)
+    prior = replace(PRIOR, weights="stacked")
+    alone, together = [], []
+    for one in (calibration, relabelled(calibration, 3)):
+        posterior = distilled(data, one, teachers, prior=prior)
+        assert posterior.weighting.stacked is not None
+        alone.append(means(answers(posterior, data, one, teachers)))
+        akin = np.zeros(len(one), np.int64)
+        together.append(means(answers(posterior, data, one, teachers, akin)))
+    changed = ~np.isclose(*alone, atol=1e-6).all(1)
+    np.testing.assert_array_equal(changed, np.arange(len(calibration)) % 5 != 3)
+    np.testing.assert_array_equal(*together)
 
 
 @pytest.mark.parametrize("n_groups", [1, 3, 7])

@@ -130,11 +130,22 @@ def test_ids_and_labels_may_be_left_out():
     assert len(data) == 4
 
 
-@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.uint8])
-def test_arrays_become_the_students_numbers(kind):
+KEPT = {
+    np.float64: torch.float32,
+    np.float32: torch.float32,
+    np.bool_: torch.float32,
+    np.int64: torch.int64,
+    np.int32: torch.int32,
+    np.uint16: torch.int64,
+    np.uint8: torch.uint8,
+}
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_arrays_become_the_students_numbers_and_whole_ones_stay(kind):
     data = make(inputs=INPUTS.astype(kind))
-    assert data.inputs.dtype == torch.float32
-    assert data.inputs.tolist() == INPUTS.tolist()
+    assert data.inputs.dtype == KEPT[kind]
+    assert data.inputs.tolist() == INPUTS.astype(kind).tolist()
     assert make(inputs=torch.from_numpy(INPUTS)).inputs.dtype == torch.float32
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import mtbkd
-from mtbkd.distillation.distill import load_posterior
+from mtbkd.distillation.posterior import load_posterior
 from mtbkd.explain.influence import by_class, responsibilities
 from mtbkd.training import training_set
 

@@ -487,7 +487,7 @@ def test_classes_have_one_order_even_if_they_are_equal_as_numbers(folder):
     write_csv(folder / "examples.csv", ["id", "x", "label"], rows)
     own = load_config(write_config(folder, {"old": OLD})).own
     assert own is not None
-    assert classes_of(own, labels_of(read_own(own), own)) == ("001", "01", "1", "2")
+    assert classes_of(own, labels_of(read_own(own)[0], own)) == ("001", "01", "1", "2")
     shuffled = ["2", "1", "001", "01"]
     assert classes_of(own, shuffled) == ("001", "01", "1", "2")
 

@@ -152,4 +152,3 @@ def test_a_model_that_is_not_there_is_told_with_all_else(folder, monkeypatch, ca
     assert code == 2
     assert "there is nothing at" in err
     assert "'topic'" in err
-

@@ -52,7 +52,8 @@ def test_a_broken_cell_is_named(tmp_path, cell, told):
     with pytest.raises(InputError) as refused:
         read(path)
     assert refused.value.faults == (
-        f"{told} in column 'text' of {path} for id 'n5' (2 such). Correct it, or leave the row out.",
+        f"{told} in column 'text' of {path} for id 'n5' (2 such). Correct it, or leave the row "
+        "out.",
     )
 
 
@@ -96,7 +97,9 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path):
 def test_half_a_pair_of_surrogates_is_refused(tmp_path):
     path = tmp_path / "t.npz"
     np.savez(path, id=np.array(["a", "b"]), text=np.array(["fine", "\ud800"]))
-    with pytest.raises(InputError, match=f"array 'text' of {path}, but got half a character in row 2"):
+    with pytest.raises(
+        InputError, match=f"array 'text' of {path}, but got half a character in row 2"
+    ):
         read(path)
 
 

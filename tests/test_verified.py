@@ -18,7 +18,7 @@ from mtbkd.app.folder import read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.run import commands, diagnose, stages
-from mtbkd.distillation.distill import load_posterior
+from mtbkd.distillation.posterior import load_posterior
 from mtbkd.files import read_sealed, save_sealed
 
 SETTINGS = [

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mtbkd.app.python.distilling import distill as distill
+    from mtbkd.app.python.posterior import Posterior as Posterior
     from mtbkd.data import Dataset as Dataset
     from mtbkd.data import make_dataset as make_dataset
-    from mtbkd.distillation.distill import Posterior as Posterior
-    from mtbkd.distillation.distill import distill as distill
-    from mtbkd.distillation.distill import load_posterior as load_posterior
+    from mtbkd.distillation.posterior import load_posterior as load_posterior
     from mtbkd.errors import InputError as InputError
     from mtbkd.estimators import DistilledClassifier as DistilledClassifier
     from mtbkd.estimators import DistilledRegressor as DistilledRegressor
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
+    "app.python.distilling": ("distill",),
+    "app.python.posterior": ("Posterior",),
     "data": ("Dataset", "make_dataset"),
-    "distillation.distill": ("Posterior", "distill", "load_posterior"),
+    "distillation.posterior": ("load_posterior",),
     "errors": ("InputError",),
     "estimators": ("DistilledClassifier", "DistilledRegressor"),
     "inference.engines": ("SamplerSettings",),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mtbkd.observation import OUTCOMES, Names, Outcome
 from mtbkd.observation.base import cell_shape, labelled
-from mtbkd.types import Family, array_of, class_name, in_order, is_missing, refuse, tensor_of
+from mtbkd.types import WHOLE, Family, array_of, class_name, in_order, is_missing, refuse, tensor_of
 
 _ROWS = 2**16  # rows that are checked at once
 
@@ -95,8 +95,9 @@ def make_dataset(
 
     Args:
         inputs: Shape (example, ...), finite numbers, an array, a tensor or a frame of pandas or
-            polars; stored as float32. What is float32 already is not copied, so that an array that
-            is mapped from a file stays there.
+            polars; stored as float32, but whole numbers as they are, so that pictures stay bytes.
+            What is of such a type already is not copied: an array that is mapped from a file stays
+            there.
         classes: Names of the classes, labels or targets; 2.0 is called "2".
         labels: Classification: class indices or names, -1, None, NaN or "" where missing; so is a
             text that spells it, as "NA" does, unless a class has this name. Numbers are names where
@@ -111,7 +112,8 @@ def make_dataset(
     Raises:
         InputError: With one message for each fault.
     """
-    tensor = tensor_of(inputs, f"inputs of the {name}").detach().float()
+    tensor = tensor_of(inputs, f"inputs of the {name}").detach()
+    tensor = tensor if tensor.dtype in WHOLE else tensor.float()
     outcome = OUTCOMES[family]
     given = list(classes)
     columns = tuple(map(class_name, given))
@@ -184,6 +186,8 @@ def check_splits(**splits: Dataset) -> None:
 
 def _first_not_finite(tensor: Tensor) -> int | None:
     """The first row with NaN or infinity, looked for some rows at a time."""
+    if not tensor.is_floating_point():
+        return None
     for start in range(0, len(tensor), _ROWS):
         part = tensor[start : start + _ROWS]
         wrong = ~torch.isfinite(part).reshape(len(part), -1).all(1)

@@ -84,8 +84,14 @@ def array_of(given: Any) -> NDArray[Any]:
     return array
 
 
+WHOLE = (torch.uint8, torch.int16, torch.int32, torch.int64)
+"""Types of whole numbers that inputs are kept in."""
+
+
 def tensor_of(given: Any, what: str) -> Tensor:
     """Inputs of a student: a tensor as it is, arrays and frames as float32, without need no copy.
+
+    Bytes, and whole numbers of an array, stay what they are.
 
     Raises:
         InputError: If they are no numbers.
@@ -95,6 +101,8 @@ def tensor_of(given: Any, what: str) -> Tensor:
     try:
         array = array_of(given)
         numbers = array if array.dtype.kind in "biuf" else array.astype(np.float32)
+        if numbers.dtype in (np.uint16, np.uint32, np.uint64, np.int8):  # scarce in PyTorch
+            numbers = numbers.astype(np.int64)
     except (TypeError, ValueError) as error:
         raise InputError(
             f"Expected {what} as numbers, but got: {error}. Leave such columns out, or make "
@@ -102,7 +110,8 @@ def tensor_of(given: Any, what: str) -> Tensor:
         ) from None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.as_tensor(numbers).float()
+        found = torch.as_tensor(numbers)
+        return found if found.dtype in WHOLE else found.float()
 
 
 def tell_missing(words: Sequence[str], owner: str) -> None:

@@ -16,6 +16,21 @@ from mtbkd.errors import InputError, shown
 _MOST_ROWS = 10**9
 
 
+Baselines = Annotated[
+    str | None, typer.Option(help="none, fast (one network each) or all, which is the default.")
+]
+More = Annotated[
+    str | None, typer.Option(help="Go on with a finished run for so long, such as 5min.")
+]
+Network = Annotated[
+    str | None,
+    typer.Option(
+        help="Run the network of your own that a run directory names, as module:function, from "
+        "the working directory.",
+    ),
+]
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a command that makes a run is asked for, as its options."""
@@ -31,6 +46,7 @@ class Asked:
         typer.Option("--set", help="Override: prior.concentration=5, prior=paper."),
     ] = None
     seed: Annotated[int | None, typer.Option(help="Of everything random.")] = None
+    network: Network = None
 
 
 def makes_a_run(command: Callable[..., None]) -> Callable[..., None]:
@@ -65,12 +81,19 @@ def meant(asked: Asked, **settings: object) -> tuple[Any, Path, bool]:
                 "Expected a run directory alone, to go on with it, but got changes "
                 "too. Start a new run from the recipe or a config file."
             )
-        return read_run(path), path, False
+        return read_run(path, network=asked.network), path, False
     if path.suffix in (".yaml", ".yml"):
         config = load_config(path, changes)
         find_recipe(config.recipe)
     else:
         config = build_config(find_recipe(asked.target).defaults, changes)
+    if asked.network is not None:
+        raise InputError(
+            "Expected --network with a run directory, but got it with a configuration, which names "
+            "the network itself. Leave it out."
+        )
+    if not _is_stored(path):
+        config = config.with_code(path.parent)
     find_device(config.device)
     name = path.stem if config.own else config.recipe
     return config, asked.out or Path("runs") / f"{name}-{config.seed}", not _is_stored(path)

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mtbkd.app.asked import Asked, check_labelling, makes_a_run, meant
+from mtbkd.app.asked import Asked, Baselines, More, Network, check_labelling, makes_a_run, meant
 from mtbkd.errors import InputError
 
 app = typer.Typer(
@@ -32,12 +32,6 @@ _NO_VERDICT = 3
 _LONGEST, _END = 2000, 200
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
-Baselines = Annotated[
-    str | None, typer.Option(help="none, fast (one network each) or all, which is the default.")
-]
-More = Annotated[
-    str | None, typer.Option(help="Go on with a finished run for so long, such as 5min.")
-]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -149,6 +143,7 @@ def predict(
     draws: Annotated[
         int | None, typer.Option(help="8: the few draws that the run chose in place of all.")
     ] = None,
+    network: Network = None,
 ) -> None:
     """Predict new inputs, with intervals, and with the cause where the answer is uncertain."""
     from mtbkd.app.console import Progress, answers_table
@@ -160,20 +155,20 @@ def predict(
     check_suffix(path)
     check_place(run_dir, source, path)
     with Progress() as progress:
-        found = recipe_run.predict_run(run_dir, source, progress.report, draws)
+        found = recipe_run.predict_run(run_dir, source, progress.report, draws, network=network)
     write_table(path, prediction_table(found.ids, found.classes, found.predictive, found.causes))
     answers_table(found.ids, found.classes, found.predictive, found.causes)
     print(f"{len(found.ids)} predictions: {path}")
 
 
 @app.command()
-def evaluate(run_dir: RunDir, as_json: Json = False) -> None:
+def evaluate(run_dir: RunDir, network: Network = None, as_json: Json = False) -> None:
     """Judge a distilled run on its test set again."""
     from mtbkd.app.console import Progress, metrics_table
     from mtbkd.app.run import commands as recipe_run
 
     with Progress() as progress:
-        metrics = recipe_run.evaluate_run(run_dir, progress.report)
+        metrics = recipe_run.evaluate_run(run_dir, progress.report, network=network)
     if as_json:
         print(json.dumps(metrics))
     else:
@@ -186,6 +181,7 @@ def diagnose(
     reference: Annotated[str, typer.Option(help="The engine of the reference.")] = "hmc",
     factor: Annotated[float, typer.Option(help="Its steps over those of the run.")] = 10.0,
     seed: Annotated[int | None, typer.Option(help="Of the reference; the run's + 1000.")] = None,
+    network: Network = None,
     as_json: Json = False,
 ) -> None:
     """Judge a run's sampler: how far are its predictions from the converged posterior?
@@ -199,7 +195,12 @@ def diagnose(
     _one_thread()
     with Progress() as progress:
         found = diagnose_run(
-            run_dir, engine=reference, factor=factor, seed=seed, report=progress.report
+            run_dir,
+            engine=reference,
+            factor=factor,
+            seed=seed,
+            network=network,
+            report=progress.report,
         )
     if as_json:
         print(json.dumps(found))

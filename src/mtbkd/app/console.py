@@ -184,6 +184,11 @@ def metrics_table(metrics: dict[str, Any]) -> None:
         style = "bold green" if name == "Bayesian student" else None
         values = (_three_digits(scores.get(key)) for key, _ in columns)
         table.add_row(name, *values, style=style)
+    if "by_source" in metrics:
+        table.add_section()
+        for name, scores in metrics["by_source"].items():
+            values = (_three_digits(scores.get(key)) for key, _ in columns)
+            table.add_row(f"on source: {name} ({scores['n']})", *values)
     console = _console()
     console.print(table)
     for warning in metrics["diagnostics"]["warnings"]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbkd.app.config.run import RunConfig, load_config
-from mtbkd.errors import collect
+from mtbkd.errors import collect, shown
 from mtbkd.files import check_hash, read_sealed, save_sealed, sha256_of, write_bytes
 from mtbkd.types import InputError, refuse
 
@@ -57,16 +57,23 @@ def open_run(out: Path, config: RunConfig) -> None:
 def _is_of(path: Path, config: RunConfig) -> bool:
     """Whether a file means this configuration, as one that was written differently may."""
     try:
-        return load_config(path) == config
+        return load_config(path).to_yaml() == config.to_yaml()
     except InputError:
         return False
 
 
-def read_run(out: Path, *needed: str) -> RunConfig:
+def read_run(out: Path, *needed: str, network: str | None = None) -> RunConfig:
     """The configuration of a run that has these files, as they were written.
 
+    Args:
+        out: The run directory.
+        *needed: The files.
+        network: What the user wrote to have the network of their own run, as ``module:function``
+            of a file in the working directory; without it none is.
+
     Raises:
-        InputError: If it is no run, or one that is not so far, or one of the files was changed.
+        InputError: If it is no run, or one that is not so far, or one of the files was changed, or
+            it was made with another network.
     """
     if not (out / _CONFIG).exists():
         raise InputError(
@@ -80,7 +87,17 @@ def read_run(out: Path, *needed: str) -> RunConfig:
             f"Finish it with `mtbkd run {out}`."
         )
     check_run(out, (_CONFIG, *needed))
-    return load_config(out / _CONFIG)
+    config = load_config(out / _CONFIG)
+    if network is None:
+        return config
+    if network != config.student.network:
+        held = config.student.network
+        told = f"--network {held}, with which" if held else "no --network, without which"
+        raise InputError(
+            f"Expected {told} the run in {out} was made, but got {shown(network)}. Correct it or "
+            "leave it out."
+        )
+    return config.with_code(Path.cwd())
 
 
 def is_finished(out: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +28,7 @@ from mtbkd.weights.rules import Stacked, Weighting
 from mtbkd.weights.stacking import fit_stacked
 
 _TRIAL_CHAINS, _FEWEST_LABELS, _SHORTER = 2, 20, 3
-_COMPARED = 10_000
+_COMPARED, _COMPARED_IN_TURN = 10_000, 2_000
 
 
 @dataclass(frozen=True)
@@ -100,10 +101,14 @@ class Trials:
         return found
 
 
-def few_rows(n_examples: int, seed: int) -> Tensor:
-    """Examples on which priors are compared where there is a budget: all, or 10,000 by chance."""
+def few_rows(n_examples: int, seed: int, *, in_turn: bool = False) -> Tensor:
+    """Examples on which priors are compared where there is a budget: all, or some by chance.
+
+    They are 10,000, or 2,000 where the network's chains go one after the other.
+    """
     generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(n_examples, generator=generator)[:_COMPARED].sort().values
+    most = _COMPARED_IN_TURN if in_turn else _COMPARED
+    return torch.randperm(n_examples, generator=generator)[:most].sort().values
 
 
 def shorter(modes: MapSettings) -> MapSettings:
@@ -235,10 +240,7 @@ def choose_weighting(
         )
         weighting = Weighting(rule, fit)
     if path is not None:
-        stored: dict[str, Any] = {"rule": weighting.rule, "teachers": teachers.names}
-        if weighting.stacked is not None:
-            stored["fit"] = _as_lists(asdict(weighting.stacked))
-        save_sealed(path, stored)
+        save_weighting(path, weighting, teachers.names)
     return weighting
 
 
@@ -251,6 +253,14 @@ def _labelled(
     ids = [d.ids[i] for d, rows in zip(parts, known, strict=True) for i in rows.tolist()]
     labels = torch.cat([d.labels[rows] for d, rows in zip(parts, known, strict=True)])
     return teachers.at(ids), labels
+
+
+def save_weighting(path: Path, weighting: Weighting, teachers: Sequence[str]) -> None:
+    """Write it for `read_weighting`, with the names of the teachers that it weighs."""
+    stored: dict[str, Any] = {"rule": weighting.rule, "teachers": tuple(teachers)}
+    if weighting.stacked is not None:
+        stored["fit"] = _as_lists(asdict(weighting.stacked))
+    save_sealed(path, stored)
 
 
 def read_weighting(path: Path) -> Weighting:

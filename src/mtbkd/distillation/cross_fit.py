@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.distillation.choose import Trials
-from mtbkd.distillation.distill import Posterior
+from mtbkd.data import Dataset, joined
+from mtbkd.distillation.choose import Trials, choose_weighting
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import progress_of, starting_modes
 from mtbkd.inference.run import sample
 from mtbkd.observation import OUTCOMES
+from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, draw_outputs
+from mtbkd.student.student import Student
 from mtbkd.teachers.folds import group_folds
+from mtbkd.training import TrainingSet, training_set
 from mtbkd.types import Ints
 
 _FOLDS, _CHAINS = 5, 2  # where folds are fewer, chains are more, up to the student's
@@ -29,22 +34,27 @@ def cross_fit(
     posterior: Posterior,
     trials: Trials,
     sampler: SamplerSettings,
+    without: Callable[[Tensor], TrainingSet],
+    *,
     level: float = 0.9,
     groups: Ints | None = None,
 ) -> Answer:
     """Answers on the calibration examples of students that did not learn from them.
 
     The examples are dealt into five folds, or one for each group where these are fewer. For each, a
-    few chains learn from all the others, under the posterior's own weights and prior, and answer on
-    the fold. A fold is left out with what the teachers say on it, as an example to come is. So what
-    is chosen on these answers, sets, thresholds and flags, keeps its promise on examples to come,
-    though the student learned from each label (cross-conformal prediction, Vovk 2015). Its chains
-    are fewer and shorter than the student's, which makes the sets a little larger than need be.
+    few chains learn from all the others, under the posterior's own prior and weights that are
+    fitted to the labels of all the others, and answer on the fold. A fold is left out with what the
+    teachers say on it, as an example to come is. So what is chosen on these answers, sets,
+    thresholds and flags, keeps its promise on examples to come, though the student learned from
+    each label (cross-conformal prediction, Vovk 2015). Its chains are fewer and shorter than the
+    student's, which makes the sets a little larger than need be.
 
     Args:
         posterior: What `distill` made with ``learn_calibration``.
         trials: All that it learned from, the calibration examples last, behind its frozen part.
         sampler: As given to `distill`.
+        without: Where weights were fitted to labels, what is learned from without the calibration
+            examples of a mask, shape (calibration example,), as `refitted` makes it.
         level: Level of the intervals.
         groups: Number of the group of each calibration example, shape (calibration example,); a
             group is left out as a whole. If not given, each example is a group of its own.
@@ -70,8 +80,12 @@ def cross_fit(
         if path is not None and path.exists():
             every.append(load_tensors(path)["outputs"])
             continue
-        others = torch.cat([torch.ones(n_others, dtype=torch.bool), ~mine]).nonzero()[:, 0]
-        own, name = training.subset(others), f"fold {held + 1} of {n_folds}"
+        if posterior.weighting.stacked is None:
+            others = torch.cat([torch.ones(n_others, dtype=torch.bool), ~mine]).nonzero()[:, 0]
+            own = training.subset(others)
+        else:
+            own = without(mine)
+        name = f"fold {held + 1} of {n_folds}"
         start = starting_modes(
             head,
             own,
@@ -99,6 +113,35 @@ def cross_fit(
     outputs = torch.cat(every, 1)[:, torch.cat(order).argsort()]
     outcome = OUTCOMES[posterior.family]
     return outcome.summarise(outputs, units=trials.units, level=level, point="mean")
+
+
+def refitted(
+    head: Student,
+    posterior: Posterior,
+    train: Dataset,
+    calibration: Dataset,
+    teachers: TeacherOutputs,
+) -> Callable[[Tensor], TrainingSet]:
+    """What is learned from without some calibration examples, which fit no weights either.
+
+    Args:
+        head: The student behind its frozen part.
+        posterior: Its weights are stacked; they are fitted again.
+        train: The training examples as the head reads them.
+        calibration: The calibration examples likewise.
+        teachers: What they say on both.
+
+    Returns:
+        From a mask of calibration examples, shape (calibration example,), to all others.
+    """
+
+    def without(held: Tensor) -> TrainingSet:
+        rest = calibration.subset((~held).nonzero()[:, 0])
+        units = posterior.units
+        weighting = choose_weighting("auto", train, teachers, rest, None, units)
+        return training_set(head, joined(train, rest), teachers, weighting, units=units)
+
+    return without
 
 
 def _folds(n: int, groups: Ints | None, seed: int) -> Tensor:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-from numpy.typing import ArrayLike
-from torch import Tensor, nn
+from torch import nn
 
 from mtbkd.data import Dataset, check_splits, joined
 from mtbkd.distillation.checks import check_families, check_outputs
@@ -19,92 +17,23 @@ from mtbkd.distillation.choose import (
     choose_units,
     choose_weighting,
     few_rows,
-    read_weighting,
     shorter,
 )
 from mtbkd.distillation.claim import claim
-from mtbkd.distillation.rounds import TRIAL, sample_in_rounds
-from mtbkd.files import check_hash, load_tensors, save_tensors
+from mtbkd.distillation.posterior import Posterior, finish
+from mtbkd.distillation.rounds import TRIAL, TRIAL_IN_TURN, sample_in_rounds
 from mtbkd.inference.diagnostics import heat_warnings
-from mtbkd.inference.engines import Plan, SamplerSettings
+from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
 from mtbkd.inference.run import Target
-from mtbkd.inference.samples import (
-    MAKE_AGAIN,
-    PosteriorSamples,
-    load_samples,
-    read_manifest,
-    save_manifest,
-)
-from mtbkd.observation import OUTCOMES
-from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.predictive import Answer, predict, thin
-from mtbkd.prior.mixture import Prior
 from mtbkd.prior.settings import PriorSettings
 from mtbkd.student.devices import find_device
-from mtbkd.student.student import Student, make_student
+from mtbkd.student.student import make_student
 from mtbkd.training import behind, nobody, training_set
-from mtbkd.types import Family, InputError, Report, outside, refuse, tensor_of
-from mtbkd.weights.rules import Weighting
+from mtbkd.types import Report, outside, refuse
 
 _TOO_HOT = 1.0  # how far a chain's temperature may be from the posterior's until its user is told
-
-
-@dataclass(frozen=True)
-class Posterior:
-    """A Bayesian student.
-
-    Attributes:
-        student: The network.
-        samples: Draws of its parameters.
-        classes: Names of classes, labels or targets, in the order of its outputs.
-        weighting: How its teachers were weighed.
-        prior: The mixture prior it was trained under.
-        modes: Where its chains started, standardised, shape (chain, parameter).
-        plan: Which engine drew them, why, and its steps.
-        statistics: Numbers on the chains, a list with one value for each.
-        family: What it predicts.
-        units: Units of the targets, for regression.
-    """
-
-    student: Student
-    samples: PosteriorSamples
-    classes: tuple[str, ...]
-    weighting: Weighting
-    prior: Prior
-    modes: Tensor
-    plan: Plan
-    statistics: dict[str, list[float]]
-    family: Family = "classification"
-    units: Units | None = None
-
-    def predict(
-        self,
-        inputs: ArrayLike | Tensor,
-        *,
-        level: float = 0.9,
-        point: Literal["mean", "mode"] = "mean",
-    ) -> Answer:
-        """Average over the posterior; see `mtbkd.predictive.predict`.
-
-        Inputs may be a frame, whose columns are in the order of those that were learned from.
-        """
-        return predict(
-            self.student,
-            self.samples,
-            tensor_of(inputs, "inputs"),
-            family=self.family,
-            units=self.units,
-            level=level,
-            point=point,
-        )
-
-    def thin(self, n: int, inputs: ArrayLike | Tensor) -> Posterior:
-        """The same with ``n`` draws that answer nearly as all do; see `mtbkd.predictive.thin`."""
-        read = tensor_of(inputs, "inputs")
-        few = thin(self.student, self.samples, read, n, family=self.family)
-        return replace(self, samples=few)
 
 
 def distill(
@@ -192,14 +121,16 @@ def distill(
     weighting = choose_weighting(rule, read, teachers, known, out, units)
     training = training_set(head, read, teachers, weighting, out, units)
     check_outputs(head, training, data.classes)
-    few = few_rows(len(training), seed)
+    in_turn = head.passage.in_turn
+    few = few_rows(len(training), seed, in_turn=in_turn)
+    trial = TRIAL_IN_TURN if in_turn else TRIAL
     trials = Trials(
         student=head,
         training=training if budget is None else training.subset(few),
         modes=modes if budget is None else shorter(modes),
         calibration=held,
         units=units,
-        sampler=None if budget is None else TRIAL,
+        sampler=None if budget is None else trial,
         seed=seed,
         out=out,
         report=report,
@@ -225,18 +156,7 @@ def distill(
     hot = heat_warnings(statistics, _TOO_HOT)
     if hot:
         warnings.warn("\n".join(hot), stacklevel=2)
-    if out is not None:
-        save_tensors(out / "student.safetensors", student.fixed())
-        details = {
-            "prior": asdict(chosen),
-            "plan": drawn.plan._asdict(),
-            "statistics": statistics,
-            "family": data.family,
-        }
-        beside = [f"{name}.safetensors" for name in ("student", "modes")] + ["weights.json"]
-        beside += [] if units is None else ["units.safetensors"]
-        save_manifest(out / "samples", drawn.samples, details, beside)
-    return Posterior(
+    posterior = Posterior(
         student=student,
         samples=drawn.samples,
         classes=data.classes,
@@ -248,67 +168,6 @@ def distill(
         family=data.family,
         units=units,
     )
-
-
-def load_posterior(
-    network: nn.Module,
-    folder: Path,
-    example: Tensor,
-    classes: tuple[str, ...],
-    *,
-    weight_scale: float = 3.0,
-    sampled: str | Sequence[str] = "*",
-    device: str = "auto",
-) -> Posterior:
-    """Read back what `distill` wrote; the network is given by the caller, never by the folder.
-
-    Args:
-        network: As it was given to `distill`; its weights do not matter.
-        folder: The ``out`` of `distill`.
-        example: A batch of inputs.
-        classes: Names.
-        weight_scale: As given to `distill`.
-        sampled: As given to `distill`.
-        device: Where to predict.
-
-    Raises:
-        InputError: If the folder is incomplete, a file in it was changed, or it does not fit the
-            network.
-    """
-    manifest = read_manifest(folder / "samples")
-    samples = load_samples(folder / "samples")
-
-    def read(name: str) -> dict[str, Tensor]:
-        return load_tensors(folder / name, manifest["sha256"][name], then=MAKE_AGAIN)
-
-    stored, start = read("student.safetensors"), read("modes.safetensors")["modes"]
-    check_hash(folder / "weights.json", manifest["sha256"]["weights.json"], MAKE_AGAIN)
-    weighting = read_weighting(folder / "weights.json")
-    used = dict(manifest["prior"])
-    prior = Prior(**used)
-    plan, statistics, family = Plan(**manifest["plan"]), manifest["statistics"], manifest["family"]
-    units = Units(**read("units.safetensors")) if OUTCOMES[family].numeric else None
-    student = make_student(network, sampled=sampled, weight_scale=weight_scale, example=example)
-    expected = {name: value.shape for name, value in student.fixed().items()}
-    if samples.shapes != tuple(tuple(s) for s in student.shapes) or expected != {
-        name: value.shape for name, value in stored.items()
-    }:
-        raise InputError(
-            f"Expected the network that was trained in {folder}, but its shapes "
-            "differ. Build it with the same sizes."
-        )
-    for name, value in student.fixed().items():
-        value.copy_(stored[name])
-    where = find_device(device, double=True)
-    return Posterior(
-        student=student.to(where),
-        samples=samples,
-        classes=classes,
-        weighting=weighting,
-        prior=prior,
-        modes=start.to(where),
-        plan=plan,
-        statistics=statistics,
-        family=family,
-        units=units,
-    )
+    if out is not None:
+        finish(posterior, out)
+    return posterior

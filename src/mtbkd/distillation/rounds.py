@@ -32,13 +32,15 @@ AGREED = 1.05
 """R-hat (95th percentile over what the student says) below which sampling ends."""
 TRIAL = SamplerSettings(engine="sghmc", burn_in=100, draws=20, thinning=10, batch_size=None)
 """How draws that judge a choice are made."""
+TRIAL_IN_TURN = replace(TRIAL, batch_size=256)
+"""The same where chains go one after the other, and all examples would be much work."""
 _HOT, _TOO_HOT = 1.1, 1.5  # times the posterior's temperature
 _SLOWER, _MUCH_SLOWER, _LEAST_CAUTION = 0.7, 0.35, 1e-4
 _LENGTHS = (2.0, 1.5, 1.0)  # of the next round in units of the last, the first that fits
 _PROBES = 100  # unlabelled examples whose outputs are compared
 _FEWEST_STEPS = 500  # over all examples, below which batches are taken
 _SMALLEST_BATCH = 256
-_TIMED = 3
+_TIMED, _TIMED_IN_TURN = 3, 256
 _ROUNDS = "rounds.json"
 
 
@@ -190,20 +192,25 @@ def _slower(heat: float) -> float:
 
 
 def _batch_size(target: Target, budget: float, modes: Tensor) -> int | None:
-    """None if enough steps over all examples fit into the budget, else the batch that lets them."""
+    """None if enough steps over all examples fit into the budget, else the batch that lets them.
+
+    Of a network whose gradients are much work, that of a few examples is timed.
+    """
     student, data, prior = target
-    gradient = in_parts(posterior_gradient(student, len(data), prior, data.observation))
+    n = len(data)
+    gradient = in_parts(posterior_gradient(student, n, prior, data.observation), work=student.work)
     batches = Minibatches(data, prior, chain_generators(0, 0, len(modes), modes.device))
-    batch = batches(len(data))
+    timed = min(n, _TIMED_IN_TURN) if student.passage.in_turn else n
+    batch = batches(timed)
     gradient(modes, batch)
     begun = perf_counter()
     for _ in range(_TIMED):
         gradient(modes, batch)
-    steps = budget * _TIMED / max(perf_counter() - begun, 1e-9)
-    size = len(data)
+    step = max(perf_counter() - begun, 1e-9) / _TIMED * n / timed
+    size, steps = n, budget / step
     while steps < _FEWEST_STEPS and size > 2 * _SMALLEST_BATCH:
         size, steps = size // 2, 2 * steps
-    return None if size == len(data) else size
+    return None if size == n else size
 
 
 def _read(out: Path | None, modes: Tensor) -> tuple[tuple[Round, ...], Tensor]:

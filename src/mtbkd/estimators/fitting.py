@@ -25,7 +25,8 @@ from mtbkd.distillation.choose import (
     choose_weighting,
     shorter,
 )
-from mtbkd.distillation.distill import Posterior, distill
+from mtbkd.distillation.distill import distill
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.distillation.rounds import disagreement
 from mtbkd.estimators.asking import FitRows, ask_all
 from mtbkd.inference.diagnostics import RHAT_LIMIT

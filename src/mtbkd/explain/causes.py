@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.conformal import class_bound, class_sets, label_bounds, label_sets
 from mtbkd.explain.influence import dissent
 from mtbkd.explain.labels import label_thresholds, odds_of_all, together

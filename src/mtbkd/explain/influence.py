@@ -37,7 +37,6 @@ def responsibilities(
         that says nothing there; what they lack to 1 is the share of trusting nobody. And the
         student's mean probabilities, or means of numbers in units of 1, shape (example, column).
     """
-    forward = torch.vmap(student.logits_at, in_dims=(0, None))
     soft = prior.student_softening
     outcome, shares, means = OUTCOMES[data.observation.family], [], []
     with torch.no_grad():
@@ -47,7 +46,7 @@ def responsibilities(
             terms = prior_terms(data, prior, rows)
             share, mean = 0.0, 0.0
             for draw in samples:
-                outputs = forward(draw.to(features.device), features)
+                outputs = student.logits_each(draw.to(features.device), features)
                 told = data.observation.log_responsibilities(terms, outputs, soft)
                 share = share + told.exp().mean(0)[: len(data.values)]
                 mean = mean + outcome.point(outputs, None).mean(0)

@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive
 from mtbkd.student.curvature import last_layer, logits_and_inputs
 from mtbkd.types import Bools, Floats, Ints
+from mtbkd.weights.directions import few_columns
 
 ENOUGH = 50  # held-out examples of a group that is calibrated by itself
 _DRAWS, _NEAREST, _BATCH, _ROWS = 4, 10, 1024, 256
@@ -31,7 +32,8 @@ class Seen:
     """What is compared of some examples.
 
     Attributes:
-        inputs: What the sampled part of the network reads, shape (example, feature).
+        inputs: What the sampled part of the network reads, in few columns, shape (example,
+            feature).
         hidden: What its last layer reads under a few draws, side by side, shape
             (example, feature); its outputs if it does not end in a linear layer.
     """
@@ -92,7 +94,8 @@ def see(posterior: Posterior, features: Tensor) -> Seen:
     positions = [student.standardised(draw) for draw in draws]
     parts = []
     with torch.no_grad():
-        for part in features.to(student.prior_mean.device).split(_BATCH):
+        for rows in features.split(_BATCH):
+            part = rows.to(student.prior_mean.device)
             each = [
                 student.logits(position, part)
                 if found is None
@@ -100,7 +103,7 @@ def see(posterior: Posterior, features: Tensor) -> Seen:
                 for position in positions
             ]
             parts.append(torch.cat([one.flatten(1) for one in each], 1))
-    return Seen(features.flatten(1).float().cpu(), torch.cat(parts).float().cpu())
+    return Seen(few_columns(features).float().cpu(), torch.cat(parts).float().cpu())
 
 
 def make_reference(seen: Seen) -> Reference:

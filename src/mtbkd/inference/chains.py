@@ -14,7 +14,7 @@ from torch import Tensor
 from mtbkd.types import Batch, BatchSource, Generators, Gradient, LogPosterior
 
 _ROWS = 2**16
-_MUCH = 2**25  # examples times chains times parameters from which a second thread pays
+_MUCH = 2**25  # examples times chains times products from which a second thread pays
 
 
 def chainwise_gradient(log_posterior: LogPosterior) -> Gradient:
@@ -42,7 +42,7 @@ def chainwise_gradient(log_posterior: LogPosterior) -> Gradient:
     return gradient
 
 
-def in_parts(gradient: Gradient, n_rows: int = _ROWS) -> Gradient:
+def in_parts(gradient: Gradient, n_rows: int = _ROWS, work: int | None = None) -> Gradient:
     """The same gradient, over a few examples at a time, so that memory is bounded.
 
     Where that is much work, two threads take half of the chains each. What is divided does not
@@ -51,16 +51,18 @@ def in_parts(gradient: Gradient, n_rows: int = _ROWS) -> Gradient:
     Args:
         gradient: Gradient of the log posterior averaged per example. Threads may call it.
         n_rows: Examples held at a time, over all chains together.
+        work: About how many products a gradient of one example costs; None for one for each
+            parameter.
     """
 
     def summed(position: Tensor, batch: BatchSource) -> tuple[Tensor, Tensor]:
         n, size = batch.n_examples, max(1, n_rows // len(position))
         if isinstance(batch, Batch) and n <= size:
-            return _divided(gradient, position, batch)
+            return _divided(gradient, position, batch, work)
         values, grads = torch.zeros_like(position[:, 0]), torch.zeros_like(position)
         for start in range(0, n, size):
             part = batch.rows(slice(start, start + size))
-            value, grad = _divided(gradient, position, part)
+            value, grad = _divided(gradient, position, part, work)
             share = part.n_examples / n
             values.add_(value, alpha=share)
             grads.add_(grad, alpha=share)
@@ -69,10 +71,13 @@ def in_parts(gradient: Gradient, n_rows: int = _ROWS) -> Gradient:
     return summed
 
 
-def _divided(gradient: Gradient, position: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+def _divided(
+    gradient: Gradient, position: Tensor, batch: Batch, work: int | None
+) -> tuple[Tensor, Tensor]:
     """The gradient, by two threads if it is much work on a processor."""
-    middle = len(position) // 2
-    much = batch.n_examples * position.numel() >= _MUCH and position.device.type == "cpu"
+    n_chains, middle = len(position), len(position) // 2
+    products = batch.n_examples * n_chains * (work or position.shape[1])
+    much = products >= _MUCH and position.device.type == "cpu"
     if not (middle and much):
         return gradient(position, batch)
     values, grads = torch.empty_like(position[:, 0]), torch.empty_like(position)

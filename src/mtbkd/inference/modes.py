@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference import map as map_engine
-from mtbkd.inference.chains import chain_generators
+from mtbkd.inference.chains import chain_generators, in_parts
 from mtbkd.observation import Observation
 from mtbkd.prior.mixture import warmed_concentration
 from mtbkd.prior.settings import Prior
@@ -64,12 +64,11 @@ def mode_score(
         labels: As the observation reads them.
         observation: How the family's labels are read and scored.
     """
-    forward = torch.vmap(student.logits, in_dims=(0, None))
-    total = 0.0
+    draws, total = student.natural(modes), 0.0
     with torch.no_grad():
         for start in range(0, len(labels), _BATCH):
             rows = slice(start, start + _BATCH)
-            outputs = forward(modes, student.features(inputs[rows])).double()
+            outputs = student.logits_each(draws, student.features(inputs[rows])).double()
             own = labels[rows].to(outputs.device)
             each = observation.log_likelihood(outputs, own.expand(len(modes), *own.shape))
             total += float((torch.logsumexp(each, 0) - math.log(len(modes))).sum())
@@ -134,6 +133,8 @@ def find_modes(
     steps_per_epoch = -(-batches.n_examples // settings.batch_size)
     n_steps = settings.epochs * steps_per_epoch
     gradient = posterior_gradient(student, batches.n_examples, prior, data.observation)
+    if student.passage.in_turn:
+        gradient = in_parts(gradient, work=student.work)
     engine = map_engine.build(gradient, learning_rate=settings.learning_rate, n_steps=n_steps)
     state = engine.init(student.initial_position(generators), generators)
     for step in range(n_steps):

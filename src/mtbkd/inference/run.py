@@ -103,7 +103,7 @@ def sample_cautiously(
     generators = chain_generators(seed, _SAMPLER_STREAM, len(modes), modes.device)
     batches = Minibatches(data, prior, generators)
     n = batches.n_examples
-    gradient = in_parts(posterior_gradient(student, n, prior, data.observation))
+    gradient = in_parts(posterior_gradient(student, n, prior, data.observation), work=student.work)
     direction = start_direction(modes, generators)
 
     @cache

@@ -136,13 +136,15 @@ def settle(
     Returns:
         Draws of the same shape.
     """
-    forward = torch.vmap(student.logits, in_dims=(0, None))
     start = student.standardised(draws).detach()
+
+    def outputs(position: Tensor, inputs: Tensor) -> Tensor:
+        return student.logits_each(student.natural(position), inputs)
 
     def far(position: Tensor) -> float:
         judged = aim.at(apart)
         with torch.no_grad():
-            events = outcome.events(forward(position, features[apart]), judged.cuts)
+            events = outcome.events(outputs(position, features[apart]), judged.cuts)
         return float(divergence(judged, events).mean())
 
     position = start.clone().requires_grad_()
@@ -154,7 +156,7 @@ def settle(
         some = torch.randint(len(teaching), (_ROWS,), generator=generator).to(teaching.device)
         rows = teaching[some]
         wanted = aim.at(rows)
-        events = outcome.events(forward(position, features[rows]), wanted.cuts)
+        events = outcome.events(outputs(position, features[rows]), wanted.cuts)
         gap = entropies(events).mean(0) - wanted.entropy
         loss = (divergence(wanted, events) + gap.square().sum(-1)).mean()
         (position.grad,) = torch.autograd.grad(loss, position)

@@ -24,6 +24,7 @@ class Classes:
         what: Both in words, for messages: "an ESM model with its tokenizer".
         extra: Which extra of the package brings transformers.
         unused: How names of weights begin that features do not need.
+        reads_with: Options of the tokenizer or image processor.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Classes:
     what: str
     extra: str
     unused: tuple[str, ...] = ("pooler.",)
+    reads_with: tuple[tuple[str, Any], ...] = ()
 
 
 def load_frozen(
@@ -48,7 +50,9 @@ def load_frozen(
     folder, state = str(files.folder), torch.get_rng_state()
     try:
         with _quiet(transformers.utils.logging):
-            reader = getattr(transformers, classes.reader).from_pretrained(folder, **where)
+            reader = getattr(transformers, classes.reader).from_pretrained(
+                folder, **where, **dict(classes.reads_with)
+            )
             model, info = getattr(transformers, classes.model).from_pretrained(
                 folder,
                 use_safetensors=True,

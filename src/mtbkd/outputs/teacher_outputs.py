@@ -92,6 +92,45 @@ class TeacherOutputs:
         )
 
 
+def joined_outputs(first: TeacherOutputs, second: TeacherOutputs) -> TeacherOutputs:
+    """What the same teachers say on two sets of examples.
+
+    Raises:
+        InputError: If teachers, classes or what they tell apart differ, or an id is in both.
+    """
+    alike = all(
+        getattr(first, name) == getattr(second, name) for name in ("names", "classes", "family")
+    )
+    layouts = [
+        (o.blocks is None, None if o.kept is None else o.kept.shape[2]) for o in (first, second)
+    ]
+    same = alike and layouts[0] == layouts[1]
+    if same and first.blocks is not None and second.blocks is not None:
+        same = torch.equal(first.blocks, second.blocks)
+    if not same:
+        raise InputError(
+            f"Expected outputs of the teachers {', '.join(first.names)} on the same classes as "
+            f"before, but got those of {', '.join(second.names)}, or on others. Align them in the "
+            "same way."
+        )
+    shared = set(first.ids) & set(second.ids)
+    if shared:
+        raise InputError(
+            f"Expected outputs on further examples, but {min(shared)!r} was there before "
+            f"({len(shared)} such). Give examples other ids."
+        )
+    pair = (first, second)
+    cut = [o.kept for o in pair if o.kept is not None]
+    return replace(
+        first,
+        values=torch.cat([o.values for o in pair], 1),
+        mask=torch.cat([o.mask for o in pair], 1),
+        ids=first.ids + second.ids,
+        held_out=first.held_out and second.held_out,
+        kept=torch.cat(cut, 1) if cut else None,
+    )
+
+
 def _positions(known: tuple[str, ...], wanted: tuple[str, ...]) -> Ints:
     """Where each wanted id stands among the known ones, -1 if nowhere."""
     if known == wanted:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from mtbkd.observation import CATEGORICAL, Observation
 from mtbkd.prior.mixture import Prior
 from mtbkd.student.dense import Layer, apply, forward, is_stack
-from mtbkd.student.student import NETWORK_LOCK, Student
+from mtbkd.student.split import NETWORK_LOCK
+from mtbkd.student.student import Student
 from mtbkd.types import BatchSource
 
 CurvatureKind = Literal["last_layer", "diagonal"]
@@ -92,6 +93,7 @@ def precision(
         total: Tensor | float = 0.0
         for start in range(0, batch.n_examples, size):
             part = batch.rows(slice(start, start + size)).chain(chain)
+            part = part._replace(inputs=student.read(part.inputs))
             with torch.no_grad():
                 its = Prior(power=power, student_softening=prior.student_softening)
                 if layer is None:
@@ -176,16 +178,17 @@ def logits_and_inputs(
     """Logits, and the inputs of the head's last layer: (example, class), (example, feature)."""
     if student.dense is not None:
         named = student.unflatten(student.natural(position))
-        hidden = apply(student.dense[:-1], named, features)
+        hidden = apply(student.dense[:-1], named, student.read(features))
         return apply(student.dense[-1:], named, hidden), hidden
     caught: list[Tensor] = []
+    rows = student.passage.rows if student.passage.in_turn else max(1, len(features))
     with NETWORK_LOCK:
         hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
         try:
-            logits = student.logits(position, features)
+            logits = [student.logits(position, part) for part in features.split(rows)]
         finally:
             hook.remove()
-    return logits, caught[0]
+    return torch.cat(logits), torch.cat(caught)
 
 
 def last_layer(student: Student) -> tuple[nn.Linear, tuple[str, ...]] | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -15,13 +13,13 @@ from torch import Tensor, nn
 
 from mtbkd.student.dense import Layer, apply, dense_layers
 from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, check_finite
+from mtbkd.student.passage import Passage, check_network, find_passage, in_turn_by_kind
+from mtbkd.student.pixels import Pixels
+from mtbkd.student.split import NETWORK_LOCK, split
 from mtbkd.types import Generators, InputError
 
-NETWORK_LOCK = threading.RLock()
-"""Held while a module's parameters are swapped or a hook is on it, unseen by other threads.
-
-One for all modules, since students that were made from one network share its layers.
-"""
+_NUMBERS = 2**22  # of inputs that go through the frozen part at a time
+_REUSED = 10  # products for each float that autograd holds of a convolution, measured
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,9 @@ class Student:
         prior_scale: Standard deviation of the weight prior, shape (parameter,), the same within
             each named parameter.
         weight_scale: That deviation in units of ``1 / sqrt(fan_in)``.
+        whole_numbers: Whether the network reads bytes or other whole numbers as they are; else
+            they are made floats first, some examples at a time.
+        passage: How chains and examples pass through the head, if it is no stack of linear layers.
     """
 
     head: nn.Module
@@ -49,11 +50,18 @@ class Student:
     prior_mean: Tensor
     prior_scale: Tensor
     weight_scale: float = 1.0
+    whole_numbers: bool = False
+    passage: Passage = Passage()
 
     @property
     def n_parameters(self) -> int:
         """How many parameters are sampled."""
         return self.prior_mean.numel()
+
+    @property
+    def work(self) -> int:
+        """About how many products one example and one gradient of it cost."""
+        return max(self.n_parameters, _REUSED * self.passage.held)
 
     @cached_property
     def dense(self) -> tuple[Layer, ...] | None:
@@ -78,12 +86,16 @@ class Student:
                 found |= {f"{part}.{n}": value for n, value in state.items() if n not in skip}
         return found
 
+    def read(self, inputs: Tensor) -> Tensor:
+        """Inputs as the network takes them: floats, or whole numbers if it reads these."""
+        return inputs if self.whole_numbers or inputs.is_floating_point() else inputs.float()
+
     def features(self, inputs: Tensor, batch_size: int = 256, first: int = 0) -> Tensor:
         """Run the frozen part, in batches, once: shape (example, ...) to (example, feature...).
 
         Args:
             inputs: Raw, shape (example, ...).
-            batch_size: Examples at a time.
+            batch_size: Examples at a time; fewer if they are large.
             first: Place of the first of them among all, for messages.
 
         Raises:
@@ -93,10 +105,10 @@ class Student:
             return inputs.to(self.prior_mean.device)
         device = self.prior_mean.device
         parts = []
-        for part in inputs.split(batch_size):
+        for part in inputs.split(min(batch_size, max(1, _NUMBERS // max(1, inputs[:1].numel())))):
             check_finite(part, "inputs", CORRECT_INPUTS, first)
             with torch.inference_mode():
-                parts.append(self.frozen(part.to(device)))
+                parts.append(self.frozen(self.read(part.to(device))))
             check_finite(parts[-1], "features of the network's frozen part", SCALE_INPUTS, first)
             first += len(part)
         return torch.cat(parts).clone()
@@ -120,9 +132,22 @@ class Student:
     def call(self, parameters: dict[str, Tensor], features: Tensor) -> Tensor:
         """As `logits_at`, for parameters by name. Threads may call it on one student."""
         if self.dense is not None:
-            return apply(self.dense, parameters, features)
+            return apply(self.dense, parameters, self.read(features))
         with NETWORK_LOCK:
-            return torch.func.functional_call(self.head, parameters, (features,))
+            return self.call_on(self.head, parameters, features)
+
+    def call_on(self, head: nn.Module, parameters: dict[str, Tensor], features: Tensor) -> Tensor:
+        """As `call`, for a copy of the head that no other thread uses."""
+        read = self.passage.laid_out(self.read(features))
+        return torch.func.functional_call(head, parameters, (read,))
+
+    def logits_each(self, parameters: Tensor, features: Tensor) -> Tensor:
+        """As `logits_at`, for several draws: (draw, parameter) to (draw, example, class)."""
+        if not self.passage.in_turn:
+            return torch.vmap(self.logits_at, in_dims=(0, None))(parameters, features)
+        parts = features.split(self.passage.rows)
+        each = [torch.cat([self.logits_at(own, x) for x in parts]) for own in parameters]
+        return torch.stack(each)
 
     def unflatten(self, parameters: Tensor) -> dict[str, Tensor]:
         """Flat natural parameters, shape (..., parameter), as named tensors of the head."""
@@ -150,14 +175,12 @@ class Student:
 
     def to(self, device: torch.device) -> Student:
         """The same student on a device."""
-        return Student(
-            self.head.to(device),
-            None if self.frozen is None else self.frozen.to(device),
-            self.names,
-            self.shapes,
-            self.prior_mean.to(device),
-            self.prior_scale.to(device),
-            self.weight_scale,
+        return replace(
+            self,
+            head=self.head.to(device),
+            frozen=None if self.frozen is None else self.frozen.to(device),
+            prior_mean=self.prior_mean.to(device),
+            prior_scale=self.prior_scale.to(device),
         )
 
 
@@ -199,19 +222,37 @@ def make_student(
             f"{', '.join(every) or 'none'}. Change the pattern `sampled`."
         )
     head, frozen, prefix = module, None, ""
+    whole_numbers = _reads_whole_numbers(module, example)
     if example is not None:
-        head, frozen, prefix = _split(module, chosen, example)
+        as_read = example if whole_numbers else example.float()
+        head, frozen, prefix = split(module, chosen, as_read)
     names = tuple(n.removeprefix(prefix) for n in chosen)
     moments = [_prior(head, name, weight_scale) for name in names]
-    return Student(
-        head,
-        frozen,
-        names,
-        tuple(head.get_parameter(n).shape for n in names),
-        torch.cat([mean for mean, _ in moments]),
-        torch.cat([scale for _, scale in moments]),
-        weight_scale,
+    student = Student(
+        head=head,
+        frozen=frozen,
+        names=names,
+        shapes=tuple(head.get_parameter(n).shape for n in names),
+        prior_mean=torch.cat([mean for mean, _ in moments]),
+        prior_scale=torch.cat([scale for _, scale in moments]),
+        weight_scale=weight_scale,
+        whole_numbers=whole_numbers,
+        passage=Passage(in_turn=in_turn_by_kind(head)),
     )
+    return student if example is None else _examined(student, example)
+
+
+def _examined(student: Student, example: Tensor) -> Student:
+    """The student, once it is known that its network will do, and how examples pass through it."""
+    if student.dense is not None:
+        return replace(student, passage=Passage())
+    position = student.initial_position([torch.Generator().manual_seed(0)])[0]
+    parameters = student.unflatten(student.natural(position))
+    with torch.no_grad():
+        features = student.features(example)
+        check_network(student.call, parameters, features)
+        read = student.read(features)
+        return replace(student, passage=find_passage(student.call, student.head, parameters, read))
 
 
 def widened(student: Student, factor: float) -> Student:
@@ -221,6 +262,21 @@ def widened(student: Student, factor: float) -> Student:
         prior_scale=student.prior_scale * factor,
         weight_scale=student.weight_scale * factor,
     )
+
+
+def _reads_whole_numbers(module: nn.Module, example: Tensor | None) -> bool:
+    """Whether a network takes whole numbers as they are; without an example, by its layers."""
+    if example is None:
+        takers = (Pixels, nn.Embedding, nn.EmbeddingBag)
+        return any(isinstance(layer, takers) for layer in module.modules())
+    if example.is_floating_point():
+        return False
+    try:
+        with torch.inference_mode():
+            module(example)
+    except RuntimeError:  # of another type than the weights
+        return False
+    return True
 
 
 def _prior(head: nn.Module, name: str, weight_scale: float) -> tuple[Tensor, Tensor]:
@@ -233,67 +289,3 @@ def _prior(head: nn.Module, name: str, weight_scale: float) -> tuple[Tensor, Ten
     fan_in = math.prod(matrices[0].shape[1:])
     scale = torch.full((parameter.numel(),), weight_scale / math.sqrt(fan_in))
     return torch.zeros(parameter.numel()), scale
-
-
-class _Frozen(nn.Module):
-    """The network up to the input of the sampled part, caught on its way."""
-
-    def __init__(self, network: nn.Module, stop: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self._stop = (stop,)  # in a tuple, so that it is not registered twice
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        return self.calls(inputs)[0][0]
-
-    def calls(self, inputs: Tensor) -> list[tuple[Tensor, ...]]:
-        """The arguments of every call of the sampled part, in order."""
-        caught: list[tuple[Tensor, ...]] = []
-        with NETWORK_LOCK:
-            hook = self._stop[0].register_forward_pre_hook(lambda _, args: caught.append(args))
-            try:
-                self.network(inputs)
-            finally:
-                hook.remove()
-        return caught
-
-
-def _split(
-    module: nn.Module, chosen: Sequence[str], example: Tensor
-) -> tuple[nn.Module, nn.Module | None, str]:
-    """Find (head, frozen part, prefix of the head's parameter names)."""
-    paths = [name.split(".")[:-1] for name in chosen]
-    common = paths[0]
-    for path in paths[1:]:
-        size = next(
-            (i for i, (a, b) in enumerate(zip(common, path, strict=False)) if a != b),
-            min(len(common), len(path)),
-        )
-        common = common[:size]
-    owner = module.get_submodule(".".join(common))
-    prefix = ".".join(common) + "." if common else ""
-    head: nn.Module = owner
-    stop: nn.Module = owner
-    if isinstance(owner, nn.Sequential):
-        wanted = {id(module.get_parameter(name)) for name in chosen}
-        start = next(
-            i for i, child in enumerate(owner) if wanted & {id(p) for p in child.parameters()}
-        )
-        if owner is module and start == 0:
-            return module, None, ""
-        head, stop = owner[start:], owner[start]  # a slice keeps its children's names
-    if stop is module:
-        return module, None, ""
-    frozen = _Frozen(module, stop)
-    with torch.inference_mode():
-        calls, whole = frozen.calls(example), module(example)
-        once = len(calls) == 1 and len(calls[0]) == 1
-        part = head(*calls[0]) if once else whole.new_empty(0)
-        if part.shape == whole.shape and torch.allclose(part, whole, atol=1e-5):
-            return head, frozen, prefix
-    warnings.warn(
-        f"The network does more after `{prefix.rstrip('.') or 'its head'}` than return its "
-        "output, so its frozen part runs again at every step. Let it end with the sampled part.",
-        stacklevel=3,
-    )
-    return module, None, ""

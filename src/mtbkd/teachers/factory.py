@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from mtbkd.student.factory import call_factory
 from mtbkd.teachers.base import Teacher, from_callable
 from mtbkd.teachers.sklearn_estimator import from_sklearn
 from mtbkd.teachers.torch_module import from_torch
@@ -27,9 +25,7 @@ def from_factory(
 ) -> Teacher:
     """Import ``module:factory``, call it, and adapt what it returns.
 
-    This runs code. It is called only with a string that stands in the configuration file that the
-    user wrote and named on the command line, never with one from a run directory, a store of
-    outputs, a download or anything else that others may have written.
+    This runs code, of which `mtbkd.student.factory.call_factory` tells.
 
     Args:
         target: Module and function, as ``package.module:function``.
@@ -41,34 +37,10 @@ def from_factory(
     Raises:
         InputError: If there is no such function, or it fails, or returns no teacher.
     """
-    module_name, _, attribute = target.partition(":")
-    if not module_name or not attribute:
-        raise InputError(
-            f"Expected a factory as 'module:function', but got {target!r}. Write both, with a "
-            "colon between."
-        )
-    with nullcontext() if folder is None else _importable(folder):
-        try:
-            factory: Any = importlib.import_module(module_name)
-            for part in attribute.split("."):
-                factory = getattr(factory, part)
-        except (Exception, SystemExit) as error:  # whatever the user's module raises
-            raise InputError(
-                f"Expected to import the factory {target!r}, but got "
-                f"{type(error).__name__}: {error}. Correct its name or the module."
-            ) from error
-        try:
-            made = factory(**(options or {}))
-        except InputError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise InputError(
-                f"Expected the factory {target!r} to return a teacher, but got "
-                f"{type(error).__name__}: {error}. Mend it, or correct its options."
-            ) from error
+    made = call_factory(target, folder, "a teacher", **(options or {}))
     if isinstance(made, Teacher):
         return made
-    return adapt(name or attribute, made, **declared)
+    return adapt(name or target.partition(":")[2], made, **declared)
 
 
 def adapt(name: str, thing: Any, **declared: Any) -> Teacher:
@@ -100,15 +72,3 @@ def adapt(name: str, thing: Any, **declared: Any) -> Teacher:
             f"Expected a complete declaration of teacher {name!r}, but got: {error}. Give what "
             f"{make.__name__} takes."
         ) from None
-
-
-@contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        if entry in sys.path:
-            sys.path.remove(entry)

@@ -9,8 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+COLUMNS = 1024
+"""As many columns are compared as they are; more are summed into so many."""
 _COMPONENTS = 8
 _ROWS = 4096  # examples that the directions are found on
+_PIECE = 2**22  # numbers that are made floats at once
 _FARTHEST = 3.0  # standard deviations beyond which an example lies no farther
 
 
@@ -19,8 +22,8 @@ class Directions:
     """Principal components of the student's inputs, in units of their standard deviation.
 
     Attributes:
-        centre: Mean of the training examples, shape (feature,).
-        axes: What an example's distance from the centre is multiplied by, shape (feature,
+        centre: Mean of the training examples' `few_columns`, shape (column,).
+        axes: What an example's distance from the centre is multiplied by, shape (column,
             component).
     """
 
@@ -33,7 +36,7 @@ class Directions:
         No farther than three standard deviations, so that trust learned near the training examples
         is not carried on without end.
         """
-        flat = features.flatten(1).to(self.centre)
+        flat = few_columns(features).to(self.centre)
         return ((flat - self.centre) @ self.axes).clamp(-_FARTHEST, _FARTHEST)
 
 
@@ -49,7 +52,7 @@ def find_directions(features: Tensor) -> Directions | None:
     from sklearn.decomposition import PCA  # slow to import, and needed here alone
 
     step = -(-len(features) // _ROWS)
-    rows = features[::step].flatten(1).double().cpu().numpy()
+    rows = few_columns(features[::step]).double().cpu().numpy()
     largest = np.abs(rows).max(0, initial=0.0)
     unit = np.where(largest > 0, largest, 1.0)  # so that squares do not overflow
     n = min(_COMPONENTS, rows.shape[1], len(rows) - 1)
@@ -64,3 +67,30 @@ def find_directions(features: Tensor) -> Directions | None:
         centre=torch.from_numpy(found.mean_ * unit.max()).float(),
         axes=torch.from_numpy(axes.T.copy()).float(),
     )
+
+
+def few_columns(features: Tensor) -> Tensor:
+    """Whatever a student reads, as at most 1,024 floats for each example, far apart as before.
+
+    Where there are more, each is added to a column by chance, or taken from it, so that distances
+    and products stay what they were, give or take a few per cent (Charikar et al. 2002, the count
+    sketch; Weinberger et al. 2009, arXiv:0902.2206).
+
+    Args:
+        features: Shape (example, ...), of any type.
+
+    Returns:
+        Shape (example, column).
+    """
+    flat = features.flatten(1)
+    n = flat.shape[1]
+    if n <= COLUMNS:
+        return flat if flat.is_floating_point() else flat.float()
+    generator = torch.Generator().manual_seed(n)
+    where = torch.randint(COLUMNS, (n,), generator=generator).to(flat.device)
+    sign = (2.0 * torch.randint(2, (n,), generator=generator) - 1).to(flat.device)
+    found = torch.zeros(len(flat), COLUMNS, device=flat.device)
+    rows = max(1, _PIECE // n)
+    for into, part in zip(found.split(rows), flat.split(rows), strict=True):
+        into.index_add_(1, where, part.float() * sign)
+    return found

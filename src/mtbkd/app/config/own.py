@@ -59,6 +59,9 @@ class OwnConfig(BaseModel):
         group: The column of groups that stay together, such as clusters of homologous proteins:
             in one split, and in one fold of teachers with a backbone and of the answers that sets
             are made on. An example whose cell is empty is a group of its own.
+        source: The column of where examples come from, such as a hospital or a language: the flag
+            of what is outside is calibrated within each source of 50 calibration examples or more,
+            and scores are given for each beside the total.
         split: The column that says ``train``, ``calibration`` or ``test``; if not given, labelled
             examples are split by seed (60, 20 and 20 %) and all others are trained on.
         classes: The data's classes, in order; the labels found, sorted, if not given.
@@ -80,6 +83,7 @@ class OwnConfig(BaseModel):
     size: list[Side] | None = Field(default=None, min_length=2, max_length=2)
     encoder: str | None = None
     group: str | None = None
+    source: str | None = None
     split: str | None = None
     classes: list[Name] | None = None
     missing: Literal["error", "mask"] = "error"
@@ -145,13 +149,13 @@ class OwnConfig(BaseModel):
                 f"Expected classes of classification only, but got them for {self.family}, whose "
                 f"columns of labels are named. Remove them."
             )
-        others = (self.split, self.sequence, self.image, self.text, self.group)
+        others = (self.split, self.sequence, self.image, self.text, self.group, self.source)
         columns = [self.id, *self.targets, *(c for c in others if c is not None)]
         for name in self.features or []:
             if name in columns:
                 raise ValueError(
-                    "Expected features that are not ids, labels or splits, nor sequences or "
-                    f"groups, but got {name!r}. Remove it from one of them."
+                    "Expected features that are not ids, labels or splits, nor sequences, "
+                    f"groups or sources, but got {name!r}. Remove it from one of them."
                 )
         several = [*columns, *(self.features or [])]
         twice = next((c for c in several if several.count(c) > 1), None)

@@ -15,6 +15,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -132,6 +133,18 @@ class RunConfig(BaseModel):
     device: str = "auto"
     own: OwnConfig | None = None
     backbones: BackbonesConfig | None = None
+    _code: Path | None = PrivateAttr(default=None)
+
+    @property
+    def code(self) -> Path | None:
+        """Where the network's own code is, if it may be run; no file says so, only the user."""
+        return self._code
+
+    def with_code(self, folder: Path) -> RunConfig:
+        """The same, with code in this folder that the user wants to be run."""
+        changed = self.model_copy()
+        changed._code = folder
+        return changed
 
     @model_validator(mode="after")
     def _sections(self) -> RunConfig:

@@ -17,6 +17,7 @@ RECIPES: dict[str, str] = {
     "news": "news",
     "synthetic": "synthetic",
     "own": "own.recipe",
+    "python": "python",
 }
 """Where each recipe is, in this package."""
 

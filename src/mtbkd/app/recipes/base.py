@@ -19,6 +19,19 @@ Costs = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Where examples come from, as the name of a hospital or a language.
+
+    Attributes:
+        calibration: The source of each calibration example.
+        test: The source of each test example.
+    """
+
+    calibration: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Task:
     """The data of a recipe, split.
 
@@ -34,6 +47,7 @@ class Task:
         noun: What a class or label is, in one word, as "location"; by the family if not given.
         together: Number of the group of each calibration example, shape (calibration example,),
             where some are akin: none is answered by a student that learned from one of its group.
+        sources: Where examples come from, if that is known.
     """
 
     name: str
@@ -45,6 +59,7 @@ class Task:
     others: Mapping[str, Dataset] = field(default_factory=dict)
     noun: str | None = None
     together: Ints | None = None
+    sources: Sources | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -14,13 +15,16 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Task, mlp
-from mtbkd.data import make_dataset
+from mtbkd.data import Dataset, make_dataset
 from mtbkd.inputs.tables import read_table
 from mtbkd.outputs.aligned import TeacherOutputs, align
 from mtbkd.student.components import Components, n_components
+from mtbkd.student.pixels import pixels_like
 from mtbkd.teachers.base import Teacher, check_output
 from mtbkd.teachers.labelling.convert import checked_table
 from mtbkd.types import Floats, InputError
+
+_ROWS = 8192  # images that components are found on
 
 
 class Rows(NamedTuple):
@@ -56,10 +60,19 @@ def ask(
 
 
 def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
-    """The student: from numbers, or their components, to its outputs, through hidden layers."""
+    """The student: from numbers, or their components, to its outputs, through hidden layers.
+
+    Images, which are bytes of shape (example, channel, height, width), are read pixel by pixel.
+    """
+    start: list[nn.Module] = []
+    if example.dim() == 4:
+        start = [pixels_like(example), nn.Flatten()]
+        example = nn.Sequential(*start)(example[:: -(-len(example) // _ROWS)])
     n = n_components(config.student.components, example.shape[-1])
     layers = mlp([n or example.shape[-1], *config.student.hidden, n_outputs])
-    return layers if n is None else nn.Sequential(Components(example, n), *layers)
+    if n is not None:
+        start.append(Components(example, n))
+    return nn.Sequential(*start, *layers)
 
 
 def reader(
@@ -91,6 +104,20 @@ def reader(
         return data.ids, data.inputs
 
     return read
+
+
+def mixed(data: Dataset, seed: int) -> Dataset:
+    """Inputs from nowhere: each number of an example is that of another one, drawn by the seed.
+
+    Every column has the values that it had, and no two of them belong together: the reference
+    of Breiman and Cutler's random forests that learn without labels.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape, flat = data.inputs.shape, data.inputs.flatten(1)
+    order = torch.rand(flat.shape, generator=generator).argsort(0)
+    return replace(
+        data.without_labels(range(len(data))), inputs=flat.gather(0, order).reshape(shape)
+    )
 
 
 def picture(pixels: Floats, width: int, label: str) -> str:

@@ -23,7 +23,7 @@ from torch import nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.app.recipes.common import Rows, ask, network, picture, reader
+from mtbkd.app.recipes.common import Rows, ask, mixed, network, picture, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import Kind, TeacherOutputs
 from mtbkd.teachers.base import Teacher, from_callable
@@ -60,13 +60,15 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     everything = make_dataset(
         images, labels=known, classes=CLASSES, ids=[f"digit-{i:04d}" for i in range(len(labels))]
     )
+    judged = everything.subset(test)
     return Task(
         name="digits",
         train=everything.subset(transfer),
         calibration=everything.subset(calibration),
-        test=everything.subset(test),
+        test=judged,
         teacher_data=Rows(images[teach], labels[teach]),
         drawn=lambda row: picture(images[test[row]], 8, "image of a digit"),
+        others={"pixels of different images": mixed(judged, config.seed)},
     )
 
 

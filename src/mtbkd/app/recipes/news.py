@@ -2,9 +2,9 @@
 
 AG News in four topics. Logistic regression on words, naive Bayes on characters and prototypes of a
 small sentence encoder (all-MiniLM-L6-v2) are trained on rows of their own. The student learns from
-4,000 others, 20 of them with labels, and from 80 more on which it was chosen first what the
-teachers are worth; it is tested on all 7,600 test rows. The scenario ``MiniLM`` gives the student the encoder's frozen features in
-place of n-grams.
+4,000 others, 20 of them with labels, and from 80 labelled ones that first say what the teachers are
+worth; it is tested on all 7,600 test rows. The scenario ``MiniLM`` gives the student the encoder's
+frozen features in place of n-grams.
 """
 
 from __future__ import annotations

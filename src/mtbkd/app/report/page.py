@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -60,6 +61,7 @@ def render(data: ReportData[Any]) -> str:
         "figures": {name: Markup(svg) for name, svg in drawn.items()},
         "chain_columns": [heading for key, heading in _CHAIN_COLUMNS if key in data.chains],
         "chain_rows": _chain_rows(data),
+        "sources": _sources(data.metrics.get("by_source", {}), family.columns),
         "named": figures_trust.by_named_class(data.trust, data.classes),
         "flags": _flags(data.metrics.get("flags", {})),
         "examples": [
@@ -85,6 +87,28 @@ def _flags(flags: dict[str, Any]) -> list[tuple[str, list[str]]]:
     ]
 
 
+def _sources(
+    by_source: dict[str, Any], columns: tuple[Column, ...]
+) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Headings and rows of the table of the student's scores on each source."""
+    some = next(iter(by_source.values()), {})
+    further = (
+        ("set_coverage", "Sets hold the truth", percent, None),
+        ("outside", "Flagged as outside", percent, None),
+    )
+    shown = [column for column in (*columns, *further) if is_number(some.get(column[0]))]
+    rows = [
+        (name, [count(one["n"]), *(_cell(one.get(key), how) for key, _, how, _ in shown)])
+        for name, one in by_source.items()
+    ]
+    return ["Examples", *(heading for _, heading, *_ in shown)], rows
+
+
+def _cell(value: Any, how: Callable[[Any], str]) -> str:
+    """A score as it is written, or a dash."""
+    return how(value) if is_number(value) else number(None)
+
+
 def _rows(data: ReportData[Any], columns: tuple[Column, ...]) -> list[dict[str, Any]]:
     """The table of results: kind, name, and each cell's text and whether it is the best."""
     metrics = data.metrics
@@ -103,7 +127,7 @@ def _rows(data: ReportData[Any], columns: tuple[Column, ...]) -> list[dict[str, 
         known = [v for v in values if is_number(v)]
         best = how(pick(known)) if pick and len(known) > 1 else None
         for row, value in zip(rows, values, strict=True):
-            text = how(value) if is_number(value) else number(None)
+            text = _cell(value, how)
             row["cells"].append((text, text == best))
     return rows
 

@@ -12,7 +12,7 @@ from mtbkd.app.recipes.base import Task
 from mtbkd.app.run.others import of_examples
 from mtbkd.app.run.scoring import SCORINGS
 from mtbkd.app.run.scoring_shared import Rival, unit_of
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.metrics import (
     bootstrap_error,
     crps_of_draws,

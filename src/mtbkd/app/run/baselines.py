@@ -20,7 +20,7 @@ from mtbkd.app.run.scoring import SCORINGS
 from mtbkd.app.run.scoring_shared import Rival
 from mtbkd.app.run.stages import learned
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.inference.modes import MapSettings, mode_score, progress_of, starting_modes
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import OUTCOMES

@@ -11,7 +11,7 @@ import torch
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.run.scoring import SCORINGS
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.inference.diagnostics import Diagnostics, diagnose
 from mtbkd.inference.engines import METHODS
 from mtbkd.predictive import draw_outputs

@@ -24,11 +24,11 @@ from mtbkd.app.folder import (
     reopen_run,
 )
 from mtbkd.app.recipes import find_recipe
-from mtbkd.app.recipes.base import Labelling
+from mtbkd.app.recipes.base import Labelling, Recipe
 from mtbkd.app.run import stages
 from mtbkd.app.run.costs import TRAINING
 from mtbkd.app.run.few import FEW, keep_few, recall_few
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.errors import shown
 from mtbkd.explain.causes import Causes, find_causes, load_background
 from mtbkd.explain.outside import see
@@ -187,14 +187,23 @@ def distill(
     return posterior
 
 
-def evaluate_run(out: Path, report: Report = quiet) -> dict[str, Any]:
-    """Judge a distilled run again."""
+def evaluate_run(
+    out: Path, report: Report = quiet, recipe: Recipe | None = None, network: str | None = None
+) -> dict[str, Any]:
+    """Judge a distilled run again.
+
+    Args:
+        out: The run directory.
+        report: Called with the progress of long stages.
+        recipe: Another one than the run names.
+        network: As `read_run` takes it.
+    """
     from mtbkd.app.run.baselines import baselines
     from mtbkd.app.run.evaluate import Spent, evaluate
 
-    config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    config = read_run(out, "samples/manifest.json", "teachers/costs.json", network=network)
     check_run(out, but=(*JUDGED, *SHOWN))
-    recipe = find_recipe(config.recipe)
+    recipe = recipe or find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
     teachers, costs = stages.teach(recipe, config, task, out)
     posterior = stages.recall(recipe, config, task.train.inputs[:2], task.test.classes, out)
@@ -218,13 +227,13 @@ def _early(seconds: dict[str, float]) -> dict[str, float]:
     return {name: s for name, s in seconds.items() if name not in ("evaluation", "report")}
 
 
-def report_run(out: Path) -> Path:
+def report_run(out: Path, recipe: Recipe | None = None) -> Path:
     """Draw the report of an evaluated run again; returns where it is."""
     from mtbkd.app.run.report_data import write_report
 
     config = read_run(out, *JUDGED)
     check_run(out, but=SHOWN)
-    recipe = find_recipe(config.recipe)
+    recipe = recipe or find_recipe(config.recipe)
     with amended(out, "report.html"):
         task = stages.load(recipe, config, out)
         teachers, _ = stages.teach(recipe, config, task, out)
@@ -233,7 +242,12 @@ def report_run(out: Path) -> Path:
 
 
 def predict_run(
-    out: Path, source: Path, report: Report = quiet, n_draws: int | None = None
+    out: Path,
+    source: Path,
+    report: Report = quiet,
+    n_draws: int | None = None,
+    recipe: Recipe | None = None,
+    network: str | None = None,
 ) -> Predicted:
     """Predict new inputs with a distilled run, and say why answers are uncertain.
 
@@ -242,19 +256,21 @@ def predict_run(
         source: New inputs.
         report: Called with the progress of long stages.
         n_draws: As many as the run keeps in place of all draws; None for all.
+        recipe: Another one than the run names.
+        network: As `read_run` takes it.
 
     Raises:
         InputError: If the run is not distilled, a file of it was changed, or the inputs are not
             what its recipe reads.
     """
-    config = read_run(out, "samples/manifest.json", "teachers/manifest.json")
+    config = read_run(out, "samples/manifest.json", "teachers/manifest.json", network=network)
     check_run(out, (stages.BACKGROUND, "examples.json", FEW))
     if not (out / stages.BACKGROUND).exists():
         raise InputError(
             f"Expected {stages.BACKGROUND} in {out}, with which answers are compared, but it is "
             f"missing. Make it with `mtbkd evaluate {out}`."
         )
-    recipe = find_recipe(config.recipe)
+    recipe = recipe or find_recipe(config.recipe)
     classes = tuple(store.read_manifest(out / "teachers")["classes"])
     if recipe.read is not None:
         ids, inputs = recipe.read(source)

@@ -14,10 +14,11 @@ from torch import Tensor
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.folder import JUDGED, SHOWN, amended, check_run, read_run
 from mtbkd.app.recipes import find_recipe
+from mtbkd.app.recipes.base import Recipe
 from mtbkd.app.report import ReferenceData, draw_reference
 from mtbkd.app.run import stages
 from mtbkd.app.run.baselines import modes_as_samples
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.files import read_json, save_json, write_bytes
 from mtbkd.inference.diagnostics import convergence
 from mtbkd.inference.engines import METHODS, SamplerSettings
@@ -66,7 +67,9 @@ def diagnose_run(
     engine: str = "hmc",
     factor: float = 10.0,
     seed: int | None = None,
+    network: str | None = None,
     report: Report | None = None,
+    recipe: Recipe | None = None,
 ) -> dict[str, Any]:
     """Compare a run with a reference: other modes, another seed, many more steps.
 
@@ -86,7 +89,9 @@ def diagnose_run(
         engine: Engine of the reference.
         factor: The reference's steps over those of the run.
         seed: Seed of the reference; by default that of the run plus 1000.
+        network: As `read_run` takes it.
         report: Called with each stage's progress.
+        recipe: Another one than the run names.
 
     Returns:
         What is written to ``diagnose.json``: ``verdict``, ``converged``, ``agreement`` and
@@ -97,11 +102,11 @@ def diagnose_run(
         InputError: If the run is unfinished, or not of classification, or the reference cannot
             be made.
     """
-    config = read_run(out, "samples/manifest.json", "teachers/costs.json")
+    config = read_run(out, "samples/manifest.json", "teachers/costs.json", network=network)
     check_run(out, but=(*JUDGED, *SHOWN))
     seed = config.seed + _SEED_SHIFT if seed is None else seed
     _check(engine, factor, seed, config.seed)
-    recipe = find_recipe(config.recipe)
+    recipe = recipe or find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
     if not task.test.outcome.exclusive:
         raise InputError(

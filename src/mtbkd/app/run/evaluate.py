@@ -15,6 +15,7 @@ from mtbkd.app.recipes.base import Costs, Task
 from mtbkd.app.run import stages
 from mtbkd.app.run.against import judge_against
 from mtbkd.app.run.baselines import rival_name, stages_of
+from mtbkd.app.run.by_source import scores_by_source
 from mtbkd.app.run.chains import chain_values, diagnose_chains, diagnostic_numbers, known_number
 from mtbkd.app.run.costs import cpu_seconds, training_seconds
 from mtbkd.app.run.few import keep_few
@@ -24,7 +25,7 @@ from mtbkd.app.run.scoring_shared import Rival
 from mtbkd.app.run.thresholds import add_thresholds
 from mtbkd.app.tables import prediction_table, write_table
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.causes import FLAGS, Causes, find_causes
 from mtbkd.explain.influence import responsibilities
 from mtbkd.explain.outside import see
@@ -128,6 +129,8 @@ def evaluate(
         "cost": _costs(posterior, spent)
         | {"cpu_seconds": cpu_seconds(training_seconds(out), {n: stages_of(n) for n in rivals})},
     }
+    if task.sources is not None:
+        metrics["by_source"] = scores_by_source(task, posterior, predictive, causes)
     name = rival_name(posterior.weighting)
     if name in rivals:
         against = judge_against(task, posterior, predictive, rivals[name], beside)

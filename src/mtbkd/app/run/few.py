@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.types import InputError
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.run.scoring_shared import unit_of
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.metrics import wrong_auroc
 from mtbkd.predictive import Answer, NumberPredictive, Predictive
 from mtbkd.types import Floats

@@ -11,7 +11,7 @@ from mtbkd.app.run.scoring_labels import LabelScoring
 from mtbkd.app.run.scoring_numbers import NumberScoring
 from mtbkd.app.run.scoring_shared import Pool, Rival, Scores
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.causes import Causes
 from mtbkd.observation import Said
 from mtbkd.observation.units import Units

@@ -17,7 +17,7 @@ from mtbkd.app.run.scoring_shared import (
     probs_of,
 )
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.causes import Causes
 from mtbkd.explain.influence import by_class
 from mtbkd.metrics import coverage, error_auroc, exact_coverage, log_losses, scores

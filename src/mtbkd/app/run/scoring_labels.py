@@ -20,7 +20,7 @@ from mtbkd.app.run.scoring_shared import (
     probs_of,
 )
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.causes import Causes
 from mtbkd.explain.conformal import whole_coverage
 from mtbkd.metrics import label_losses, label_scores, wrong_auroc

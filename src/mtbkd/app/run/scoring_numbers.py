@@ -18,7 +18,7 @@ from mtbkd.app.run.scoring_shared import (
     unit_of,
 )
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.causes import Causes
 from mtbkd.explain.influence import spread_of_means
 from mtbkd.metrics import mixture_log_density, number_scores, pit

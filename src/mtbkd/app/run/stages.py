@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
@@ -14,8 +16,9 @@ from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
 from mtbkd.distillation.choose import Trials
-from mtbkd.distillation.cross_fit import cross_fit
-from mtbkd.distillation.distill import Posterior, distill, load_posterior
+from mtbkd.distillation.cross_fit import cross_fit, refitted
+from mtbkd.distillation.distill import distill
+from mtbkd.distillation.posterior import Posterior, load_posterior
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
 from mtbkd.inference.samples import read_manifest
@@ -24,6 +27,7 @@ from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
 from mtbkd.predictive import Answer
+from mtbkd.student.factory import network_from
 from mtbkd.training import behind, training_set
 from mtbkd.types import Family, InputError, Report, quiet
 
@@ -53,25 +57,35 @@ def load(recipe: Recipe, config: RunConfig, out: Path, report: Report = quiet) -
     task = recipe.load(config, out / "features", report)
     splits = {"train": task.train, "calibration": task.calibration, "test": task.test}
     check_splits(**{**task.others, **splits})
-    check_size(config, task.train)
+    if config.student.network is None or config.code is not None:
+        check_size(recipe, config, task.train)
     return task
 
 
-def check_size(config: RunConfig, train: Dataset) -> None:
+def check_size(recipe: Recipe, config: RunConfig, train: Dataset) -> None:
     """Refuse draws that no memory holds.
 
     Raises:
         InputError: If they take more than 64 GB.
     """
     n_outputs = OUTCOMES[train.family].n_outputs * len(train.classes)
-    widths = [train.inputs.shape[-1], *config.student.hidden, n_outputs]
-    n_parameters = sum((a + 1) * b for a, b in pairwise(widths))
+    if config.student.network is None and train.inputs.dim() == 2:
+        widths = [train.inputs.shape[-1], *config.student.hidden, n_outputs]
+        n_parameters = sum((a + 1) * b for a, b in pairwise(widths))
+    else:
+        student = network(recipe, config, train.inputs[:2], train.classes, train.family)
+        chosen = config.student.sampled or ["*"]
+        n_parameters = sum(
+            parameter.numel()
+            for name, parameter in student.named_parameters()
+            if any(fnmatchcase(name, pattern) for pattern in chosen)
+        )
     gigabytes = 4e-9 * n_parameters * config.chains * config.sampler.draws
     if gigabytes > _MOST_GIGABYTES:
         raise InputError(
             f"Expected draws of at most {_MOST_GIGABYTES} GB, but got {gigabytes:,.0f} GB: "
             f"{config.sampler.draws} draws of {config.chains} chains of {n_parameters:,} "
-            "parameters. Lower `student.hidden`, `chains` or `sampler.draws`."
+            "parameters. Make the network smaller, or lower `chains` or `sampler.draws`."
         )
 
 
@@ -118,6 +132,7 @@ def learn(
         chains=config.chains,
         budget=None if config.budget is None else sampling_seconds(config) + extra,
         weight_scale=config.student.weight_scale,
+        sampled=config.student.sampled or "*",
         seed=config.seed,
         device=config.device,
         out=out,
@@ -159,8 +174,22 @@ def learned(config: RunConfig, task: Task) -> Dataset:
 def network(
     recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], family: Family
 ) -> nn.Module:
-    """The recipe's student, with as many outputs as the family needs."""
-    return recipe.network(config, example, OUTCOMES[family].n_outputs * len(classes))
+    """The recipe's student, or the user's own, with as many outputs as the family needs.
+
+    Raises:
+        InputError: If code would have to be run that only a run directory names.
+    """
+    n_outputs = OUTCOMES[family].n_outputs * len(classes)
+    named = config.student.network
+    if named is None:
+        return recipe.network(config, example, n_outputs)
+    if config.code is None:
+        raise InputError(
+            f"Expected leave to run {named!r}, the network that this run was made with, as code "
+            f"named by a run directory is never run. Check that file and add --network {named}, in "
+            "the folder where it is."
+        )
+    return network_from(named, config.code, example, n_outputs)
 
 
 def recall(
@@ -174,6 +203,7 @@ def recall(
         example,
         classes,
         weight_scale=config.student.weight_scale,
+        sampled=config.student.sampled or "*",
         device=config.device,
     )
 
@@ -226,7 +256,16 @@ def on_calibration(
         out=out,
         report=report,
     )
-    return cross_fit(posterior, trials, as_it_ran(config, posterior), level, task.together)
+    train, kept = (behind(posterior.student, part, out) for part in (task.train, task.calibration))
+    without = refitted(head, posterior, train, kept, teachers)
+    return cross_fit(
+        posterior,
+        trials,
+        as_it_ran(config, posterior),
+        without,
+        level=level,
+        groups=task.together,
+    )
 
 
 def background(
@@ -240,6 +279,7 @@ def background(
     """What new examples are compared with, made once for each run."""
     path = out / BACKGROUND
     if not path.exists():
+        sources = None if task.sources is None else task.sources.calibration
         made = make_background(
             posterior,
             task.train,
@@ -248,6 +288,7 @@ def background(
             answers=on_calibration(config, task, teachers, posterior, out, report),
             level=config.predict.level,
             seed=config.seed,
+            groups=None if sources is None else np.unique(sources, return_inverse=True)[1],
         )
         save_background(path, made)
     return load_background(path, config.predict.level)

@@ -13,7 +13,7 @@ from mtbkd.app.recipes.base import Task
 from mtbkd.app.run.scoring import pool_of
 from mtbkd.app.run.scoring_shared import Rival, mean_probs
 from mtbkd.data import Dataset
-from mtbkd.distillation.distill import Posterior
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.metrics import best_thresholds, f1_by_label, label_ece, label_scores, mcc_by_label
 from mtbkd.observation import BINARY
 from mtbkd.outputs.aligned import TeacherOutputs

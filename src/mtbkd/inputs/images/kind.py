@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mtbkd.errors import collect
 from mtbkd.inputs.columns import Table, first_faults
+from mtbkd.inputs.images.encoder import find_encoder
 from mtbkd.inputs.images.opening import (
     SUFFIXES,
     Pixels,
@@ -118,6 +119,7 @@ def images(
         scaling="none",
         draw=_draw,
         ask=_asked,
+        find_encoder=find_encoder,
     )
 
 

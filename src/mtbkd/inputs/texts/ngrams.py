@@ -99,7 +99,9 @@ def fit_ngrams(texts: Sequence[str], *, seed: int, dimensions: int = DIMENSIONS)
     kept = np.sort(common[frequency[common] >= min(2, frequency.max())])
     rarity = (np.log((1 + len(some)) / (1 + frequency[kept])) + 1).astype(np.float32)
     places = _places(kept)
-    matrix: Any = vstack([weigh(count(some[rows], places, len(kept)), rarity) for rows in blocks(some)])
+    matrix: Any = vstack(
+        [weigh(count(some[rows], places, len(kept)), rarity) for rows in blocks(some)]
+    )
     n = min(dimensions, *matrix.shape)
     svd: Any = TruncatedSVD(n, n_iter=_ITERATIONS, random_state=seed)
     found = torch.from_numpy(np.ascontiguousarray(svd.fit_transform(matrix))).float()

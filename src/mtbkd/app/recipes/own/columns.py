@@ -46,7 +46,7 @@ def named_columns(own: OwnConfig) -> list[str]:
     """All columns that the configuration names, besides the ids."""
     reads = [getattr(teacher, "reads", None) or [] for teacher in own.teachers.values()]
     lists = [[column] if isinstance(column, str) else column for column in reads]
-    others = (c for c in (own.split, own.group, own.sequence) if c)
+    others = (c for c in (own.split, own.group, own.source, own.sequence) if c)
     return [*own.targets, *(own.features or ()), *others, *itertools.chain(*lists)]
 
 

@@ -63,7 +63,7 @@ def kind_of(own: OwnConfig, record: dict[str, Any] | None) -> InputKind:
         )
     if own.reads == "texts":
         return texts(own.id, str(own.text))
-    others = (own.id, own.split, own.group, *own.targets, *text_columns(own))
+    others = (own.id, own.split, own.group, own.source, *own.targets, *text_columns(own))
     return numbers(own.id, known.get("features", own.features), [c for c in others if c])
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mtbkd.app.config.own import AUTOMATIC, OwnConfig
+from mtbkd.app.config.own import AUTOMATIC, OwnConfig, student_kind
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.base import Labelling, Recipe, Task
+from mtbkd.app.recipes.base import Labelling, Recipe, Sources, Task
 from mtbkd.app.recipes.common import network
 from mtbkd.app.recipes.own.columns import (
     classes_of,
@@ -51,6 +51,7 @@ from mtbkd.inputs.kind import InputKind, Rows
 from mtbkd.inputs.proteins.kind import draw as draw_protein
 from mtbkd.inputs.proteins.kind import proteins
 from mtbkd.inputs.texts.kind import shortened
+from mtbkd.student.convolutional import convolutional
 from mtbkd.types import InputError, Report, quiet
 
 RECORD = "examples.json"
@@ -133,6 +134,10 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         **({} if read.encoder is None else {"encoder": read.encoder}),
         **stretch,
     }
+    sources = None
+    if own.source is not None:
+        cells = examples.words(own.source)
+        sources = Sources(*(tuple(cells[row] for row in part) for part in split.parts[1:]))
     return Task(
         name=Path(path.name.removesuffix(".gz")).stem,
         train=train,
@@ -148,6 +153,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         ),
         drawn=_drawing(kind, rows, examples, own, split.parts[2], test),
         together=None if groups is None else groups[split.parts[1]],
+        sources=sources,
     )
 
 
@@ -231,6 +237,8 @@ def read_as(
 def student_network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
     """The student; what an encoder made is read as it is, of which components lose something."""
     own = _section(config)
+    if student_kind(config.student, own) == "cnn":
+        return convolutional(example, n_outputs)
     made = own.student_encoder is not None or own.reads in ("proteins", "texts")
     if made and config.student.components == "auto":
         student = config.student.model_copy(update={"components": None})

@@ -16,6 +16,8 @@ own:
   # encoder: features        # what the student reads of them: made by hand; or a protein language
                              # model, such as facebook/esm2_t6_8M_UR50D
   # group: cluster           # a column of what stays in one split, such as clusters of homologs
+  # source: hospital         # a column of where examples come from: scores for each, and none is
+                             # flagged as outside more often than another
   # split: split             # a column of train, calibration and test; if not given, labelled
                              # examples are split by seed, 60 : 20 : 20, all others are for training
   # classes: [setosa, versicolor, virginica]   # the labels found, sorted

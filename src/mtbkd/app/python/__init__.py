@@ -1,0 +1,1 @@
+"""The whole library from Python: what the commands do, as methods of a posterior."""
