@@ -52,7 +52,8 @@ def test_a_broken_cell_is_named(tmp_path, cell, told):
     with pytest.raises(InputError) as refused:
         read(path)
     assert refused.value.faults == (
-        f"{told} in column 'text' of {path} for id 'n5' (2 such). Correct it, or leave the row out.",
+        f"{told} in column 'text' of {path} for id 'n5' (2 such). Correct it, or leave the row "
+        "out.",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from own_data import write_config, write_csv
 
 TOPICS = ("sport", "money", "sky")
@@ -41,9 +42,11 @@ def write_news(folder: Path, **own: object) -> Path:
     said = 0.7 * np.eye(3)[topics] + 0.1
     table: list[list[object]] = [[f"n{i}", *row] for i, row in enumerate(said.tolist())]
     write_csv(folder / "desk.csv", ["id", *TOPICS], table)
-    return write_config(
-        folder, {"desk": {"table": "desk.csv", "kind": "probs"}}, text="words", **own
-    )
+    desk = {"desk": {"table": "desk.csv", "kind": "probs"}}
+    path = write_config(folder, desk, text="words", **own)
+    written = yaml.safe_load(path.read_text()) | {"map": {"epochs": 40, "batch_size": 16}}
+    path.write_text(yaml.safe_dump(written))
+    return path
 
 
 def write_bert(folder: Path, *, seed: int = 0, pad: int = 0, **settings: object) -> Path:

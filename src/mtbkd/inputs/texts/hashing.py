@@ -1,8 +1,8 @@
 """Words, pairs of words and four letters in a row, as numbers of buckets.
 
 Nothing here is a loop over texts: all characters of a block are one array, and a word's hash is a
-polynomial of its characters, so that a block is hashed by a few dozen operations on arrays. That is
-several times as fast as hashing strings one by one, and other threads can run meanwhile.
+polynomial of its characters, so that a block is hashed by a few dozen operations on arrays, several
+times as fast as strings one by one.
 """
 
 from __future__ import annotations

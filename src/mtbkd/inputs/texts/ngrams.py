@@ -7,7 +7,6 @@ leading directions of the training texts (latent semantic analysis, Deerwester e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,7 +26,6 @@ DIMENSIONS = 128
 _MOST = 50_000  # buckets that are kept
 _FITTED_ON = 20_000  # texts
 _ITERATIONS = 3  # of the randomised decomposition
-_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -60,19 +58,13 @@ class NGrams:
         """
         found = torch.empty(len(texts), self.axes.shape[1])
 
-        def fill(rows: slice) -> None:
+        for rows in blocks(texts):
             known = weigh(count(texts[rows], self._places, len(self.buckets)), self.rarity.numpy())
             index, ends, weights = map(torch.from_numpy, (known.indices, known.indptr, known.data))
-            torch.sub(
-                nn.functional.embedding_bag(
-                    index, self.axes, ends[:-1], mode="sum", per_sample_weights=weights
-                ),
-                self.centre,
-                out=found[rows],
+            summed = nn.functional.embedding_bag(
+                index, self.axes, ends[:-1], mode="sum", per_sample_weights=weights
             )
-
-        with ThreadPoolExecutor(_THREADS) as pool:
-            list(pool.map(fill, blocks(texts)))
+            torch.sub(summed, self.centre, out=found[rows])
         return found
 
     @cached_property
