@@ -10,7 +10,9 @@ from torch.nn.functional import dropout
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from mtbkd.inference.chains import chain_generators
+from mtbkd.observation import CATEGORICAL
 from mtbkd.prior.mixture import Prior, mixture_terms
+from mtbkd.student.curvature import precision
 from mtbkd.student.log_posterior import log_posterior, posterior_gradient
 from mtbkd.student.student import make_student
 from mtbkd.student.summary import summary
@@ -195,6 +197,27 @@ def test_a_network_is_sampled_as_it_is(name):
                 network.get_parameter(parameter).copy_(new)
             torch.testing.assert_close(each[chain], network(x), rtol=1e-3, atol=1e-5)
     assert not torch.allclose(each[0], each[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "LSTM", "weight norm", "residuals"])
+def test_the_precision_of_any_network_is_that_of_its_outputs(name):
+    """Against the Jacobian of its outputs, by autograd for one output after the other."""
+    torch.manual_seed(1)
+    build, inputs = WORKS[name]
+    x = inputs()
+    student = make_student(build(), example=x[:2])
+    position = student.initial_position(chain_generators(0, 0, CHAINS, torch.device("cpu")))
+    batch, prior = batch_of(x), Prior(1.5)
+    found = precision(student, position, batch, prior, "diagonal").matrix
+    for chain in range(CHAINS):
+        own = position[chain].clone().requires_grad_()
+        outputs, part = student.logits(own, x), batch.chain(chain)
+        roots = CATEGORICAL.roots(outputs.detach(), part, prior)
+        expected = torch.ones_like(own)
+        for row in range(ROWS):
+            rows = [torch.autograd.grad(o, own, retain_graph=True)[0] for o in outputs[row]]
+            expected += (roots[row].mT @ torch.stack(rows)).square().sum(0)
+        torch.testing.assert_close(found[chain], expected.detach(), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", REFUSED)
