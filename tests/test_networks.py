@@ -1,6 +1,7 @@
 """Any network as a student: each works, or is refused with the reason."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from mtbkd.inference.chains import chain_generators
+from mtbkd.inference.chains import chain_generators, in_parts
 from mtbkd.observation import CATEGORICAL
 from mtbkd.prior.mixture import Prior, mixture_terms
 from mtbkd.student.curvature import precision
@@ -197,6 +198,28 @@ def test_a_network_is_sampled_as_it_is(name):
                 network.get_parameter(parameter).copy_(new)
             torch.testing.assert_close(each[chain], network(x), rtol=1e-3, atol=1e-5)
     assert not torch.allclose(each[0], each[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "LSTM"])
+def test_few_examples_at_a_time_in_two_threads_give_what_all_give(name, monkeypatch):
+    torch.manual_seed(1)
+    build, inputs = WORKS[name]
+    x = inputs()
+    whole = make_student(build(), example=x[:2])
+    parts = replace(whole, passage=whole.passage._replace(held=2**21))
+    assert (whole.passage.in_turn, parts.passage.rows) == (True, 2)
+    position = whole.initial_position(chain_generators(0, 0, CHAINS, torch.device("cpu")))
+    prior = Prior(1.5, power=torch.tensor([0.5, 1.0, 2.0]))  # one for each chain
+    values, grads = posterior_gradient(whole, 40, prior)(position, batch_of(x))
+    assert not torch.allclose(values[0], values[1])
+    found = posterior_gradient(parts, 40, prior)(position, batch_of(x))
+    torch.testing.assert_close(found, (values, grads))
+    draws = whole.natural(position)
+    torch.testing.assert_close(parts.logits_each(draws, x), whole.logits_each(draws, x))
+    monkeypatch.setattr("mtbkd.inference.chains._MUCH", 1)
+    plain = posterior_gradient(parts, 40, Prior(1.5))
+    expected = tuple(part.clone() for part in plain(position, batch_of(x)))
+    torch.testing.assert_close(in_parts(plain, work=1)(position, batch_of(x)), expected)
 
 
 @pytest.mark.parametrize("name", ["convolutions", "LSTM", "weight norm", "residuals"])
