@@ -1,6 +1,7 @@
 """Any network as a student: each works, or is refused with the reason."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from mtbkd.inference.chains import chain_generators
+from mtbkd.inference.chains import chain_generators, in_parts
+from mtbkd.observation import CATEGORICAL
 from mtbkd.prior.mixture import Prior, mixture_terms
+from mtbkd.student.curvature import precision
 from mtbkd.student.log_posterior import log_posterior, posterior_gradient
 from mtbkd.student.student import make_student
 from mtbkd.student.summary import summary
@@ -195,6 +198,51 @@ def test_a_network_is_sampled_as_it_is(name):
                 network.get_parameter(parameter).copy_(new)
             torch.testing.assert_close(each[chain], network(x), rtol=1e-3, atol=1e-5)
     assert not torch.allclose(each[0], each[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "LSTM"])
+def test_few_examples_at_a_time_in_two_threads_give_what_all_give(name, monkeypatch):
+    torch.manual_seed(1)
+    build, inputs = WORKS[name]
+    x = inputs()
+    whole = make_student(build(), example=x[:2])
+    parts = replace(whole, passage=whole.passage._replace(held=2**21))
+    assert (whole.passage.in_turn, parts.passage.rows) == (True, 2)
+    position = whole.initial_position(chain_generators(0, 0, CHAINS, torch.device("cpu")))
+    prior = Prior(1.5, power=torch.tensor([0.5, 1.0, 2.0]))  # one for each chain
+    values, grads = posterior_gradient(whole, 40, prior)(position, batch_of(x))
+    for chain, power in enumerate((0.5, 1.0, 2.0)):
+        one = posterior_gradient(whole, 40, Prior(1.5, power=power))(position, batch_of(x))
+        torch.testing.assert_close((values[chain], grads[chain]), (one[0][chain], one[1][chain]))
+    found = posterior_gradient(parts, 40, prior)(position, batch_of(x))
+    torch.testing.assert_close(found, (values, grads))
+    draws = whole.natural(position)
+    torch.testing.assert_close(parts.logits_each(draws, x), whole.logits_each(draws, x))
+    monkeypatch.setattr("mtbkd.inference.chains._MUCH", 1)
+    plain = posterior_gradient(parts, 40, Prior(1.5))
+    expected = tuple(part.clone() for part in plain(position, batch_of(x)))
+    torch.testing.assert_close(in_parts(plain, work=1)(position, batch_of(x)), expected)
+
+
+@pytest.mark.parametrize("name", ["convolutions", "LSTM", "weight norm", "residuals"])
+def test_the_precision_of_any_network_is_that_of_its_outputs(name):
+    """Against the Jacobian of its outputs, by autograd for one output after the other."""
+    torch.manual_seed(1)
+    build, inputs = WORKS[name]
+    x = inputs()
+    student = make_student(build(), example=x[:2])
+    position = student.initial_position(chain_generators(0, 0, CHAINS, torch.device("cpu")))
+    batch, prior = batch_of(x), Prior(1.5)
+    found = precision(student, position, batch, prior, "diagonal").matrix
+    for chain in range(CHAINS):
+        own = position[chain].clone().requires_grad_()
+        outputs, part = student.logits(own, x), batch.chain(chain)
+        roots = CATEGORICAL.roots(outputs.detach(), part, prior)
+        expected = torch.ones_like(own)
+        for row in range(ROWS):
+            rows = [torch.autograd.grad(o, own, retain_graph=True)[0] for o in outputs[row]]
+            expected += (roots[row].mT @ torch.stack(rows)).square().sum(0)
+        torch.testing.assert_close(found[chain], expected.detach(), rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -164,6 +164,15 @@ def _dense_diagonal(
 
 def _any_diagonal(student: Student, position: Tensor, inputs: Tensor, roots: Tensor) -> Tensor:
     """Diagonal of ``sum_n J_n' R_n R_n' J_n``, shape (parameter,): squares of ``R_n' J_n``."""
+    if student.passage.in_turn:
+        leaf, total = position.detach().requires_grad_(), torch.zeros_like(position)
+        for x, root in zip(inputs, roots, strict=True):
+            with torch.enable_grad():
+                outputs = student.logits(leaf, x.unsqueeze(0))[0]
+            for column in root.unbind(1):
+                (pulled,) = torch.autograd.grad(outputs, leaf, column, retain_graph=True)
+                total.add_(pulled.square())
+        return total
 
     def squares(x: Tensor, root: Tensor) -> Tensor:
         pull = torch.func.vjp(lambda z: student.logits(z, x.unsqueeze(0))[0], position)[1]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from mtbkd.types import InputError
 
@@ -15,7 +16,14 @@ Call = Callable[[dict[str, Tensor], Tensor], Tensor]
 
 _HELD = 2**22  # floats that autograd holds at a time: what a processor's cache is about to take
 _UNKNOWN = 64  # examples at a time where nobody knows how much it holds
-_SLOW_TOGETHER = (nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
+_SLOW_TOGETHER = (
+    nn.modules.conv._ConvNd,
+    nn.RNNBase,
+    nn.RNNCellBase,
+    nn.MultiheadAttention,
+    nn.EmbeddingBag,
+    ParametrizationList,
+)
 _CLOSE = 1e-3
 
 _OVERWRITES = (

@@ -156,9 +156,15 @@ class Student:
         """As `logits_at`, for several draws: (draw, parameter) to (draw, example, class)."""
         if not self.passage.in_turn:
             return torch.vmap(self.logits_at, in_dims=(0, None))(parameters, features)
-        parts = features.split(self.passage.rows)
-        each = [torch.cat([self.logits_at(own, x) for x in parts]) for own in parameters]
-        return torch.stack(each)
+        n, rows = len(features), self.passage.rows
+        found = torch.empty(0)
+        for draw, own in enumerate(parameters):
+            for start in range(0, n, rows):
+                part = self.logits_at(own, features[start : start + rows])
+                if found.numel() == 0:
+                    found = part.new_empty(len(parameters), n, part.shape[1])
+                found[draw, start : start + len(part)] = part
+        return found
 
     def unflatten(self, parameters: Tensor) -> dict[str, Tensor]:
         """Flat natural parameters, shape (..., parameter), as named tensors of the head."""
