@@ -75,7 +75,7 @@ def test_it_is_safe(name):
                 "assert": isinstance(node, ast.Assert),
                 "pickle": isinstance(node, ast.Import | ast.ImportFrom)
                 and "pickle" in ast.unparse(node),
-                "torch.load": call == "torch.load",
+                "torch.load": call == "torch.load" and "weights_only=True" not in text,
                 "manual_seed": call == "torch.manual_seed",
                 "seed": call in ("np.random.seed", "random.seed"),
             }[name]

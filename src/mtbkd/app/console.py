@@ -164,6 +164,8 @@ def _time(seconds: float) -> str:
 def metrics_table(metrics: dict[str, Any]) -> None:
     """Print everyone's scores in ``metrics.json``, those of its family, and the warnings."""
     columns = _COLUMNS[metrics.get("family", "classification")]
+    if "spread_correlation" in metrics["student"]:
+        columns += (("spread_correlation", "doubts as people do"),)
     title = (
         f"{metrics['task']}: {metrics['n_train']} training examples, {metrics['n_labelled']} of "
         f"them labelled; {metrics['n_test']} test examples"

@@ -15,6 +15,7 @@ RECIPES: dict[str, str] = {
     "deeploc-multilabel": "deeploc.multilabel",
     "deeploc-backbones": "deeploc.backbones",
     "news": "news",
+    "cifar10h": "cifar10h",
     "synthetic": "synthetic",
     "own": "own.recipe",
     "python": "python",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mtbkd.app.config.run import RunConfig
 from mtbkd.data import Dataset
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.types import Ints, Report, quiet
+from mtbkd.types import Floats, Ints, Report, quiet
 
 Costs = dict[str, dict[str, float]]
 """Teacher to what it costs: ``parameters`` and ``ms_per_example``, as far as known."""
@@ -48,6 +48,8 @@ class Task:
         together: Number of the group of each calibration example, shape (calibration example,),
             where some are akin: none is answered by a student that learned from one of its group.
         sources: Where examples come from, if that is known.
+        spread: How uncertain the truth itself is for each test example, where that was measured,
+            as people's votes do, in nats, shape (test example,).
     """
 
     name: str
@@ -60,6 +62,7 @@ class Task:
     noun: str | None = None
     together: Ints | None = None
     sources: Sources | None = None
+    spread: Floats | None = None
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -113,6 +116,7 @@ class Recipe:
             configuration, the folder that `load` was given, and the file, and reports.
         label: Instead of `teach`, labels into a folder and writes a store of outputs there.
         template: A configuration with comments, for users to start from.
+        students: Kinds of students that it has beside ``auto``.
     """
 
     name: str
@@ -127,6 +131,7 @@ class Recipe:
     read_as: Callable[[RunConfig, Path, Path, Report], tuple[tuple[str, ...], Tensor]] | None = None
     label: Callable[[RunConfig, Task, Path, Labelling], Costs] | None = None
     template: str | None = None
+    students: tuple[str, ...] = ("mlp",)
 
 
 def mlp(widths: list[int]) -> nn.Sequential:

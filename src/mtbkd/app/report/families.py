@@ -26,6 +26,9 @@ _COSTS: tuple[Column, ...] = (
 )
 _90 = percent(0.9, 0)
 
+SPREAD = "spread_correlation"
+"""Of tasks in which the spread of the truth was measured: how it goes with total uncertainty."""
+
 
 @dataclass(frozen=True)
 class FamilyPage(Generic[Part]):
@@ -71,6 +74,7 @@ FAMILIES: dict[Family, FamilyPage[Any]] = {
             ("nll", "NLL, nats", number, min),
             ("brier", "Brier", number, min),
             ("ece", "ECE", number, min),
+            (SPREAD, "Doubts as people do", number, max),
             *_COSTS,
         ),
         figures=page_classes.figures,

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from mtbkd.app.report import figures, figures_classes, figures_trust
 from mtbkd.app.report.canvas import CHAINS
 from mtbkd.app.report.data import ReportData, check
-from mtbkd.app.report.families import FAMILIES, Column
+from mtbkd.app.report.families import FAMILIES, SPREAD, Column
 from mtbkd.app.report.verdict import verdict
 from mtbkd.app.report.words import count, is_number, number, percent, plural, significant
 
@@ -49,6 +49,7 @@ def render(data: ReportData[Any]) -> str:
     family = FAMILIES[data.family]
     in_each = family.each.format(data.noun)
     drawn = family.figures(data) | _figures(data, in_each)
+    columns = tuple(c for c in family.columns if c[0] != SPREAD or SPREAD in data.student)
     shared = {
         "data": data,
         "template": family.template,
@@ -56,12 +57,12 @@ def render(data: ReportData[Any]) -> str:
         "in_each": in_each,
         "taught_by": family.taught_by.format(data.noun),
         "verdict": verdict(data),
-        "columns": [heading for _, heading, *_ in family.columns],
-        "rows": _rows(data, family.columns),
+        "columns": [heading for _, heading, *_ in columns],
+        "rows": _rows(data, columns),
         "figures": {name: Markup(svg) for name, svg in drawn.items()},
         "chain_columns": [heading for key, heading in _CHAIN_COLUMNS if key in data.chains],
         "chain_rows": _chain_rows(data),
-        "sources": _sources(data.metrics.get("by_source", {}), family.columns),
+        "sources": _sources(data.metrics.get("by_source", {}), columns),
         "named": figures_trust.by_named_class(data.trust, data.classes),
         "flags": _flags(data.metrics.get("flags", {})),
         "examples": [

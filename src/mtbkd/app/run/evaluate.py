@@ -22,6 +22,7 @@ from mtbkd.app.run.few import keep_few
 from mtbkd.app.run.others import judge_others
 from mtbkd.app.run.scoring import SCORINGS, pool_of, pool_scores, teacher_scores
 from mtbkd.app.run.scoring_shared import Rival
+from mtbkd.app.run.spread import add_spread
 from mtbkd.app.run.thresholds import add_thresholds
 from mtbkd.app.tables import prediction_table, write_table
 from mtbkd.data import Dataset
@@ -131,6 +132,7 @@ def evaluate(
     }
     if task.sources is not None:
         metrics["by_source"] = scores_by_source(task, posterior, predictive, causes)
+    add_spread(metrics, task, posterior, predictive, rivals)
     name = rival_name(posterior.weighting)
     if name in rivals:
         against = judge_against(task, posterior, predictive, rivals[name], beside)

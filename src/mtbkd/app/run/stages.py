@@ -38,11 +38,16 @@ _SAMPLING = 0.45  # of the budget: the rest is for choices, modes, cross-fitting
 
 
 def check_scenario(recipe: Recipe, config: RunConfig) -> None:
-    """Refuse a scenario that the recipe does not have.
+    """Refuse a scenario, or a kind of student, that the recipe does not have.
 
     Raises:
         InputError: If there is none of this name.
     """
+    if config.student.kind not in ("auto", *recipe.students):
+        raise InputError(
+            f"Expected `student.kind` of the recipe {recipe.name} to be auto or "
+            f"{' or '.join(recipe.students)}, but got {config.student.kind!r}. Correct it."
+        )
     if config.scenario is not None and config.scenario not in recipe.scenarios:
         known = f"one of {', '.join(recipe.scenarios)}" if recipe.scenarios else "none"
         raise InputError(

@@ -294,4 +294,5 @@ RECIPE = Recipe(
     read_as=read_as,
     label=label,
     template=TEMPLATE,
+    students=("mlp", "cnn", "text", "encoder"),
 )
