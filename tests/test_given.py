@@ -14,6 +14,7 @@ from mtbkd.app.config.run import build_config
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.recipes.digits import RECIPE
 from mtbkd.app.run.baselines import baselines
+from mtbkd.app.run.scoring import SCORINGS
 from mtbkd.data import make_dataset
 from mtbkd.estimators import DistilledClassifier
 from mtbkd.outputs.aligned import align, make_table
@@ -138,7 +139,7 @@ def test_the_estimators_keep_the_discount_that_was_chosen(monkeypatch):
     assert student.posterior_.prior.discount == 6.0
 
 
-def test_the_baseline_of_labels_is_left_out_and_told_where_there_is_no_label(tmp_path):
+def test_the_baseline_of_labels_learns_from_those_there_are_or_is_left_out(tmp_path):
     data = make_dataset(numbers(), classes=["a", "b"], labels=[0, 1] * 12, ids=IDS)
     said = teachers(data)
     train = data.subset(range(12)).without_labels(range(12))
@@ -152,8 +153,15 @@ def test_the_baseline_of_labels_is_left_out_and_told_where_there_is_no_label(tmp
         teacher_data=None,
         drawn=lambda _: "",
     )
-    config = build_config(RECIPE.defaults, ["map.epochs=1", "chains=2"])
+    config = build_config(RECIPE.defaults, ["map.epochs=1", "chains=2", "calibration=hold"])
     with pytest.warns(UserWarning, match="`labels only` is left out"):
         found = baselines(config, task, said, posterior, tmp_path, quiet)
     rule = posterior.weighting.rule
-    assert set(found) == {"averaged KD", "entropy-weighted KD", f"ensemble on the {rule} pool"}
+    others = {"averaged KD", "entropy-weighted KD", f"ensemble on the {rule} pool"}
+    assert set(found) == others
+    config = build_config(RECIPE.defaults, ["map.epochs=60", "chains=2"])
+    found = baselines(config, task, said, posterior, tmp_path / "learns", quiet)
+    assert set(found) == {"labels only", *others}
+    answer = SCORINGS[held.family].predicted(found["labels only"], held.inputs, None)
+    right = answer.argmax(1) == held.labels.numpy()
+    assert right.mean() > 0.6  # labels that its own training examples do not have

@@ -42,21 +42,21 @@ def made(tmp_path, monkeypatch):
 def test_no_row_has_two_places(made):
     config = build_config(news.RECIPE.defaults, [f"data={made}", "seed=3"])
     task = news.load(config, made / "features")
-    assert (len(task.train), len(task.calibration), len(task.test)) == (4000, 80, 200)
-    assert task.train.n_labelled + task.calibration.n_labelled == 100
+    assert (len(task.train), len(task.calibration), len(task.test)) == (4000, 100, 200)
+    assert (task.train.n_labelled, task.calibration.n_labelled) == (0, 100)
     lessons = task.teacher_data
     asked = lessons.asked
     learned = [*lessons.words.texts, *lessons.characters.texts, *lessons.prototypes.texts]
-    learned += asked[:4080]
-    assert len(set(learned)) == len(learned) == 6480
-    assert not set(learned) & set(asked[4080:])
+    learned += asked[:4100]
+    assert len(set(learned)) == len(learned) == 6500
+    assert not set(learned) & set(asked[4100:])
     dev = (made / "text" / "agnews_dev.tsv").read_text().splitlines()
-    for place in (0, 3999, 4079):
+    for place in (0, 3999, 4099):
         row = int(task.ids[place].removeprefix("dev-"))
         assert dev[row].split("\t")[0] == asked[place]
-    assert task.drawn(0) == asked[4080]
+    assert task.drawn(0) == asked[4100]
     other = news.load(build_config(news.RECIPE.defaults, [f"data={made}"]), made / "others")
-    assert other.ids[:4080] != task.ids[:4080]
+    assert other.ids[:4100] != task.ids[:4100]
 
 
 def test_teachers_are_asked_with_their_texts(made):

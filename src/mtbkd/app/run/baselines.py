@@ -62,14 +62,15 @@ def baselines(
     is called a network. What it learns from differs. Its weight prior is the student's or a
     wider one, whichever has the better log score on the calibration labels. The ensemble on the
     pool learns from the teachers under the student's own weights, and has a temperature. Where the
-    student learns from the calibration examples in the end, so does every baseline.
+    student learns from the calibration examples in the end, so does every baseline; where no other
+    example has a label, the one on labels only has the student's weight prior.
     """
     if config.baselines == "none":
         return {}
     prior, units, told = posterior.prior, posterior.units, metered(out, report)
     trials = lessons(task.train, teachers, posterior)
     again = lessons(learned(config, task), teachers, posterior)
-    if not task.train.known.any():
+    if not len(again["labels only"]):
         del trials["labels only"]
         warnings.warn(
             "The baseline `labels only` is left out, since no training example has a label.",
@@ -83,6 +84,13 @@ def baselines(
         its_prior = replace(prior, power=0.0) if lesson == "labels only" else prior
         name = lesson if config.baselines == "all" else lesson.replace("ensemble", "network")
         *single, last = stages_of(name)
+        if not len(training):
+            n = len(learned(config, task))
+            own = posterior.student
+            modes = trained(config, own, again[lesson], its_prior, n, out, last, told)
+            samples = modes_as_samples(own, modes)
+            found[name] = Rival(own, samples, held=samples)
+            continue
         best = -math.inf
         for widening, stage in zip(_WIDENINGS, single, strict=True):
             student = widened(posterior.student, widening)
