@@ -213,9 +213,9 @@ RECIPE = Recipe(
     defaults={
         "recipe": "cifar10h",
         "prior": {"power": "auto", "discount": "auto"},
-        "student": {"kind": "cnn", "hidden": [], "weight_scale": 2.0, "components": None},
-        "map": {"epochs": 30, "batch_size": 128, "learning_rate": 0.01},
-        "sampler": {"burn_in": 200, "draws": 40, "thinning": 10, "batch_size": 500},
+        "student": {"kind": "cnn", "hidden": [64], "weight_scale": 2.0, "components": 96},
+        "map": {"epochs": 20, "batch_size": 128, "learning_rate": 0.01},
+        "sampler": {"burn_in": 200, "draws": 40, "thinning": 25, "batch_size": 500},
         "chains": 4,
     },
     load=load,
