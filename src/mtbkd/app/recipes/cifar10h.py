@@ -138,7 +138,7 @@ def read_as(
 
 
 def entropy(votes: Ints) -> Floats:
-    """Of the shares of votes, in nats, shape (image, class) to (image,)."""
+    """Entropy of the shares of votes, in nats, shape (image, class) to (image,)."""
     shares = votes / votes.sum(1, keepdims=True)
     return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(1)
 
