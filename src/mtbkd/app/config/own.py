@@ -114,7 +114,8 @@ class OwnConfig(BaseModel):
         """What a folder of images, which has no columns, need not name."""
         if isinstance(values, dict) and isinstance(named := values.get("examples"), str):
             suffixes = Path(named.removesuffix(".gz")).suffix.lower()
-            if not suffixes and not any(values.get(key) for key in _READ):
+            others = ("features", "sequence", "text")
+            if not suffixes and not any(values.get(key) for key in others):
                 return {"labels": LABEL, "image": PATH} | values
         return values
 

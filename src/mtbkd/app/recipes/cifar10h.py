@@ -138,7 +138,7 @@ def read_as(
 
 
 def entropy(votes: Ints) -> Floats:
-    """Of the shares of votes, in nats, shape (image, class) to (image,)."""
+    """Entropy of the shares of votes, in nats, shape (image, class) to (image,)."""
     shares = votes / votes.sum(1, keepdims=True)
     return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(1)
 
@@ -213,9 +213,9 @@ RECIPE = Recipe(
     defaults={
         "recipe": "cifar10h",
         "prior": {"power": "auto", "discount": "auto"},
-        "student": {"kind": "cnn", "hidden": [], "weight_scale": 2.0, "components": None},
-        "map": {"epochs": 30, "batch_size": 128, "learning_rate": 0.01},
-        "sampler": {"burn_in": 200, "draws": 40, "thinning": 10, "batch_size": 500},
+        "student": {"kind": "cnn", "hidden": [64], "weight_scale": 2.0, "components": 96},
+        "map": {"epochs": 20, "batch_size": 128, "learning_rate": 0.01},
+        "sampler": {"burn_in": 200, "draws": 40, "thinning": 25, "batch_size": 500},
         "chains": 4,
     },
     load=load,

@@ -17,6 +17,9 @@ own:
                              # model, such as facebook/esm2_t6_8M_UR50D
   # text: text               # examples are texts: this is their column; the student counts n-grams,
                              # or reads what a text model makes of them: student.encoder
+  # image: path              # examples are images: a column of paths, or an array of NPZ; examples
+                             # may also be a folder of images with a folder for each class, where
+                             # neither id nor labels are named (docs/images.md)
   # group: cluster           # a column of what stays in one split, such as clusters of homologs
   # source: hospital         # a column of where examples come from: scores for each, and none is
                              # flagged as outside more often than another
@@ -54,6 +57,9 @@ budget: 5 min
 # all else is chosen; these are the defaults, of which any may be changed
 # prior: {power: auto, discount: auto}   # what the teachers are worth: found by the labels
 # student:
+#   kind: auto               # cnn for images, text for texts, else mlp; encoder where one is named
+#   network: "my_students:net"   # a function beside this file that makes a network of your own
+#   sampled: ["head.*"]      # which of its parameters are sampled
 #   hidden: [64]             # widths of hidden layers; [] is a linear student
 #   weight_scale: 2.0
 #   components: auto         # reads 48 principal components where there are more than 64 columns
