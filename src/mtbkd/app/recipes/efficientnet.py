@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ def lite0_features(pixels: Tensor, report: Report = quiet) -> Tensor:
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
     def compute(rows: list[int]) -> Iterator[tuple[list[int], Tensor]]:
-        model = _load(code, weights)
+        model: Any = _load(code, weights)
         for start in range(0, len(rows), _BATCH):
             some = rows[start : start + _BATCH]
             with torch.inference_mode():

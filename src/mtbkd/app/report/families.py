@@ -27,7 +27,7 @@ _COSTS: tuple[Column, ...] = (
 _90 = percent(0.9, 0)
 
 SPREAD = "spread_correlation"
-"""Of tasks in which the spread of the truth was measured: how it goes with total uncertainty."""
+"""Where the spread of the truth was measured: how it goes with total uncertainty."""
 
 
 @dataclass(frozen=True)

@@ -55,4 +55,5 @@ def rank_correlation(first: Floats, second: Floats) -> float:
         >>> rank_correlation(np.array([0.1, 0.5, 0.9]), np.array([1.0, 4.0, 16.0]))
         1.0
     """
-    return float(round(spearmanr(first, second).statistic, 12))
+    found: Any = spearmanr(first, second)
+    return float(round(found.statistic, 12))

@@ -15,10 +15,11 @@ own:
   # sequence: sequence       # examples are proteins: this is the column of their sequences
   # encoder: features        # what the student reads of them: made by hand; or a protein language
                              # model, such as facebook/esm2_t6_8M_UR50D
+  # text: text               # examples are texts: this is their column; the student counts n-grams,
+                             # or reads what a text model makes of them: student.encoder
   # image: path              # examples are images: a column of paths, or an array of NPZ; examples
                              # may also be a folder of images with a folder for each class, where
                              # neither id nor labels are named (docs/images.md)
-  # text: review             # examples are texts: their column
   # group: cluster           # a column of what stays in one split, such as clusters of homologs
   # source: hospital         # a column of where examples come from: scores for each, and none is
                              # flagged as outside more often than another
