@@ -422,7 +422,11 @@ class FakeStudent:
         return inputs
 
     def logits_at(self, parameters: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        return torch.cat([features * parameters, torch.zeros_like(features)], 1)
+        return self.logits_each(parameters[None], features)[0]
+
+    def logits_each(self, parameters: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        first = parameters[:, None] * features
+        return torch.cat([first, torch.zeros_like(first)], 2)
 
 
 def test_the_distance_of_the_halves_runs_over_draws_in_any_number_of_batches():

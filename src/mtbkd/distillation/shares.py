@@ -23,7 +23,7 @@ TRIAL = SamplerSettings(engine="sghmc", burn_in=100, draws=20, thinning=10, batc
 """How draws that judge a choice are made."""
 TRIAL_CHAINS = 2
 # of sampling's seconds: the modes, also where chains go one by one, and draws that judge choices
-_MODES, _MODES_IN_TURN, _TRIALS = 0.03, 0.1, 0.25
+_MODES, _MODES_IN_TURN, _TRIALS = 0.03, 0.15, 0.25
 _BEFORE, _LEAST = 0.5, 0.25  # of them: what may precede sampling, and what sampling keeps
 MOST_COMPARED, _FEWEST_COMPARED = 10_000, 500
 _TIMED, _MOST_TIMED, _LONG_ENOUGH = 2, 50, 0.2
@@ -59,7 +59,7 @@ def share_out(
 ) -> Shares:
     """Time a step of the chains and one that looks for modes, and count how many there may be.
 
-    The modes may take 3 % of sampling's seconds, or 10 % of a network whose chains go one by one,
+    The modes may take 3 % of sampling's seconds, or 15 % of a network whose chains go one by one,
     for which priors are tried on a stand-in: all else that looks for modes (trials, students
     that did not see some labels, baselines) takes a fixed multiple of that. The draws that judge
     priors may take a quarter. What the clock has decided is written down, so that a run that was

@@ -131,7 +131,7 @@ def within_budget(
     """Trials that judge draws, and how modes are found, such that they fit into a budget.
 
     Args:
-        trials: Of the student.
+        trials: Those of the student itself.
         tried: The same, or those of its stand-in.
         prior: What is to be chosen.
         n_chains: How many chains the student has.

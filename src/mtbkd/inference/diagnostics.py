@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from mtbkd.types import Floats
 
@@ -155,6 +153,9 @@ def _moving(functions: Floats, least_range: float) -> Floats:
 
 def _rhat_of_ranks(values: Floats) -> Floats:
     """R-hat of normal scores of the ranks of all chains' draws (Vehtari et al., eq. 14)."""
+    from scipy.special import ndtri  # slow to import, and needed here alone
+    from scipy.stats import rankdata
+
     n_chains, n_draws, _ = values.shape
     n = n_chains * n_draws
     ranks = rankdata(values.reshape(n, -1), axis=0)

@@ -247,7 +247,7 @@ def make_student(
         takers = (Pixels, nn.Embedding, nn.EmbeddingBag)
         whole_numbers = any(isinstance(layer, takers) for layer in module.modules())
     else:
-        read = as_read(module, example)
+        read = as_read(module, example.to(next(module.parameters()).device))
         whole_numbers = not read.is_floating_point()
         head, frozen, prefix = split(module, chosen, read)
     names = tuple(n.removeprefix(prefix) for n in chosen)

@@ -35,6 +35,7 @@ from mtbkd.weights.rules import Weighting
 _WIDENINGS = (1.0, 4.0)
 _HOTTEST = 10.0  # a temperature is between this and its reciprocal
 _ROWS = 2**14
+_DEAR_MODES = 2
 
 
 def rival_name(weighting: Weighting) -> str:
@@ -59,11 +60,12 @@ def baselines(
 
     Every baseline has the student's network, number of updates and number of modes, whose
     predictions are averaged, or one mode where they are to be fast; then the last is no rival, and
-    is called a network. What it learns from differs. Its weight prior is the student's or a
-    wider one, whichever has the better log score on the calibration labels. The ensemble on the
-    pool learns from the teachers under the student's own weights, and has a temperature. Where the
-    student learns from the calibration examples in the end, so does every baseline; where no other
-    example has a label, the one on labels only has the student's weight prior.
+    is called a network. With a budget, and a network whose chains go one by one, they have two.
+    What it learns from differs. Its weight prior is the student's or a wider one, whichever has the
+    better log score on the calibration labels. The ensemble on the pool learns from the teachers
+    under the student's own weights, and has a temperature. Where the student learns from the
+    calibration examples in the end, so does every baseline; where no other example has a label, the
+    one on labels only has the student's weight prior.
     """
     if config.baselines == "none":
         return {}
@@ -127,11 +129,19 @@ def trained(
         training,
         prior,
         same_updates(modes_of(config, n_all, out), len(training), n_all),
-        n_chains=config.chains if config.baselines == "all" else 1,
+        n_chains=_n_modes(config, student),
         seed=config.seed,
         path=out / "baselines" / f"{stage}.safetensors",
         progress=progress_of(told, stage),
     )
+
+
+def _n_modes(config: RunConfig, student: Student) -> int:
+    """As many as the student has chains; with a budget fewer of a network whose steps are dear."""
+    if config.baselines == "fast":
+        return 1
+    dear = config.budget is not None and student.passage.in_turn
+    return min(_DEAR_MODES, config.chains) if dear else config.chains
 
 
 def lessons(
