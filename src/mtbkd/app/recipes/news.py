@@ -212,10 +212,10 @@ RECIPE = Recipe(
     needs="AG News: mtbkd data get news (docs/data.md), and the extra `news`",
     defaults={
         "recipe": "news",
-        "prior": {"concentration": 5.0, "power": 3.0, "discount": 0.0},
-        "student": {"hidden": [64], "weight_scale": 2.0},
+        "prior": {"concentration": 1.0, "softening": 0.6, "power": 20.0, "discount": 0.0},
+        "student": {"hidden": [32], "weight_scale": 3.0},
         "map": {"epochs": 30, "batch_size": 128},
-        "sampler": {"burn_in": 500, "draws": 40, "thinning": 25, "batch_size": 500},
+        "sampler": {"burn_in": 800, "draws": 40, "thinning": 30, "batch_size": 500},
         "chains": 4,
     },
     load=load,
