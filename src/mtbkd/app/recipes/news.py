@@ -212,7 +212,7 @@ RECIPE = Recipe(
     needs="AG News: mtbkd data get news (docs/data.md), and the extra `news`",
     defaults={
         "recipe": "news",
-        "prior": {"concentration": 1.0, "softening": 0.6, "power": 20.0, "discount": 0.0},
+        "prior": {"concentration": 1.0, "power": 20.0, "discount": 0.0},
         "student": {"hidden": [32], "weight_scale": 3.0},
         "map": {"epochs": 30, "batch_size": 128},
         "sampler": {"burn_in": 800, "draws": 40, "thinning": 30, "batch_size": 500},
