@@ -4,6 +4,7 @@
     python benchmarks/recipes.py digits --set prior=paper --out runs/paper
     python benchmarks/recipes.py deeploc          # needs MTBKD_DATA, see docs/data.md
     python benchmarks/recipes.py deeploc-multilabel --seeds 0 1
+    python benchmarks/recipes.py news --set scenario=MiniLM --out runs/minilm     # and the extra
 
 Of several labels, `tuned` is at a threshold for each label that was chosen on calibration examples,
 and `worst ece` that of the label with the largest.
