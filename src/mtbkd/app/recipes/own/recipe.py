@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mtbkd.app.config.own import AUTOMATIC, OwnConfig, student_kind
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Labelling, Recipe, Sources, Task
-from mtbkd.app.recipes.common import network
+from mtbkd.app.recipes.common import mixed, network
 from mtbkd.app.recipes.own.columns import (
     classes_of,
     labels_of,
@@ -55,6 +55,7 @@ from mtbkd.student.convolutional import convolutional
 from mtbkd.types import InputError, Report, quiet
 
 RECORD = "examples.json"
+_MIXED = 1000  # test examples at most whose numbers are mixed
 
 
 class Own(NamedTuple):
@@ -152,9 +153,17 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
             read=read,
         ),
         drawn=_drawing(kind, rows, examples, own, split.parts[2], test),
+        others=_elsewhere(test, read, config.seed),
         together=None if groups is None else groups[split.parts[1]],
         sources=sources,
     )
+
+
+def _elsewhere(test: Dataset, read: Read, seed: int) -> dict[str, Dataset]:
+    """Inputs from nowhere that the report compares the test examples with; none of encoders."""
+    if read.encoder is not None or test.inputs[:0].flatten(1).shape[1] < 2 or not len(test):
+        return {}
+    return {"features of different examples": mixed(test.subset(range(len(test))[:_MIXED]), seed)}
 
 
 def _checked(
