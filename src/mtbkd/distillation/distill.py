@@ -21,7 +21,7 @@ from mtbkd.distillation.claim import claim
 from mtbkd.distillation.posterior import Posterior, finish
 from mtbkd.distillation.rounds import sample_in_rounds
 from mtbkd.distillation.shares import left_for_sampling
-from mtbkd.distillation.stand_in import stand_in
+from mtbkd.distillation.stand_in import fewer_draws, stand_in
 from mtbkd.distillation.trials import Trials, within_budget
 from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import SamplerSettings
@@ -134,6 +134,7 @@ def distill(
     )
     begun = perf_counter()
     if budget is not None:
+        sampler = fewer_draws(sampler, head)
         trials, modes = within_budget(trials, stand_in(trials), prior, chains, budget)
     chosen = choose_prior(prior, trials)
     if learn_calibration and held is not None:

@@ -1,4 +1,4 @@
-"""A student of cheap steps, on whom priors are tried in place of one whose steps are dear."""
+"""What a budget spares a network whose steps are dear: trials of priors, and draws."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from mtbkd.distillation.trials import Trials
+from mtbkd.inference.settings import SamplerSettings
 from mtbkd.student.components import COMPONENTS, Components
-from mtbkd.student.student import make_student
+from mtbkd.student.student import Student, make_student
 from mtbkd.weights.directions import few_columns
 
 _HIDDEN, _WEIGHT_SCALE, _ROWS = 64, 2.0, 4096
+_DRAWS = 20
 
 
 def stand_in(trials: Trials) -> Trials:
@@ -44,3 +46,14 @@ def stand_in(trials: Trials) -> Trials:
         training=replace(training, features=read(features).to(device)),
         calibration=replace(held, inputs=read(held.inputs)),
     )
+
+
+def fewer_draws(sampler: SamplerSettings, student: Student) -> SamplerSettings:
+    """The same number of steps with 20 draws of each chain at most, where chains go one by one.
+
+    Every answer costs one pass for each draw, and the chains of such a network move slowly.
+    """
+    if not student.passage.in_turn or sampler.draws <= _DRAWS:
+        return sampler
+    thinning = max(1, sampler.thinning * sampler.draws // _DRAWS)
+    return replace(sampler, draws=_DRAWS, thinning=thinning)
