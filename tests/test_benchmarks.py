@@ -93,6 +93,7 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "synthetic": ("synthetic", ["--scenarios", "one", "--replications", "2", *OUT],
                   unchanged, "single-teacher BKD"),
     "teach": ("teach", [], constants(ROWS=1000, ROUNDS=2), "median ratio"),
+    "texts": ("texts", ["--texts", "2000", "--threads", "1"], unchanged, "rows/s"),
     "trust": ("trust", ["--tasks", "thick/source", "blur/class", "--labels", "20", *ONE_SEED],
               constants(EPOCHS=10), "| blur/class | 20 |"),
 }  # fmt: skip
