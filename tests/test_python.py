@@ -5,13 +5,15 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
-from own_data import write_config, write_examples, write_table
+from own_data import call, write_config, write_examples, write_table
 from torch import nn
 
 import mtbkd
 from mtbkd.app import cli
+from mtbkd.app.config.run import build_config
 from mtbkd.app.run.commands import predict_run
 from mtbkd.explain.nearest import nearest
 from mtbkd.explain.outside import Seen
@@ -76,6 +78,40 @@ def test_commands_read_the_folder_given_the_network(posterior, saved, tmp_path):
     recipe = posterior.learned.recipe
     found = predict_run(saved, tmp_path / "new.npy", recipe=recipe)
     np.testing.assert_allclose(found.predictive.probs, posterior.predict(X[:7]).probs, rtol=1e-6)
+
+
+def test_the_command_line_is_given_the_network(posterior, saved, tmp_path, monkeypatch, capsys):
+    np.save(tmp_path / "new.npy", X[:7])
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n"
+        "def net(shape, n_outputs):\n"
+        "    return nn.Sequential(nn.Linear(*shape, 4), nn.Tanh(), nn.Linear(4, n_outputs))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    told = call(monkeypatch, capsys, "predict", saved, "new.npy", "--out", "a.parquet")
+    assert told[0]
+    assert "--network" in told[2]
+    network = ("--network", "mine:net")
+    assert call(monkeypatch, capsys, "predict", saved, "new.npy", "--out", "a.parquet", *network)[
+        ::2
+    ] == (0, "")
+    found = pq.read_table(tmp_path / "a.parquet")["prob.high"].to_numpy()
+    np.testing.assert_allclose(found, posterior.predict(X[:7]).probs[:, 1], rtol=1e-5)
+    assert call(monkeypatch, capsys, "evaluate", saved, *network)[0] == 0
+    assert call(monkeypatch, capsys, "report", saved)[0] == 0
+
+
+def test_what_was_sampled_is_read_back(tmp_path):
+    known, settings = outputs(), SHORT | {"sampled": "2.*"}
+    some = mtbkd.distill(network(), TRAIN, known, calibration=CALIBRATION, **settings)
+    again = mtbkd.Posterior.load(some.save(tmp_path / "run"), network())
+    assert again.student.n_parameters == 10
+    np.testing.assert_array_equal(again.predict(X).probs, some.predict(X).probs)
+
+
+def test_no_other_run_has_a_network_that_python_gave():
+    with pytest.raises(mtbkd.InputError, match="that Python gave"):
+        build_config({"recipe": "digits", "student": {"hidden": [], "network": "given"}})
 
 
 def test_metrics_are_those_of_the_answers(posterior, saved):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtbkd.app.config.run import RunConfig, load_config
+from mtbkd.app.config.student import GIVEN
 from mtbkd.errors import collect, shown
 from mtbkd.files import check_hash, read_sealed, save_sealed, sha256_of, write_bytes
 from mtbkd.types import InputError, refuse
@@ -90,8 +91,11 @@ def read_run(out: Path, *needed: str, network: str | None = None) -> RunConfig:
     config = load_config(out / _CONFIG)
     if network is None:
         return config
-    if network != config.student.network:
-        held = config.student.network
+    held = config.student.network
+    if held == GIVEN:
+        student = config.student.model_copy(update={"network": network})
+        config = config.model_copy(update={"student": student})
+    elif network != held:
         told = f"--network {held}, with which" if held else "no --network, without which"
         raise InputError(
             f"Expected {told} the run in {out} was made, but got {shown(network)}. Correct it or "

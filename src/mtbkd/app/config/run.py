@@ -23,7 +23,7 @@ from pydantic import (
 
 from mtbkd.app.config.own import AUTOMATIC, OwnConfig, check_student, moved_encoder
 from mtbkd.app.config.own_teachers import KINDS, Name
-from mtbkd.app.config.student import StudentConfig
+from mtbkd.app.config.student import GIVEN, StudentConfig
 from mtbkd.app.config.text import parse, read, seconds_of
 from mtbkd.errors import InputError, did_you_mean, shown
 from mtbkd.inference.engines import SamplerSettings
@@ -162,6 +162,11 @@ class RunConfig(BaseModel):
     def _student(self) -> RunConfig:
         if self.own is not None:
             check_student(self.student, self.own)
+        if self.student.network == GIVEN and self.recipe != "python":
+            raise ValueError(
+                f"Expected student.network as 'module:function', but got {GIVEN!r}, which stands "
+                "for a network that Python gave. Name a function."
+            )
         return self
 
     @model_validator(mode="before")

@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 from mtbkd.app.config.run import RunConfig
+from mtbkd.app.config.student import GIVEN
 from mtbkd.app.python.posterior import Learned, Posterior, with_learned
 from mtbkd.app.recipes import python as own
 from mtbkd.app.recipes.base import Task
@@ -25,13 +26,18 @@ def distill(*arguments: Any, **settings: Any) -> Posterior:
     found = inner.distill(*bound.args, **bound.kwargs)
     if given["teachers"] is None:
         return with_learned(found, None)
-    budget = given["budget"]
+    budget, sampled = given["budget"], given["sampled"]
     config = RunConfig.model_validate(
         {
             "recipe": own.RECIPE.name,
             "seed": given["seed"],
             "prior": given["prior"],
-            "student": {"hidden": [], "weight_scale": given["weight_scale"]},
+            "student": {
+                "hidden": [],
+                "weight_scale": given["weight_scale"],
+                "network": GIVEN,
+                "sampled": [sampled] if isinstance(sampled, str) else list(sampled),
+            },
             "map": given["modes"],
             "sampler": given["sampler"],
             "chains": given["chains"],

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
+from mtbkd.app.config.student import GIVEN
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
@@ -193,7 +194,7 @@ def network(
     """
     n_outputs = OUTCOMES[family].n_outputs * len(classes)
     named = config.student.network
-    if named is None:
+    if named in (None, GIVEN):
         return recipe.network(config, example, n_outputs)
     if config.code is None:
         raise InputError(
