@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from memory import WATCH
 from torch import nn
 
 from mtbkd.data import make_dataset
@@ -83,23 +84,15 @@ def test_a_mapped_file_gives_the_bytes_that_memory_gives(kind, tmp_path, monkeyp
     assert not torch.equal(found.modes, drawn_one_by_one.modes)
 
 
-TRAIN = """
-import sys, threading, time, numpy as np, torch
-from pathlib import Path
+TRAIN = (
+    WATCH
+    + """
+import sys, numpy as np, torch
 from torch import nn
 from mtbkd import MapSettings, distill, make_dataset
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.student.pixels import pixels_like
 
-def own():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("RssAnon"))
-
-def watch():
-    global most
-    while True:
-        most = max(most, own())
-        time.sleep(0.002)
 
 torch.set_num_threads(1)
 inputs = np.load(sys.argv[1], mmap_mode="r")
@@ -117,6 +110,7 @@ posterior = distill(
 posterior.predict(inputs)
 print(most - before)
 """
+)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from memory import WATCH
 
 WRITE = """
 import sys, numpy as np, torch
@@ -19,9 +20,10 @@ classes, mask = tuple(f"class {c}" for c in range(n_classes)), torch.ones(4, n, 
 save_outputs(folder / "store", TeacherOutputs(names, values, mask, ids, classes), "float16")
 np.save(folder / "inputs.npy", torch.randn(n, 16, generator=random).numpy())
 """
-TRAIN = """
-import sys, threading, time, numpy as np, torch
-from pathlib import Path
+TRAIN = (
+    WATCH
+    + """
+import sys, numpy as np, torch
 from mtbkd.data import make_dataset
 from mtbkd import distill
 from mtbkd import training
@@ -29,15 +31,6 @@ from mtbkd.inference.engines import SamplerSettings
 from mtbkd import MapSettings, PriorSettings
 from mtbkd.outputs.store import load_outputs
 
-def own():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(x.split()[1]) * 1024 for x in lines if x.startswith("RssAnon"))
-
-def watch():
-    global most
-    while True:
-        most = max(most, own())
-        time.sleep(0.002)
 
 folder, training._PREPARED = Path(sys.argv[1]), int(sys.argv[2])
 torch.set_num_threads(1)
@@ -56,6 +49,7 @@ distill(
 )
 print(most - before)
 """
+)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
