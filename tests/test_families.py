@@ -1,5 +1,6 @@
 """Several labels and numbers, from data and teachers to predictions; units; plain students."""
 
+import html
 import json
 import re
 
@@ -223,7 +224,10 @@ def test_recipes_run_predict_and_report(recipe, key, tmp_path, monkeypatch, caps
     assert all(np.isfinite(m[key]) for m in [*everyone, *metrics["baselines"].values()])
     page = (out / "report.html").read_text()
     assert "can the student be trusted" in page
-    assert re.search(r"than the ensemble on the \w+ pool in NLL", page)
+    said = re.search(r"The posterior is [^<]*than the ensemble on the \w+ pool in [^<]*", page)
+    assert said
+    for what in ("NLL (", "“features of different examples” by AUROC ("):
+        assert what in html.unescape(said[0])
     rival, ensemble = metrics["rival"], metrics["baselines"][metrics["rival"]["name"]]
     for score in {"nll", "crps"} & rival.keys():
         assert rival[score]["student"] == pytest.approx(metrics["student"][score])

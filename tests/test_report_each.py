@@ -131,6 +131,20 @@ def test_others_are_judged(auroc, level, how):
     assert f"{auroc:.2f}" in finding.sentence
 
 
+@pytest.mark.parametrize(
+    ("second", "said"),
+    [
+        (0.92, "by total uncertainty (AUROC 0.97; "),
+        (0.99, "by belief in a second class (AUROC 0.99; "),
+    ],
+)
+def test_the_verdict_names_what_tells_others_best(second, said):
+    data = with_others(make(), 0.97)
+    data.student["others"]["several places"]["auroc_second"] = second
+    found = {f.about: f for f in verdict(data).findings}
+    assert said in found["how it takes “several places”"].sentence
+
+
 def test_a_class_lost_in_another_asks_for_care():
     data = make(n=600)
     kept = {f.about: f for f in verdict(data).findings}["what it confuses"]

@@ -27,6 +27,9 @@ from mtbkd.types import Floats, InputError
 _ROWS = 8192  # images that components are found on
 
 
+_MIXED = 1000
+
+
 class Rows(NamedTuple):
     """What teachers train on: (example, column), and (example,) or (example, label)."""
 
@@ -106,18 +109,21 @@ def reader(
     return read
 
 
-def mixed(data: Dataset, seed: int) -> Dataset:
-    """Inputs from nowhere: each number of an example is that of another one, drawn by the seed.
+def mixed(test: Dataset, seed: int) -> dict[str, Dataset]:
+    """Inputs from nowhere, to compare test examples with, by what they are.
 
-    Every column has the values that it had, and no two of them belong together: the reference
-    of Breiman and Cutler's random forests that learn without labels.
+    Each number of one of the first 1,000 examples is that of another one, drawn by the seed: every
+    column has the values that it had, and no two of them belong together, as in the reference of
+    Breiman and Cutler's random forests that learn without labels. None of a single column.
     """
+    some = test.without_labels(range(len(test))).subset(range(min(len(test), _MIXED)))
+    shape, flat = some.inputs.shape, some.inputs.flatten(1)
+    if not len(some) or flat.shape[1] < 2:
+        return {}
     generator = torch.Generator().manual_seed(seed)
-    shape, flat = data.inputs.shape, data.inputs.flatten(1)
     order = torch.rand(flat.shape, generator=generator).argsort(0)
-    return replace(
-        data.without_labels(range(len(data))), inputs=flat.gather(0, order).reshape(shape)
-    )
+    inputs = flat.gather(0, order).reshape(shape)
+    return {"features of different examples": replace(some, inputs=inputs)}
 
 
 def picture(pixels: Floats, width: int, label: str) -> str:

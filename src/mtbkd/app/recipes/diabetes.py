@@ -14,7 +14,7 @@ import numpy as np
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
-from mtbkd.app.recipes.common import Rows, ask, network, reader
+from mtbkd.app.recipes.common import Rows, ask, mixed, network, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.teachers.sklearn_estimator import from_sklearn
@@ -41,13 +41,15 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         ids=[f"patient-{i:03d}" for i in range(len(target))],
         family="regression",
     )
+    judged = everyone.subset(test)
     return Task(
         name="diabetes",
         train=everyone.subset(transfer).without_labels(np.arange(_LABELLED, _TRANSFER)),
         calibration=everyone.subset(calibration),
-        test=everyone.subset(test),
+        test=judged,
         teacher_data=Rows(columns[teach], target[teach]),
         drawn=lambda row: draw(columns[test[row]]),
+        others=mixed(judged, config.seed),
     )
 
 

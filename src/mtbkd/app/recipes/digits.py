@@ -68,7 +68,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         test=judged,
         teacher_data=Rows(images[teach], labels[teach]),
         drawn=lambda row: picture(images[test[row]], 8, "image of a digit"),
-        others={"pixels of different images": mixed(judged, config.seed)},
+        others=mixed(judged, config.seed),
     )
 
 

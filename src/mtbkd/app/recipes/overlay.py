@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
-from mtbkd.app.recipes.common import Rows, ask, network, picture, reader
+from mtbkd.app.recipes.common import Rows, ask, mixed, network, picture, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.teachers.sklearn_estimator import from_sklearn
@@ -66,6 +66,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         test=splits["test"],
         teacher_data=made["teach"],
         drawn=lambda row: picture(made["test"].inputs[row], _WIDTH, "picture of two digits"),
+        others=mixed(splits["test"], config.seed),
         together=np.zeros(_SPLITS["calibration"][0], np.int64),  # they share images
     )
 

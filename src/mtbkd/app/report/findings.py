@@ -171,18 +171,25 @@ def flagged_errors(auroc: Any, answers: Answers, what: str) -> Finding:
     return Finding(level, "how it flags errors", said)
 
 
+_MEASURES = {"auroc_total": "total uncertainty", "auroc_second": "belief in a second class"}
+
+
 def told_apart(data: ReportData[Any]) -> Finding | None:
     """Whether inputs beside the test set are the uncertain ones; of several sets the least so."""
-    others = data.student.get("others", {})
-    scored = {n: m.get("auroc_second", m.get("auroc_total")) for n, m in others.items()}
-    known = {n: auroc for n, auroc in scored.items() if is_number(auroc)}
+    known, measures = {}, {}
+    for name, scores in data.student.get("others", {}).items():
+        own = {what: scores.get(key) for key, what in _MEASURES.items()}
+        own = {what: auroc for what, auroc in own.items() if is_number(auroc)}
+        if own:
+            measures[name] = max(own, key=own.__getitem__)
+            known[name] = own[measures[name]]
     if not known:
         return None
     name = min(known, key=known.__getitem__)
     how = "well" if known[name] >= 0.8 else "partly" if known[name] >= 0.6 else "hardly"
     said = (
-        f"It tells examples of “{name}” from test examples {how} (AUROC "
-        f"{known[name]:.2f}; 0.5 is chance)."
+        f"It tells examples of “{name}” from test examples {how}, by {measures[name]} "
+        f"(AUROC {known[name]:.2f}; 0.5 is chance)."
     )
     level = "trust" if known[name] >= 0.6 else "care"
     return Finding(level, f"how it takes “{name}”", said)

@@ -17,6 +17,7 @@ from torch import nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
+from mtbkd.app.recipes.common import mixed
 from mtbkd.app.recipes.deeploc.partitions import (
     CALIBRATION,
     TEACH,
@@ -67,13 +68,15 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     train, calibration, test = (
         np.flatnonzero(np.isin(proteins.partitions, part)) for part in (TEACH, CALIBRATION, TEST)
     )
+    judged = everything.subset(test)
     return Task(
         name="deeploc-multilabel",
         train=everything.subset(train),
         calibration=everything.subset(calibration),
-        test=everything.subset(test),
+        test=judged,
         teacher_data=proteins,
         drawn=lambda row: draw(proteins.sequences[test[row]]),
+        others=mixed(judged, config.seed),
         noun="location",
         together=proteins.partitions[calibration],
     )

@@ -55,7 +55,6 @@ from mtbkd.student.convolutional import convolutional
 from mtbkd.types import InputError, Report, quiet
 
 RECORD = "examples.json"
-_MIXED = 1000  # test examples at most whose numbers are mixed
 
 
 class Own(NamedTuple):
@@ -153,17 +152,10 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
             read=read,
         ),
         drawn=_drawing(kind, rows, examples, own, split.parts[2], test),
-        others=_elsewhere(test, read, config.seed),
+        others={} if read.encoder is not None else mixed(test, config.seed),
         together=None if groups is None else groups[split.parts[1]],
         sources=sources,
     )
-
-
-def _elsewhere(test: Dataset, read: Read, seed: int) -> dict[str, Dataset]:
-    """Inputs from nowhere that the report compares the test examples with; none of encoders."""
-    if read.encoder is not None or test.inputs[:0].flatten(1).shape[1] < 2 or not len(test):
-        return {}
-    return {"features of different examples": mixed(test.subset(range(len(test))[:_MIXED]), seed)}
 
 
 def _checked(
