@@ -9,6 +9,7 @@ import torch
 
 import mtbkd
 from mtbkd.data import joined, make_dataset
+from mtbkd.distillation.choose import choose_prior
 from mtbkd.distillation.cross_fit import cross_fit, refitted
 from mtbkd.distillation.trials import Trials
 from mtbkd.explain.causes import find_causes, make_background
@@ -31,6 +32,7 @@ from mtbkd.weights.rules import Stacked, Weighting
 CLASSES = ["left", "right"]
 MODES = MapSettings(epochs=20, batch_size=32)
 AT_MODES = mtbkd.SamplerSettings(engine="ensemble", draws=1, burn_in=1, thinning=1)
+POOL = Weighting("uniform")
 PRIOR = mtbkd.PriorSettings(weights="uniform", power=1.0, discount=0.0)
 
 
@@ -73,12 +75,12 @@ def distilled(data, calibration, teachers, learn=True, sampler=AT_MODES, prior=P
     )
 
 
-def answers(posterior, data, calibration, teachers, groups=None, out=None):
+def answers(posterior, data, calibration, teachers, groups=None, out=None, choose=None):
     student, units = posterior.student, posterior.units
     every = joined(data, calibration)
     training = training_set(student, every, teachers, posterior.weighting, units=units)
     trials = Trials(student, training, MODES, calibration, units, out=out)
-    without = refitted(student, posterior, data, calibration, teachers)
+    without = refitted(posterior, trials, data, teachers, choose or (lambda kept: posterior.prior))
     return cross_fit(posterior, trials, AT_MODES, without, groups=groups)
 
 
@@ -151,6 +153,35 @@ def test_an_answer_does_not_know_its_own_label_by_the_weights_either():
     changed = ~np.isclose(*alone, atol=1e-6).all(1)
     np.testing.assert_array_equal(changed, np.arange(len(calibration)) % 5 != 3)
     np.testing.assert_array_equal(*together)
+
+
+def test_an_answer_does_not_know_its_own_label_by_the_prior_either():
+    data, calibration, teachers = scene(1)
+    settings = replace(PRIOR, power="auto")
+
+    def chosen(labels, kept):
+        held = replace(calibration, labels=labels)
+        training = training_set(make_student(torch.nn.Linear(2, 2)), data, teachers, POOL)
+        trials = Trials(make_student(torch.nn.Linear(2, 2)), training, MODES, held)
+        return choose_prior(settings, trials, kept).power
+
+    kept = torch.arange(len(calibration)) % 5 != 3
+    said = (calibration.inputs[:, 0] > 0).long()
+    lies = torch.where(kept, said, 1 - said)
+    assert chosen(lies, kept) == chosen(said, kept)
+    assert chosen(1 - lies, kept) != chosen(said, kept)
+    asked = []
+    posterior = distilled(data, calibration, teachers)
+
+    def ask(kept):
+        asked.append(kept)
+        return replace(posterior.prior, power=len(asked) * posterior.prior.power)
+
+    own = answers(posterior, data, calibration, teachers, choose=ask)
+    same = answers(posterior, data, calibration, teachers)
+    for fold, kept in enumerate(asked):
+        assert torch.equal(kept, torch.arange(len(calibration)) % 5 != fold)
+        assert np.array_equal(own.probs[~kept], same.probs[~kept]) == (fold == 0)
 
 
 @pytest.mark.parametrize("n_groups", [1, 3, 7])
@@ -266,5 +297,5 @@ def test_a_label_tells_which_teacher_is_right_there(nobody):
     torch.testing.assert_close(found.log_weights.exp(), expected[:2], atol=1e-5, rtol=0)
     if nobody is not None:
         torch.testing.assert_close(found.nobody.exp(), expected[2], atol=1e-5, rtol=0)
-    plain = training_set(student, data, teachers, Weighting("uniform"))
+    plain = training_set(student, data, teachers, POOL)
     torch.testing.assert_close(plain.log_weights.exp(), torch.full((2, 2), 0.5))

@@ -27,17 +27,25 @@ from mtbkd.weights.stacking import fit_stacked
 _FEWEST_LABELS = 20
 
 
-def choose_prior(settings: PriorSettings, trials: Trials) -> Prior:
+def choose_prior(settings: PriorSettings, trials: Trials, kept: Tensor | None = None) -> Prior:
     """The prior asked for, with what is ``auto`` chosen on the calibration labels.
 
     The first candidates stay where these cannot judge a teacher: there are none, or none of them
     is of a class that it knows.
+
+    Args:
+        settings: What is asked for.
+        trials: Where candidates are judged; what a folder holds of it is read back.
+        kept: Mask of the calibration examples whose labels judge, shape (calibration example,);
+            all of them if not given.
     """
     training, calibration = trials.training, trials.calibration
     chosen = {name: values[0] for name, values in settings.candidates().items()}
     speaking = not torch.isneginf(training.log_weights).all()
-    if speaking and calibration is not None and _judged(training, calibration):
-        chosen = _best(settings, trials)
+    if speaking and calibration is not None:
+        kept = torch.ones(len(calibration), dtype=torch.bool) if kept is None else kept
+        if _judged(training, calibration.subset(kept.nonzero()[:, 0])):
+            chosen = _best(settings, trials, kept[calibration.known])
     prior = settings.prior(chosen)
     if settings.evidence is None:
         return prior
@@ -58,15 +66,16 @@ def _judged(training: TrainingSet, calibration: Dataset) -> bool:
     return bool(shown.any(1).all())
 
 
-def _best(settings: PriorSettings, trials: Trials) -> dict[str, float]:
-    """What was left open, one number after the other, by the log score."""
+def _best(settings: PriorSettings, trials: Trials, kept: Tensor) -> dict[str, float]:
+    """What was left open, one number after the other, by the log score of these labels."""
     options = settings.candidates()
     chosen = {name: values[0] for name, values in options.items()}
 
     def judge(name: str, value: float) -> Judged:
         prior = settings.prior(chosen | {name: value})
         numbers = (prior.concentration, prior.softening, prior.power, prior.discount)
-        return trials.judge(prior, "prior-" + "-".join(f"{number:g}" for number in numbers))
+        judged = trials.judge(prior, "prior-" + "-".join(f"{number:g}" for number in numbers))
+        return replace(judged, scores=judged.scores[kept.to(judged.scores.device)])
 
     for name, values in options.items():
         if len(values) > 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from mtbkd.inference.run import sample
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer, draw_outputs
-from mtbkd.student.student import Student
+from mtbkd.prior.settings import Prior
 from mtbkd.teachers.folds import group_folds
 from mtbkd.training import TrainingSet, training_set
 from mtbkd.types import Ints
@@ -35,7 +36,7 @@ def cross_fit(
     posterior: Posterior,
     trials: Trials,
     sampler: SamplerSettings,
-    without: Callable[[Tensor], TrainingSet],
+    without: Callable[[Tensor], tuple[TrainingSet, Prior]],
     *,
     level: float = 0.9,
     groups: Ints | None = None,
@@ -43,8 +44,8 @@ def cross_fit(
     """Answers on the calibration examples of students that did not learn from them.
 
     The examples are dealt into five folds, or one for each group where these are fewer. For each, a
-    few chains learn from all the others, under the posterior's own prior and weights that are
-    fitted to the labels of all the others, and answer on the fold. A fold is left out with what the
+    few chains learn from all the others, under a prior and weights that the labels of all the
+    others have chosen, and answer on the fold. A fold is left out with what the
     teachers say on it, as an example to come is. So what is chosen on these answers, sets,
     thresholds and flags, keeps its promise on examples to come, though the student learned from
     each label (cross-conformal prediction, Vovk 2015). Its chains are fewer and shorter than the
@@ -54,16 +55,15 @@ def cross_fit(
         posterior: What `distill` made with ``learn_calibration``.
         trials: All that it learned from, the calibration examples last, behind its frozen part.
         sampler: As given to `distill`.
-        without: Where weights were fitted to labels, what is learned from without the calibration
-            examples of a mask, shape (calibration example,), as `refitted` makes it.
+        without: What is learned from without the calibration examples of a mask, shape
+            (calibration example,), and under which prior, as `refitted` makes it.
         level: Level of the intervals.
         groups: Number of the group of each calibration example, shape (calibration example,); a
             group is left out as a whole. If not given, each example is a group of its own.
     """
-    head, training, calibration = trials.student, trials.training, trials.calibration
+    head, calibration = trials.student, trials.calibration
     if calibration is None:
         raise ValueError("there are no calibration examples to answer on")
-    n_others = len(training) - len(calibration)
     fold = _folds(len(calibration), groups, trials.seed)
     n_folds = int(fold.max()) + 1
     n_chains = max(_CHAINS, min(len(posterior.modes), _CHAINS * _FOLDS // n_folds))
@@ -81,16 +81,12 @@ def cross_fit(
         if path is not None and path.exists():
             every.append(load_tensors(path)["outputs"])
             continue
-        if posterior.weighting.stacked is None:
-            others = torch.cat([torch.ones(n_others, dtype=torch.bool), ~mine]).nonzero()[:, 0]
-            own = training.subset(others)
-        else:
-            own = without(mine)
+        own, prior = without(mine)
         name = f"fold {held + 1} of {n_folds}"
         start = starting_modes(
             head,
             own,
-            posterior.prior,
+            prior,
             trials.modes,
             n_chains=n_chains,
             seed=trials.seed,
@@ -100,7 +96,7 @@ def cross_fit(
         drawn = sample(
             head,
             own,
-            posterior.prior,
+            prior,
             settings,
             start,
             seed=trials.seed,
@@ -117,30 +113,36 @@ def cross_fit(
 
 
 def refitted(
-    head: Student,
     posterior: Posterior,
+    trials: Trials,
     train: Dataset,
-    calibration: Dataset,
     teachers: TeacherOutputs,
-) -> Callable[[Tensor], TrainingSet]:
-    """What is learned from without some calibration examples, which fit no weights either.
+    choose: Callable[[Tensor], Prior],
+) -> Callable[[Tensor], tuple[TrainingSet, Prior]]:
+    """What is learned from without some calibration examples, which choose nothing either.
 
     Args:
-        head: The student behind its frozen part.
-        posterior: Its weights are stacked; they are fitted again.
+        posterior: Where its weights are stacked, they are fitted again.
+        trials: As `cross_fit` is given.
         train: The training examples as the head reads them.
-        calibration: The calibration examples likewise.
-        teachers: What they say on both.
+        teachers: What they say on these and on the calibration examples.
+        choose: The prior that the calibration examples of a mask choose.
 
     Returns:
         From a mask of calibration examples, shape (calibration example,), to all others.
     """
+    calibration, units = cast(Dataset, trials.calibration), posterior.units
 
-    def without(held: Tensor) -> TrainingSet:
-        rest = calibration.subset((~held).nonzero()[:, 0])
-        units = posterior.units
+    def without(held: Tensor) -> tuple[TrainingSet, Prior]:
+        kept = ~held
+        if posterior.weighting.stacked is None:
+            n_others = len(trials.training) - len(calibration)
+            others = torch.cat([torch.ones(n_others, dtype=torch.bool), kept])
+            return trials.training.subset(others.nonzero()[:, 0]), choose(kept)
+        rest = calibration.subset(kept.nonzero()[:, 0])
         weighting = choose_weighting("auto", train, teachers, rest, None, units)
-        return training_set(head, joined(train, rest), teachers, weighting, units=units)
+        own = training_set(trials.student, joined(train, rest), teachers, weighting, units=units)
+        return own, choose(kept)
 
     return without
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
@@ -16,11 +17,13 @@ from mtbkd.app.config.student import GIVEN
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
+from mtbkd.distillation.choose import choose_prior
 from mtbkd.distillation.cross_fit import cross_fit, refitted
 from mtbkd.distillation.distill import distill
 from mtbkd.distillation.posterior import Posterior, load_posterior
 from mtbkd.distillation.shares import within_share
-from mtbkd.distillation.trials import Trials
+from mtbkd.distillation.stand_in import stand_in
+from mtbkd.distillation.trials import Trials, within_budget
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.files import read_json, save_json
 from mtbkd.inference.modes import MapSettings
@@ -269,13 +272,17 @@ def on_calibration(
         out=out,
         report=report,
     )
-    train, kept = (behind(posterior.student, part, out) for part in (task.train, task.calibration))
-    without = refitted(head, posterior, train, kept, teachers)
+    train = behind(posterior.student, task.train, out)
+    first = training_set(head, train, teachers, posterior.weighting, units=posterior.units)
+    judged = replace(trials, training=first, modes=config.modes(len(task.train)))
+    if config.budget is not None:
+        seconds = sampling_seconds(config)
+        judged, _ = within_budget(judged, stand_in(judged), config.prior, config.chains, seconds)
     return cross_fit(
         posterior,
         trials,
         as_it_ran(config, posterior),
-        without,
+        refitted(posterior, trials, train, teachers, partial(choose_prior, config.prior, judged)),
         level=level,
         groups=task.together,
     )
