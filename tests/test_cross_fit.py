@@ -75,13 +75,22 @@ def distilled(data, calibration, teachers, learn=True, sampler=AT_MODES, prior=P
     )
 
 
-def answers(posterior, data, calibration, teachers, groups=None, out=None, choose=None):
+def tempered(posterior, data, calibration, teachers, groups=None, out=None, choose=None):
+    """Answers without the fold, and the temperature."""
+    posterior = posterior.at_temperature(1.0)
     student, units = posterior.student, posterior.units
     every = joined(data, calibration)
     training = training_set(student, every, teachers, posterior.weighting, units=units)
     trials = Trials(student, training, MODES, calibration, units, out=out)
     without = refitted(posterior, trials, data, teachers, choose or (lambda kept: posterior.prior))
     return cross_fit(posterior, trials, AT_MODES, without, groups=groups)
+
+
+def answers(*arguments, **settings):
+    """The same, all at a temperature of 1."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mtbkd.distillation.temperature.find_temperature", lambda *_: 1.0)
+        return tempered(*arguments, **settings)[0]
 
 
 def means(answer):
@@ -240,7 +249,8 @@ def test_sets_and_flags_made_on_cross_fitted_answers_keep_their_promise(family):
     for seed in range(40):
         data, calibration, teachers = scene(seed, 20, 60, family, width=20)
         posterior = distilled(data, calibration, teachers, prior=replace(PRIOR, power=0.1))
-        answer = answers(posterior, data, calibration, teachers)
+        answer, temperature = tempered(posterior, data, calibration, teachers)
+        posterior = posterior.at_temperature(temperature)
         test = scene(1000 + seed, 500, 1, family, width=20)[0]
         new, seen = posterior.predict(test.inputs), see(posterior, test.inputs)
         if family != "regression":

@@ -199,6 +199,7 @@ def check_thresholds(out, data_folder, found, thresholds):
     """They are the best on calibration answers without the labels, and scores are on the test."""
     from mtbkd.app.folder import read_run
     from mtbkd.app.run import baselines, stages
+    from mtbkd.app.run.calibration import on_calibration
     from mtbkd.app.run.scoring_shared import mean_probs
     from mtbkd.observation import BINARY
 
@@ -208,7 +209,7 @@ def check_thresholds(out, data_folder, found, thresholds):
     posterior = stages.recall(recipe.RECIPE, config, task.train.inputs[:2], CLASSES, out)
     labels = task.calibration.labels.numpy()
     assert len(list((out / "cross_fit").iterdir())) == 1  # one partition, left out as a whole
-    said = stages.on_calibration(config, task, teachers, posterior, out).probs
+    said = on_calibration(config, task, teachers, posterior, out)[0].probs
     best = metrics.best_thresholds(said, labels)
     np.testing.assert_allclose(list(thresholds.values()), best, atol=1e-6)
     assert np.abs(said - posterior.predict(task.calibration.inputs).probs).max() > 0.01

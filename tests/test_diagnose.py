@@ -416,6 +416,7 @@ class FakeStudent:
     """Two logits: the parameter times the input, and 0."""
 
     prior_mean = torch.zeros(1)
+    temperature = 1.0
 
     def features(self, inputs: torch.Tensor, first: int = 0) -> torch.Tensor:
         del first

@@ -158,7 +158,7 @@ def _between(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) -> Iterator[Tensor]:
-    """The student's outputs under each draw, batch of examples by batch.
+    """The student's outputs under each draw, at its temperature, batch of examples by batch.
 
     Yields:
         Tensors of shape (chain, draw, example, output).
@@ -180,6 +180,7 @@ def draw_outputs(student: Student, samples: PosteriorSamples, inputs: Tensor) ->
             outputs = torch.stack(
                 [student.logits_each(draw.to(device), features) for draw in samples], dim=1
             )
+        outputs = outputs / student.temperature
         check_finite(outputs.movedim(2, 0), "outputs of the student", SCALE_INPUTS, first)
         yield outputs
         first += len(batch)

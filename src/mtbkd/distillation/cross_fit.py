@@ -14,6 +14,7 @@ from torch import Tensor
 from mtbkd.data import Dataset, joined
 from mtbkd.distillation.choose import choose_weighting
 from mtbkd.distillation.posterior import Posterior
+from mtbkd.distillation.temperature import tempered_by_others
 from mtbkd.distillation.trials import Trials
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference.engines import SamplerSettings
@@ -40,7 +41,7 @@ def cross_fit(
     *,
     level: float = 0.9,
     groups: Ints | None = None,
-) -> Answer:
+) -> tuple[Answer, float]:
     """Answers on the calibration examples of students that did not learn from them.
 
     The examples are dealt into five folds, or one for each group where these are fewer. For each, a
@@ -49,7 +50,8 @@ def cross_fit(
     teachers say on it, as an example to come is. So what is chosen on these answers, sets,
     thresholds and flags, keeps its promise on examples to come, though the student learned from
     each label (cross-conformal prediction, Vovk 2015). Its chains are fewer and shorter than the
-    student's, which makes the sets a little larger than need be.
+    student's, which makes the sets a little larger than need be. The second that is returned is the
+    temperature that they find for the student; see `mtbkd.distillation.temperature`.
 
     Args:
         posterior: What `distill` made with ``learn_calibration``.
@@ -64,7 +66,7 @@ def cross_fit(
     head, calibration = trials.student, trials.calibration
     if calibration is None:
         raise ValueError("there are no calibration examples to answer on")
-    fold = _folds(len(calibration), groups, trials.seed)
+    fold = calibration_folds(len(calibration), groups, trials.seed)
     n_folds = int(fold.max()) + 1
     n_chains = max(_CHAINS, min(len(posterior.modes), _CHAINS * _FOLDS // n_folds))
     settings = replace(
@@ -108,8 +110,13 @@ def cross_fit(
         if path is not None:
             save_tensors(path, {"outputs": outputs})
     outputs = torch.cat(every, 1)[:, torch.cat(order).argsort()]
-    outcome = OUTCOMES[posterior.family]
-    return outcome.summarise(outputs, units=trials.units, level=level, point="mean")
+    family = posterior.family
+
+    def answer(mine: Tensor, temperature: float) -> Answer:
+        own = outputs[:, mine] / temperature
+        return OUTCOMES[family].summarise(own, units=trials.units, level=level, point="mean")
+
+    return tempered_by_others(outputs, calibration.labels, fold, family, answer)
 
 
 def refitted(
@@ -147,7 +154,7 @@ def refitted(
     return without
 
 
-def _folds(n: int, groups: Ints | None, seed: int) -> Tensor:
+def calibration_folds(n: int, groups: Ints | None, seed: int) -> Tensor:
     """The fold of each of ``n`` examples, shape (example,)."""
     n_folds = min(_FOLDS, n if groups is None else len(np.unique(groups)))
     if groups is None or n_folds == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
@@ -79,6 +79,10 @@ class Posterior:
             level=level,
             point=point,
         )
+
+    def at_temperature(self, temperature: float) -> Self:
+        """The same with a student that answers at this temperature; 1 is that of its chains."""
+        return replace(self, student=replace(self.student, temperature=temperature))
 
     def thin(self, n: int, inputs: ArrayLike | Tensor) -> Posterior:
         """The same with ``n`` draws that answer nearly as all do; see `mtbkd.predictive.thin`."""

@@ -68,6 +68,7 @@ class Background:
         odds: Intercept and slope of the log odds that all labels are right, in those that they
             would have if labels were independent; 0 and 1 for the other families.
         level: How often sets hold the truth, shape ().
+        temperature: That of the student, shape ().
     """
 
     reference: Reference
@@ -80,6 +81,7 @@ class Background:
     bounds: Tensor
     odds: Tensor
     level: Tensor
+    temperature: Tensor
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def make_background(
     """Keep what later answers are compared with.
 
     Args:
-        posterior: The student.
+        posterior: The student, at its temperature.
         train: What it learned from; at most 2,000 examples are kept, drawn by the seed.
         calibration: Labelled examples; at most 2,000 are kept for the flag of what is outside, and
             to be compared with whole files.
@@ -168,6 +170,7 @@ def make_background(
         bounds=torch.from_numpy(bounds),
         odds=torch.from_numpy(odds),
         level=torch.tensor(level, dtype=torch.float64),
+        temperature=torch.tensor(posterior.student.temperature, dtype=torch.float64),
     )
 
 

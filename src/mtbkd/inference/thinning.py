@@ -139,7 +139,7 @@ def settle(
     start = student.standardised(draws).detach()
 
     def outputs(position: Tensor, inputs: Tensor) -> Tensor:
-        return student.logits_each(student.natural(position), inputs)
+        return student.logits_each(student.natural(position), inputs) / student.temperature
 
     def far(position: Tensor) -> float:
         judged = aim.at(apart)

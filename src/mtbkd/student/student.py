@@ -48,6 +48,8 @@ class Student:
         whole_numbers: Whether the network reads bytes or other whole numbers as they are; else
             they are made floats first, some examples at a time.
         passage: How chains and examples pass through the head, if it is no stack of linear layers.
+        temperature: Divides the logits of every draw where the student is asked, not where its
+            posterior is explored.
     """
 
     head: nn.Module
@@ -59,6 +61,7 @@ class Student:
     weight_scale: float = 1.0
     whole_numbers: bool = False
     passage: Passage = Passage()
+    temperature: float = 1.0
 
     @property
     def n_parameters(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.config.student import GIVEN
-from mtbkd.app.python.posterior import Learned, Posterior, with_learned
+from mtbkd.app.python.posterior import Learned, Posterior, at_its_temperature, with_learned
 from mtbkd.app.recipes import python as own
 from mtbkd.app.recipes.base import Task
 from mtbkd.distillation import distill as inner
@@ -56,4 +56,5 @@ def distill(*arguments: Any, **settings: Any) -> Posterior:
         drawn=str,
     )
     recipe = replace(own.RECIPE, network=lambda *_: given["network"])
-    return with_learned(found, Learned(task, given["teachers"], config, recipe))
+    learned = Learned(task, given["teachers"], config, recipe)
+    return at_its_temperature(with_learned(found, learned))

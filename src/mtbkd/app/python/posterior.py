@@ -18,6 +18,7 @@ from mtbkd.app.python.learned import Explained, Learned, Reads, Scratch
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes import python as own
 from mtbkd.app.run import stages
+from mtbkd.app.run.calibration import calibrated, on_calibration
 from mtbkd.app.run.commands import evaluate_run, report_run
 from mtbkd.app.run.diagnose import diagnose_run
 from mtbkd.app.run.few import keep_few
@@ -186,7 +187,7 @@ class Posterior(plain.Posterior):
             self._write(learned, out)
             behind, head = stages.on_features(learned.task, self, out)
             if len(learned.task.calibration):
-                stages.background(learned.config, behind, learned.teachers, head, out)
+                head, _ = calibrated(learned.config, behind, learned.teachers, head, out)
             keep_few(head, behind.train.inputs, out)
         close_run(out, learned.config, self.classes, {"seconds": {}})
         return out
@@ -244,7 +245,7 @@ class Posterior(plain.Posterior):
         with tempfile.TemporaryDirectory(prefix="mtbkd-") as scratch:
             out = learned.folder or Path(scratch)
             behind, head = stages.on_features(task, self, out)
-            made = stages.background(learned.config, behind, learned.teachers, head, out)
+            head, made = calibrated(learned.config, behind, learned.teachers, head, out)
             return made, see(head, behind.train.inputs)
 
     def _read(self, inputs: Any) -> Tensor:
@@ -289,6 +290,18 @@ class Posterior(plain.Posterior):
         save_outputs(out / "teachers", learned.teachers)
         save_json(out / "teachers" / "costs.json", {})
         plain.save_posterior(self, out, learned.teachers.names)
+
+
+def at_its_temperature(posterior: Posterior) -> Posterior:
+    """The same at the temperature that its calibration examples find, if it has any."""
+    learned = posterior.learned
+    if learned is None or not len(learned.task.calibration):
+        return posterior
+    with tempfile.TemporaryDirectory(prefix="mtbkd-") as scratch:
+        out = Path(scratch)
+        behind, head = stages.on_features(learned.task, posterior, out)
+        _, temperature = on_calibration(learned.config, behind, learned.teachers, head, out)
+    return posterior.at_temperature(temperature)
 
 
 def with_learned(posterior: plain.Posterior, learned: Learned | None) -> Posterior:

@@ -69,6 +69,7 @@ def baselines(
     """
     if config.baselines == "none":
         return {}
+    posterior = posterior.at_temperature(1.0)
     prior, units, told = posterior.prior, posterior.units, metered(out, report)
     trials = lessons(task.train, teachers, posterior)
     again = lessons(learned(config, task), teachers, posterior)

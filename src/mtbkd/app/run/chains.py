@@ -88,5 +88,6 @@ def diagnostic_numbers(diagnostics: Diagnostics, posterior: Posterior) -> dict[s
         "concentration": posterior.prior.concentration,
         "power": float(posterior.prior.power),
         "weights": posterior.weighting.rule,
+        "temperature": posterior.student.temperature,
         "warnings": list(diagnostics.warnings),
     }

@@ -26,6 +26,7 @@ from mtbkd.app.folder import (
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling, Recipe
 from mtbkd.app.run import stages
+from mtbkd.app.run.calibration import calibrated
 from mtbkd.app.run.costs import TRAINING
 from mtbkd.app.run.few import FEW, keep_few, recall_few
 from mtbkd.distillation.posterior import Posterior
@@ -122,7 +123,7 @@ def run(
         posterior = stages.learn(recipe, config, task, teachers, out, report, extra)
         speed = stages.milliseconds(posterior, task.test.inputs)
         task, posterior = stages.on_features(task, posterior, out)
-        stages.background(config, task, teachers, posterior, out, report)
+        posterior, _ = calibrated(config, task, teachers, posterior, out, report)
     with clock.stage("baselines"):
         rivals = baselines(config, task, teachers, posterior, out, report)
     with clock.stage("evaluation"):
@@ -182,9 +183,9 @@ def distill(
     teachers, _ = stages.teach(recipe, config, task, out, labelling)
     posterior = stages.learn(recipe, config, task, teachers, out, report)
     behind, head = stages.on_features(task, posterior, out)
-    stages.background(config, behind, teachers, head, out, report)
+    head, _ = calibrated(config, behind, teachers, head, out, report)
     keep_few(head, behind.train.inputs, out)
-    return posterior
+    return posterior.at_temperature(head.student.temperature)
 
 
 def evaluate_run(

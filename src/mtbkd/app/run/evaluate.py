@@ -12,10 +12,10 @@ from torch.nn.functional import pad
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Task
-from mtbkd.app.run import stages
 from mtbkd.app.run.against import judge_against
 from mtbkd.app.run.baselines import rival_name, stages_of
 from mtbkd.app.run.by_source import scores_by_source
+from mtbkd.app.run.calibration import calibrated, on_calibration
 from mtbkd.app.run.chains import chain_values, diagnose_chains, diagnostic_numbers, known_number
 from mtbkd.app.run.costs import cpu_seconds, training_seconds
 from mtbkd.app.run.few import keep_few
@@ -77,10 +77,10 @@ def evaluate(
         The content of ``metrics.json``.
     """
     test, scoring = task.test, SCORINGS[task.test.family]
+    posterior, background = calibrated(config, task, teachers, posterior, out)
     predictive = posterior.predict(
         test.inputs, level=config.predict.level, point=config.predict.point
     )
-    background = stages.background(config, task, teachers, posterior, out)
     features = posterior.student.features(test.inputs)
     causes = find_causes(background, see(posterior, features), predictive)
     few = keep_few(posterior, task.train.inputs, out).samples
@@ -138,7 +138,7 @@ def evaluate(
         against = judge_against(task, posterior, predictive, rivals[name], beside)
         metrics["rival"] = {"name": name, **against}
     if isinstance(predictive, LabelPredictive):
-        calibrating = stages.on_calibration(config, task, teachers, posterior, out)
+        calibrating, _ = on_calibration(config, task, teachers, posterior, out)
         if isinstance(calibrating, LabelPredictive):
             add_thresholds(metrics, task, teachers, posterior, rivals, predictive, calibrating)
     save_json(out / "metrics.json", metrics)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 
-import numpy as np
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
@@ -17,14 +15,10 @@ from mtbkd.app.config.student import GIVEN
 from mtbkd.app.recipes.base import Costs, Labelling, Recipe, Task
 from mtbkd.app.run.costs import metered
 from mtbkd.data import Dataset, check_splits, joined
-from mtbkd.distillation.choose import choose_prior
-from mtbkd.distillation.cross_fit import cross_fit, refitted
 from mtbkd.distillation.distill import distill
 from mtbkd.distillation.posterior import Posterior, load_posterior
 from mtbkd.distillation.shares import within_share
-from mtbkd.distillation.stand_in import stand_in
-from mtbkd.distillation.trials import Trials, within_budget
-from mtbkd.explain.causes import Background, load_background, make_background, save_background
+from mtbkd.explain.causes import load_background
 from mtbkd.files import read_json, save_json
 from mtbkd.inference.modes import MapSettings
 from mtbkd.inference.samples import read_manifest
@@ -32,9 +26,8 @@ from mtbkd.inference.settings import SamplerSettings
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
-from mtbkd.predictive import Answer
 from mtbkd.student.factory import network_from
-from mtbkd.training import behind, training_set
+from mtbkd.training import behind
 from mtbkd.types import Family, InputError, Report, quiet
 
 BACKGROUND = "background.safetensors"
@@ -211,9 +204,9 @@ def network(
 def recall(
     recipe: Recipe, config: RunConfig, example: Tensor, classes: tuple[str, ...], out: Path
 ) -> Posterior:
-    """The posterior of a finished run."""
+    """The posterior of a finished run, at its temperature if that is found already."""
     family = read_manifest(out / "samples")["family"]
-    return load_posterior(
+    found = load_posterior(
         network(recipe, config, example, classes, family),
         out,
         example,
@@ -222,6 +215,10 @@ def recall(
         sampled=config.student.sampled or "*",
         device=config.device,
     )
+    if not (out / BACKGROUND).exists():
+        return found
+    known = load_background(out / BACKGROUND, config.predict.level)
+    return found.at_temperature(float(known.temperature))
 
 
 def milliseconds(posterior: Posterior, inputs: Tensor) -> float:
@@ -246,69 +243,3 @@ def on_features(task: Task, posterior: Posterior, out: Path) -> tuple[Task, Post
         others={name: behind(student, other, out) for name, other in task.others.items()},
     )
     return read, replace(posterior, student=replace(student, frozen=None))
-
-
-def on_calibration(
-    config: RunConfig,
-    task: Task,
-    teachers: TeacherOutputs,
-    posterior: Posterior,
-    out: Path,
-    report: Report = quiet,
-) -> Answer:
-    """Answers on the calibration examples of a student that did not learn from them."""
-    level = config.predict.level
-    if not learns_calibration(config):
-        return posterior.predict(task.calibration.inputs, level=level)
-    head = replace(posterior.student, frozen=None)
-    read = behind(posterior.student, learned(config, task), out)
-    trials = Trials(
-        student=head,
-        training=training_set(head, read, teachers, posterior.weighting, units=posterior.units),
-        modes=modes_of(config, len(task.train), out),
-        calibration=behind(posterior.student, task.calibration, out),
-        units=posterior.units,
-        seed=config.seed,
-        out=out,
-        report=report,
-    )
-    train = behind(posterior.student, task.train, out)
-    first = training_set(head, train, teachers, posterior.weighting, units=posterior.units)
-    judged = replace(trials, training=first, modes=config.modes(len(task.train)))
-    if config.budget is not None:
-        seconds = sampling_seconds(config)
-        judged, _ = within_budget(judged, stand_in(judged), config.prior, config.chains, seconds)
-    return cross_fit(
-        posterior,
-        trials,
-        as_it_ran(config, posterior),
-        refitted(posterior, trials, train, teachers, partial(choose_prior, config.prior, judged)),
-        level=level,
-        groups=task.together,
-    )
-
-
-def background(
-    config: RunConfig,
-    task: Task,
-    teachers: TeacherOutputs,
-    posterior: Posterior,
-    out: Path,
-    report: Report = quiet,
-) -> Background:
-    """What new examples are compared with, made once for each run."""
-    path = out / BACKGROUND
-    if not path.exists():
-        sources = None if task.sources is None else task.sources.calibration
-        made = make_background(
-            posterior,
-            task.train,
-            task.calibration,
-            teachers,
-            answers=on_calibration(config, task, teachers, posterior, out, report),
-            level=config.predict.level,
-            seed=config.seed,
-            groups=None if sources is None else np.unique(sources, return_inverse=True)[1],
-        )
-        save_background(path, made)
-    return load_background(path, config.predict.level)
