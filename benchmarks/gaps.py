@@ -33,6 +33,7 @@ from mtbkd.app.config.run import RunConfig, build_config  # noqa: E402
 from mtbkd.app.recipes import digits
 from mtbkd.app.run import stages  # noqa: E402
 from mtbkd.app.run.baselines import baselines, modes_as_samples, rival_name  # noqa: E402
+from mtbkd.app.run.calibration import calibrated  # noqa: E402
 from mtbkd.app.run.scoring import SCORINGS, pool_of  # noqa: E402
 from mtbkd.app.run.scoring_shared import Rival  # noqa: E402
 from mtbkd.inference.modes import find_modes  # noqa: E402
@@ -113,6 +114,7 @@ def measure(case: Case, seed: int, study: str) -> dict[str, dict[str, float]]:
         teachers, _ = stages.teach(digits.RECIPE, config, task, out)
         task, teachers = harmed(harm, task, teachers, seed)
         posterior = stages.learn(digits.RECIPE, config, task, teachers, out, None)
+        posterior, _ = calibrated(config, task, teachers, posterior, out)
         own = Rival(posterior.student, posterior.samples)
         scoring = SCORINGS[task.test.family]
         found = {"student": scoring.draws(own, task.test, None)}

@@ -28,6 +28,13 @@ def test_the_temperature_is_that_of_the_labels(wrong):
     assert find_temperature(draws, labels, "classification") == pytest.approx(wrong, rel=0.1)
 
 
+def test_wrong_labels_do_not_make_the_student_doubt():
+    draws, labels = said(4000, 4, 0.5)
+    lied = labels.clone()
+    lied[::5] = torch.randint(3, (800,), generator=torch.Generator().manual_seed(0))
+    assert find_temperature(draws, lied, "classification") == pytest.approx(0.5, rel=0.15)
+
+
 @pytest.mark.parametrize("wrong", [0.5, 2.0])
 def test_that_of_several_labels_leaves_out_missing_ones(wrong):
     generator = torch.Generator().manual_seed(1)

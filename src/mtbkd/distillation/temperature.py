@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
 from torch import Tensor
 
 from mtbkd.observation import OUTCOMES
 from mtbkd.observation.answers import Answer, joined, rows_of
-from mtbkd.types import Family
+from mtbkd.types import Family, Floats
 
 _SURE = 0.25  # prior standard deviation of the log temperature
+_RIGHT, _MOST_WRONG = 20.0, 0.5  # prior rate of the share of wrong labels, and its largest value
 _COLDEST, _HOTTEST = 0.2, 5.0
 _DRAWS, _LEAST = 100, 1e-30
 
@@ -27,10 +29,13 @@ def find_temperature(outputs: Tensor, labels: Tensor, family: Family) -> float:
     what it says because of its prior, its likelihood and how well chains explored it; if any of
     them is wrong, as with wide priors of networks that see few images, it is surer or less sure
     than it is right (Wenzel et al. 2020, arXiv:2002.02405). The log temperature has a normal prior
-    of standard deviation 0.25, so that few labels change little.
+    of standard deviation 0.25, so that few labels change little. A share of the labels, found along
+    with it, may be of any class: else wrong labels, of which the student rightly thinks little,
+    would make it doubt everything.
 
     Args:
-        outputs: What a student says that did not learn from the labels, shape (draw, example, output).
+        outputs: What a student says that did not learn from the labels, shape
+            (draw, example, output).
         labels: As a data set holds them.
         family: What is predicted. Numbers keep a temperature of 1.
 
@@ -42,21 +47,28 @@ def find_temperature(outputs: Tensor, labels: Tensor, family: Family) -> float:
     if outcome.numeric or not known.any():
         return 1.0
     some = outputs[:: -(-len(outputs) // _DRAWS)].double()
+    n_choices = some.shape[-1] if outcome.exclusive else 2
     if outcome.exclusive:
         truth = torch.nn.functional.one_hot(labels.clamp_min(0), some.shape[-1]).bool()
         truth = truth & known[:, None]
     else:
         truth = known
 
-    def loss(log_temperature: float) -> float:
-        probs = outcome.point(some * math.exp(-log_temperature), None).mean(0)
+    def loss(position: Floats) -> tuple[float, Floats]:
+        at = torch.tensor(position, dtype=torch.float64, requires_grad=True)
+        log_temperature, wrong = at
+        probs = outcome.point(some * torch.exp(-log_temperature), None).mean(0)
         said = probs if outcome.exclusive else torch.where(labels > 0, probs, 1 - probs)
-        score = said[truth].clamp_min(_LEAST).log().sum()
-        return 0.5 * (log_temperature / _SURE) ** 2 - float(score)
+        heard = (1 - wrong) * said[truth] + wrong / n_choices
+        value = 0.5 * (log_temperature / _SURE) ** 2 + _RIGHT * wrong
+        value = value - heard.clamp_min(_LEAST).log().sum()
+        (slope,) = torch.autograd.grad(value, at)
+        return float(value.detach()), slope.numpy()
 
-    bounds = (math.log(_COLDEST), math.log(_HOTTEST))
-    found: Any = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3})
-    return math.exp(found.x)
+    bounds = ((math.log(_COLDEST), math.log(_HOTTEST)), (0.0, _MOST_WRONG))
+    start = np.array([0.0, 0.01])
+    found: Any = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
+    return math.exp(found.x[0])
 
 
 def tempered_by_others(
