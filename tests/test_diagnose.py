@@ -48,7 +48,7 @@ JSON_KEYS = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _few_examples():
-    """40 training examples and 70 test images, on which hmc converges in seconds."""
+    """40 training examples and 100 test images, on which hmc converges in seconds."""
     load = stages.load
 
     def few(*arguments):
@@ -56,7 +56,7 @@ def _few_examples():
         known = torch.nonzero(task.train.labels >= 0)[:20, 0].tolist()
         unknown = torch.nonzero(task.train.labels < 0)[:20, 0].tolist()
         return replace(
-            task, train=task.train.subset(known + unknown), test=task.test.subset(range(70))
+            task, train=task.train.subset(known + unknown), test=task.test.subset(range(100))
         )
 
     with pytest.MonkeyPatch.context() as patch:
