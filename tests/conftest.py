@@ -19,6 +19,14 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def undrawn(monkeypatch) -> None:
+    """No figure of a report is drawn: for tests that read something else of a page or a run."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda _, file, **__: file.write("<svg></svg>"))
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Path:
     """Where the public data sets lie."""

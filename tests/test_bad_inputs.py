@@ -10,10 +10,10 @@ def runs(tmp_path_factory):
 
 
 def test_a_sample_of_bad_inputs(runs, tmp_path):
-    assert check(runs, tmp_path, seed=0, wanted=list(range(0, 1020, 17))) == []
+    assert check(runs, tmp_path, seed=0, wanted=list(range(0, 1000, 25))) == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tenth", range(10))
-def test_a_thousand_bad_inputs(tenth, runs, tmp_path):
-    assert check(runs, tmp_path, seed=1, wanted=list(range(tenth * 100, tenth * 100 + 100))) == []
+@pytest.mark.parametrize("part", range(4))
+def test_hundreds_of_bad_inputs(part, runs, tmp_path):
+    assert check(runs, tmp_path, seed=1, wanted=list(range(part * 100, part * 100 + 100))) == []

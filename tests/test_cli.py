@@ -113,6 +113,7 @@ def test_the_same_command_again_has_nothing_to_do(finished, monkeypatch, capsys)
     assert (finished / "manifest.json").stat().st_mtime_ns == before
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_stages_one_by_one_make_what_a_run_makes(finished, tmp_path, monkeypatch, capsys):
     out = tmp_path / "steps"
     assert call(monkeypatch, capsys, "teach", "digits", "--out", out, *TINY)[0] == 0
@@ -235,6 +236,7 @@ def test_another_configuration_does_not_mix_into_a_run(finished, monkeypatch, ca
 
 
 @pytest.mark.parametrize(("kind", "names"), [("none", 0), ("fast", 4)])
+@pytest.mark.usefixtures("undrawn")
 def test_few_baselines_or_none(kind, names, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
     asked = ["run", "digits", "--out", out, *TINY, "--baselines", kind]
@@ -366,6 +368,7 @@ def test_answers_keep_the_name_of_the_input(name, answers, finished, tmp_path, m
     assert (tmp_path / answers).exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_system_without_the_module_resource_closes_runs(copied, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "resource", None)  # as on Windows
     (copied / "manifest.json").unlink()

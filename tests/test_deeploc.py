@@ -22,9 +22,16 @@ def config(data_folder):
     return build_config(deeploc.RECIPE.defaults, [f"data={data_folder}", "seed=3"])
 
 
+def quickly(sequences):
+    """Some numbers in place of features, which take seconds."""
+    return np.array([[len(s), s.count("K"), s.count("L")] for s in sequences], np.float32)
+
+
 @pytest.fixture(scope="module")
 def task(config, tmp_path_factory):
-    return deeploc.load(config, tmp_path_factory.mktemp("features"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(proteins, "sequence_features", quickly)
+        return deeploc.load(config, tmp_path_factory.mktemp("features"))
 
 
 def test_splits_are_those_of_the_paper(task):
@@ -44,6 +51,7 @@ def test_both_teachers_are_matched_to_their_proteins(config, task):
 
 
 def test_features_are_computed_once(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(proteins, "sequence_features", quickly)
     first = deeploc.load(config, tmp_path)
     monkeypatch.setattr(proteins, "sequence_features", lambda _: pytest.fail("computed again"))
     second = deeploc.load(config, tmp_path)
@@ -105,7 +113,9 @@ def test_proteins_are_read_from_csv(tmp_path):
     assert np.isfinite(inputs.numpy()).all()
 
 
-def test_relatives_are_kept_apart(data_folder, tmp_path):
+def test_relatives_are_kept_apart(data_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(proteins, "sequence_features", quickly)
+
     def partitions(dataset):
         return {partition_of[i] for i in dataset.ids}
 

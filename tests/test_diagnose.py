@@ -265,6 +265,7 @@ def test_a_long_run_agrees_and_its_modes_do_not(judged):
     assert not list(judged.glob(".*partial"))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("broken", ["modes", "prior", "one chain"])
 def test_a_broken_sampler_is_found(broken, judged, tmp_path):
     out = copied(judged, tmp_path)
@@ -283,6 +284,7 @@ def test_a_broken_sampler_is_found(broken, judged, tmp_path):
         assert found["total_variation"] == pytest.approx(found["modes_total_variation"], abs=1e-6)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_json_is_one_object_and_the_file_holds_the_same(judged, tmp_path, monkeypatch, capsys):
     out = copied(judged, tmp_path)
     code, text, errors = call(monkeypatch, capsys, out, "--factor", FACTOR, "--json")
@@ -299,6 +301,7 @@ def test_json_is_one_object_and_the_file_holds_the_same(judged, tmp_path, monkey
     assert str(found["verdict"]) in text
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_chains_in_different_places_give_no_verdict(noise, fresh, tmp_path, monkeypatch, capsys):
     out = copied(fresh, tmp_path)

@@ -45,7 +45,7 @@ def test_killed_at_any_moment_and_resumed_ends_in_the_same_bytes(tmp_path):
     samples = sorted(p.name for p in (calm / "samples").glob("draws-*"))
     assert len(samples) == 4
     moments, killed = random.Random(0), 0
-    for trial in range(3):
+    for trial in range(2):
         out = tmp_path / f"killed-{trial}"
         for attempt in range(6):
             process = start(out)
@@ -65,4 +65,4 @@ def test_killed_at_any_moment_and_resumed_ends_in_the_same_bytes(tmp_path):
         for name in [*SAME, *(f"samples/{s}" for s in samples)]:
             assert (out / name).read_bytes() == (calm / name).read_bytes(), name
         assert not [p for p in out.rglob("*") if p.name.endswith(".partial")]
-    assert killed >= 3
+    assert killed >= 2

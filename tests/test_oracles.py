@@ -72,9 +72,10 @@ def joined(chains) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("engine", "thinning", "budget"), [("hmc", 20, None), ("sghmc", 15, None), ("sghmc", 2, 1e6)]
+    ("engine", "n_chains", "draws", "thinning", "budget"),
+    [("hmc", 24, 100, 20, None), ("sghmc", 24, 100, 15, None), ("sghmc", 10, 240, 2, 1e6)],
 )
-def test_posterior_of_two_parameters_is_that_of_a_grid(engine, thinning, budget):
+def test_posterior_of_two_parameters_is_that_of_a_grid(engine, n_chains, draws, thinning, budget):
     """Mean, covariance and predictive by quadrature; from data, teachers and prior to draws.
 
     The last one ends by itself, when chains agree, which must not favour any draws.
@@ -101,8 +102,8 @@ def test_posterior_of_two_parameters_is_that_of_a_grid(engine, thinning, budget)
     parameters = student.natural(grid).numpy()
     centre = density @ parameters
     expected = exactly(density @ functionals(parameters, centre))
-    settings = SamplerSettings(engine, burn_in=300, draws=100, thinning=thinning, batch_size=12)
-    start = torch.zeros(24, 2)
+    settings = SamplerSettings(engine, burn_in=300, draws=draws, thinning=thinning, batch_size=12)
+    start = torch.zeros(n_chains, 2)
     chains, _ = sample_in_rounds(
         Target(student, data, prior), settings, start, budget=budget, seed=0
     )

@@ -42,6 +42,7 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_example_runs_from_a_copied_configuration(tmp_path, monkeypatch, capsys):
     shutil.copytree(EXAMPLE, tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")
@@ -257,6 +258,7 @@ def test_other_families_run_from_end_to_end(family, tmp_path, monkeypatch, capsy
     assert (code, err) == (0, "")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_directory_runs_no_code(folder, monkeypatch, capsys):
     marker = folder / "imported"
     text = f"import pathlib\npathlib.Path({str(marker)!r}).write_text('x')\n" + NEAREST

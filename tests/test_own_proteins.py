@@ -174,6 +174,7 @@ def unchanged(before, after):
 
 
 @pytest.mark.parametrize("group", ["family", None])
+@pytest.mark.usefixtures("undrawn")
 def test_no_label_moves_the_answers_of_its_own_fold(group, folder):
     """Each training label is flipped in turn; groups, where named, share a fold."""
     part = [("train", "train", "calibration", "test")[i // COPIES % 4] for i in range(ROWS)]
@@ -262,6 +263,7 @@ def test_a_given_split_through_groups_is_told(folder):
         OWN.load(load_config(path), folder / "run" / "features")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_several_labels(folder, monkeypatch, capsys):
     own = {"family": "multilabel", "labels": ["sticky", "odd"], "encoder": "t5"}
     path = write_protein_config(folder, **own, teachers=BOTH)
@@ -278,6 +280,7 @@ def test_several_labels(folder, monkeypatch, capsys):
     assert json.loads(answers.read_text())["id"] == "one"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_from_a_table_for_a_student_that_reads_sequences(folder, monkeypatch, capsys):
     lysines = [s.count("K") for s in sequences()]
     write_proteins(folder, **{f"odd_{i}": k for i, k in enumerate(lysines)})

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from typing import get_args
 
@@ -76,6 +77,12 @@ def make(n=400, classes=("a", "b", "c"), teachers=("first", "second"), sharpness
     )  # fmt: skip
 
 
+@cache
+def plain() -> str:
+    """The report of what `make` makes, drawn once."""
+    return render(make())
+
+
 def with_part(data, **values):
     return replace(data, part=replace(data.part, **values))
 
@@ -110,7 +117,7 @@ class Page(HTMLParser):
 
 
 def test_same_data_gives_same_bytes_whatever_the_users_style():
-    first = render(make())
+    first = plain()
     with matplotlib.rc_context({"font.size": 20, "axes.xmargin": 0.4, "savefig.bbox": "tight"}):
         before = dict(matplotlib.rcParams)
         assert render(make()) == first
@@ -118,7 +125,7 @@ def test_same_data_gives_same_bytes_whatever_the_users_style():
 
 
 def test_loads_nothing_and_runs_nothing():
-    text = render(make())
+    text = plain()
     page = Page(text)
     assert not page.open
     assert "http" not in text
@@ -129,7 +136,7 @@ def test_loads_nothing_and_runs_nothing():
 
 
 def test_ids_are_unique_and_every_reference_has_one():
-    text = render(make())
+    text = plain()
     page = Page(text)
     assert len(page.ids) == len(set(page.ids))
     wanted = {a[1:] for a in page.addresses} | set(re.findall(r"url\(#([^)]*)\)", text))
@@ -137,7 +144,7 @@ def test_ids_are_unique_and_every_reference_has_one():
 
 
 def test_every_section_in_order():
-    text = render(make())
+    text = plain()
     places = [text.find(f' id="{section}"') for section in SECTIONS]
     assert min(places) > 0
     assert places == sorted(places)
@@ -146,7 +153,7 @@ def test_every_section_in_order():
 
 
 def test_figures_take_the_pages_colours_and_keep_text():
-    text = render(make())
+    text = plain()
     assert not re.search("#0[ab]00[0-9a-f]{2}", text)
     assert "DejaVu" not in text
     assert all("var(--sans)" in style for style in re.findall('<text style="([^"]*)"', text))
@@ -303,6 +310,7 @@ def test_handing_over_keeps_the_certain():
     np.testing.assert_allclose(kept, [0.75, 1, 1, 1])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_best_of_each_column_is_marked():
     data = changed(make(), "teacher_pool", accuracy=0.999, nll=9.0)
     rows = re.findall(r'<tr class="(\w+)">(.*?)</tr>', render(data), flags=re.DOTALL)
@@ -351,6 +359,7 @@ def test_sixty_classes_with_long_names():
     assert "and 48 more" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_teacher_shares_nothing():
     text = render(make(teachers=("alone",)))
     assert "alone: it taught everything" in text
@@ -369,6 +378,7 @@ def test_arrays_that_do_not_fit_are_refused():
         render(replace(data, total=data.total[1:]))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_flags_are_counted_where_it_is_known_what_is_right():
     flags = {
         "none": {"n": 350, "right": 0.9, "expected": 0.88},
@@ -386,6 +396,7 @@ def test_flags_are_counted_where_it_is_known_what_is_right():
     assert "Why answers are uncertain" not in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_cards_show_the_answer_the_truth_and_the_90_percent_set():
     data = make(n=120, classes=("cat", "dog", "eel", "fox"))
     probs, labels = data.part.probs.copy(), data.labels.copy()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import test_report_labels
 import test_report_numbers
-from test_report import Page, changed, make, with_part
+from test_report import Page, changed, make, plain, with_part
 
 from mtbkd.app.report import FAMILIES, Others, page_by_class, render, verdict
 from mtbkd.app.report.figures_classes import confusion_map
@@ -90,6 +90,7 @@ def test_the_map_has_rows_down_and_columns_across():
     assert [n for *_, n in read] == list(range(11, 20))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_words_are_those_of_the_task():
     page = render(replace(make(), noun="location"))
     text = part(page)
@@ -100,7 +101,7 @@ def test_words_are_those_of_the_task():
 
 
 def test_teachers_are_referred_to_if_there_are_several():
-    text = part(render(make()))
+    text = part(plain())
     assert 'href="#taught"' in text
     assert "<h2>Class by class</h2>" in text
     assert 'href="#taught"' not in part(render(make(teachers=("alone",))))
@@ -158,6 +159,7 @@ def test_a_class_lost_in_another_asks_for_care():
     assert f"It confuses most c, taken for b in {n} of {n} examples; c is taken" in gone.sentence
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_classes_need_no_section_but_others_are_shown():
     data = make(classes=("yes", "no"))
     assert section(data) is None
@@ -168,6 +170,7 @@ def test_two_classes_need_no_section_but_others_are_shown():
     assert "AUROC 0.70" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_numbers_have_no_section():
     text = render(test_report_numbers.make())
     assert 'id="each"' not in text
@@ -235,6 +238,7 @@ def test_labels_are_grouped_by_number():
     assert found == ["300", "2.00", f"{expected:.2f}", f"{median:.2f}"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_labels_have_others_too():
     data = with_others(replace(test_report_labels.make(), noun="location"))
     text = render(data)

@@ -88,6 +88,7 @@ def test_page_stands_alone_and_has_every_section(names, figures):
     assert ("in sd of the target" in text) == (len(names) > 1)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_table_by_target_holds_each_targets_numbers():
     data = make(names=("small", "large"))
     row = re.search(r'<tr><th scope="row">small</th>(.*?)</tr>', render(data))
@@ -97,6 +98,7 @@ def test_table_by_target_holds_each_targets_numbers():
     assert cells[6] == f"{calibration_error(data.part.pit[:, 0]):.3f}"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_star_the_coverage_nearest_90_percent_and_no_width():
     data = changed(make(), "teacher_pool", coverage_90=0.999)
     data = changed(data, "student", coverage_90=0.897)
@@ -107,6 +109,7 @@ def test_results_star_the_coverage_nearest_90_percent_and_no_width():
     assert cells["student"][4][0] == cells["pool"][4][0] == ""
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_cards_show_mean_interval_and_truth():
     data = make(n=150)
     mean, labels, upper, lower = (

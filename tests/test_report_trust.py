@@ -38,6 +38,7 @@ def test_the_figure_is_there_where_weights_see_the_input():
     assert "that it names" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_sentence_stands_where_they_do_not():
     text = shown(replace(make(), trust=trust(place=None)))
     assert FIGURE not in text
@@ -47,11 +48,13 @@ def test_a_sentence_stands_where_they_do_not():
 @pytest.mark.parametrize(
     "data", [make(), replace(make(teachers=("alone",)), trust=trust(k=1))], ids=["plain", "alone"]
 )
+@pytest.mark.usefixtures("undrawn")
 def test_nothing_is_said_of_weights_that_are_not_stacked_or_of_one_teacher(data):
     text = shown(data)
     assert "Where each teacher is trusted" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_by_the_class_that_is_named():
     scores = np.array([[0.5, -1.25, 0.0], [0.25, 0.75, 2.0]])
     text = shown(replace(make(), trust=trust(by_class=scores)))

@@ -143,7 +143,7 @@ THINNING = {"hmc": 60, "sghmc": 36}
 def p_values(monkeypatch, engine: str, broken: str = "") -> np.ndarray:
     """Of the chi-square test of uniform ranks, shape (statistic,)."""
     model = make_model()
-    replications = REPLICATIONS // 2 if broken else REPLICATIONS
+    replications = REPLICATIONS // 4 if broken else REPLICATIONS
     truth, _ = prior_draws(model, replications)
     labels = draw_labels(model, truth)
     claimed = {"too few examples": EXAMPLES // 2, "too many examples": 2 * EXAMPLES}

@@ -345,6 +345,7 @@ def without_costs(metrics):
     return {name: value for name, value in metrics.items() if name != "cost"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_metrics_that_are_gone_are_made_again(run, tmp_path):
     before = json.loads((run / "metrics.json").read_text())
     out = shutil.copytree(run, tmp_path / "run")
@@ -375,6 +376,7 @@ def test_evaluation_does_not_bless_what_else_was_changed(run, tmp_path):
         run_again(asked(run), out)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_draws_that_are_gone_are_drawn_again(run, tmp_path):
     out = shutil.copytree(run, tmp_path / "run")
     (out / "samples" / "draws-0000.safetensors").unlink()
@@ -402,6 +404,7 @@ def resumed(run, tmp_path, harms):
     return harm_each(begun, tmp_path, ask, harms)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_empty_file_of_an_unfinished_run_is_named(run, tmp_path):
     refused = resumed(run, tmp_path, [emptied])
     assert {"samples/checkpoint.safetensors", "modes.safetensors", "weights.json"} <= refused
@@ -410,11 +413,13 @@ def test_an_empty_file_of_an_unfinished_run_is_named(run, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_a_harmed_file_of_an_unfinished_run_is_named_or_made_again(run, tmp_path):
     resumed(run, tmp_path, [a_byte, cut, gone])
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.usefixtures("undrawn")
 def test_a_disk_that_fails_is_one_message_and_nothing_is_half_written(
     code, run, tmp_path, monkeypatch
 ):
