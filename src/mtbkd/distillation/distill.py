@@ -18,6 +18,7 @@ from mtbkd.distillation.choose import (
     choose_weighting,
 )
 from mtbkd.distillation.claim import claim
+from mtbkd.distillation.fallback import choose_engine
 from mtbkd.distillation.posterior import Posterior, finish
 from mtbkd.distillation.rounds import sample_in_rounds
 from mtbkd.distillation.shares import left_for_sampling
@@ -132,10 +133,11 @@ def distill(
         out=out,
         report=report,
     )
-    begun = perf_counter()
+    own, begun = trials, perf_counter()
     if budget is not None:
         sampler = fewer_draws(sampler, head)
         trials, modes = within_budget(trials, stand_in(trials), prior, chains, budget)
+        own = replace(own, modes=modes)
     chosen = choose_prior(prior, trials)
     if learn_calibration and held is not None:
         training = training_set(head, joined(read, held), teachers, weighting, out, units)
@@ -152,9 +154,10 @@ def distill(
     target = Target(head, training, chosen)
     if budget is not None and out is not None:
         budget = left_for_sampling(budget, perf_counter() - begun, out)
-    drawn, _ = sample_in_rounds(
+    drawn, rounds = sample_in_rounds(
         target, sampler, start, budget=budget, seed=seed, out=out, report=report
     )
+    drawn, choice = choose_engine(target, own, sampler, start, drawn, rounds)
     statistics = {name: value.tolist() for name, value in drawn.statistics.items()}
     hot = heat_warnings(statistics, _TOO_HOT)
     if hot:
@@ -170,6 +173,7 @@ def distill(
         statistics=statistics,
         family=data.family,
         units=units,
+        choice=choice,
     )
     if out is not None:
         finish(posterior, out)

@@ -20,6 +20,7 @@ from mtbkd.distillation.posterior import Posterior, load_posterior
 from mtbkd.distillation.shares import within_share
 from mtbkd.explain.causes import load_background
 from mtbkd.files import read_json, save_json
+from mtbkd.inference.engines import METHODS
 from mtbkd.inference.modes import MapSettings
 from mtbkd.inference.samples import read_manifest
 from mtbkd.inference.settings import SamplerSettings
@@ -159,6 +160,8 @@ def as_it_ran(config: RunConfig, posterior: Posterior) -> SamplerSettings:
     if config.budget is None:
         return config.sampler
     plan = posterior.plan
+    if METHODS[plan.engine].independent:
+        return replace(config.sampler, engine=plan.engine)  # type: ignore[arg-type]
     return replace(
         config.sampler,
         engine=plan.engine,  # type: ignore[arg-type]
