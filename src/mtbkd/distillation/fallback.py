@@ -26,7 +26,7 @@ from mtbkd.student.student import Student
 from mtbkd.types import Family, InputError
 
 _FEWEST = 20  # labels that may decide
-_SHORTER = 2  # than the last round are chains that only judge
+_LONGEST, _SHORTEST = 0.5, 0.05  # chains that only judge, in units of the last round
 _RECORD = "engine.json"
 
 
@@ -73,6 +73,7 @@ def choose_engine(
     modes: Tensor,
     chains: Chains,
     rounds: tuple[Round, ...],
+    budget: float = math.inf,
 ) -> tuple[Chains, EngineChoice | None]:
     """The chains, or modes with Laplace's spread where chains are apart or hot and score worse.
 
@@ -81,18 +82,21 @@ def choose_engine(
     more than one standard error of the differences: what explores is preferred to an approximation
     whose distance from the posterior nothing tells, as a simpler model is in Breiman et al. 1984,
     section 3.4.3. Where the target has learned from the calibration labels, two chains that have
-    not, half as long as the last round, are compared with Laplace's draws around their own modes.
+    not, half as long as the last round or shorter, are compared with Laplace's draws around their
+    own modes.
 
     What was found is written down, and the chains' draws stay where they are: more time goes on
     with them.
 
     Args:
         target: What was sampled.
-        trials: Of the student itself, without the calibration labels.
+        trials: Those of the student itself, without the calibration labels.
         sampler: As it was asked for; an engine that was asked for by name stays.
         modes: Where the chains started, shape (chain, parameter).
-        chains: Of the last round.
+        chains: Those of the last round.
         rounds: All of them; none without a budget.
+        budget: Seconds of the rounds and of what is compared; nothing is compared that does not
+            fit.
 
     Returns:
         What answers, and what was compared; None if nothing was.
@@ -102,15 +106,18 @@ def choose_engine(
         _keep(out, None, len(rounds))
         return chains, None
     folder = None if out is None else draws_folder(out / "samples", instead=True)
-    choice = _read(out, len(rounds))
-    spread, labels = replace(sampler, engine="laplace"), _labels(trials)
-    if choice is None and len(labels) < _FEWEST or choice is not None and not choice.laplace:
+    choice, length = _read(out, len(rounds)), _LONGEST
+    if target.data is not trials.training:
+        length = min(length, _left(rounds, budget))
+    judged = len(_labels(trials)) >= _FEWEST and length >= _SHORTEST
+    if (choice is None and not judged) or (choice is not None and not choice.laplace):
         _keep(out, choice, len(rounds))
         return chains, choice
+    spread = replace(sampler, engine="laplace")
     try:
         laplace = sample(*target, spread, modes, seed=trials.seed, folder=folder)
         if choice is None:
-            choice = _compared(target, trials, spread, rounds[-1], (chains, laplace))
+            choice = _compared(target, trials, spread, rounds[-1], (chains, laplace), length)
     except InputError:  # a curvature or a chain that is not finite
         _keep(out, None, len(rounds))
         return chains, None
@@ -140,6 +147,15 @@ def _apart(last: Round) -> bool:
     return float(last.rhat_95 or 1.0) > RHAT_LIMIT or max(last.heat or (1.0,)) > TOO_HOT
 
 
+def _left(rounds: tuple[Round, ...], budget: float) -> float:
+    """What is left of the budget, in units of two chains as long as the last round.
+
+    These take about half of what all took.
+    """
+    left = budget - sum(each.seconds or 0.0 for each in rounds)
+    return 2 * left / max(float(rounds[-1].seconds or 0.0), 1e-9)
+
+
 def _labels(trials: Trials) -> Tensor:
     """Calibration labels, shape (label,); none without calibration examples."""
     held = trials.calibration
@@ -152,12 +168,13 @@ def _compared(
     spread: SamplerSettings,
     last: Round,
     found: tuple[Chains, Chains],
+    length: float,
 ) -> EngineChoice:
     """Chains and Laplace's draws by their log scores on labels that neither learned from."""
     chains, laplace = found
     judged = found
     if target.data is not trials.training:
-        judged = _without_labels(target, trials, spread, last, chains)
+        judged = _without_labels(target, trials, spread, last, chains.plan.engine, length)
     ours, theirs = (torch.cat(list(_scores(trials, each.samples))) for each in judged)
     gains = theirs - ours
     gain, error = float(gains.mean()), float(gains.std()) / math.sqrt(len(gains))
@@ -179,7 +196,12 @@ def _compared(
 
 
 def _without_labels(
-    target: Target, trials: Trials, spread: SamplerSettings, last: Round, chains: Chains
+    target: Target,
+    trials: Trials,
+    spread: SamplerSettings,
+    last: Round,
+    engine: str,
+    length: float,
 ) -> tuple[Chains, Chains]:
     """Short chains that have not learned from the calibration labels, and Laplace's draws."""
     n = min(TRIAL_CHAINS, len(last.caution))
@@ -187,9 +209,9 @@ def _without_labels(
     modes = trials.find(target.prior, n, name.replace("chains", "modes").replace(" ", "-"))
     settings = replace(
         spread,
-        engine=chains.plan.engine,  # type: ignore[arg-type]
-        burn_in=math.ceil(last.burn_in / _SHORTER),
-        thinning=math.ceil(last.thinning / _SHORTER),
+        engine=engine,  # type: ignore[arg-type]
+        burn_in=math.ceil(length * last.burn_in),
+        thinning=math.ceil(length * last.thinning),
         batch_size=last.batch_size,
     )
     own = Target(trials.student, trials.training, target.prior)

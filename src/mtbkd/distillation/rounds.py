@@ -27,6 +27,7 @@ from mtbkd.inference.step_size import (
     FIRST_ITERATIONS,
     gradient_noise,
     largest_curvature,
+    passes_to_adapt,
     start_direction,
 )
 from mtbkd.observation import OUTCOMES
@@ -48,6 +49,7 @@ PROBES = 100
 """Unlabelled examples on which what chains say is compared."""
 _FEWEST_STEPS = 500  # over all examples, below which batches may take chains further
 _SMALLEST_BATCH = 256
+_SHORTEST = 4  # steps of a burn-in, in which step sizes are found
 _TIMED, _TIMED_IN_TURN = 3, 256
 _ROUNDS = "rounds.json"
 
@@ -267,8 +269,13 @@ def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tens
                 best, furthest = size, reach
             size //= 2
     share = min(1.0, steps * n / best / _FEWEST_STEPS)
-    burn_in, thinning = (max(1, int(share * m)) for m in (settings.burn_in, settings.thinning))
-    return Round(burn_in, thinning, None if best == n else best, cautious)
+    while True:
+        burn_in = max(min(_SHORTEST, settings.burn_in), int(share * settings.burn_in))
+        thinning = max(1, int(share * settings.thinning))
+        taken = passes_to_adapt(burn_in, n) + (burn_in + settings.draws * thinning) * best / n
+        if taken <= steps or max(burn_in, thinning) <= _SHORTEST:
+            return Round(burn_in, thinning, None if best == n else best, cautious)
+        share *= _SLOWER
 
 
 def _tupled(value: Any) -> Any:
