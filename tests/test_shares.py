@@ -9,7 +9,14 @@ from test_rounds import SETTINGS, case, ticking
 
 from mtbkd.distillation.choose import preferred
 from mtbkd.distillation.rounds import steps_to_agree
-from mtbkd.distillation.shares import left_for_sampling, share_out, within_share
+from mtbkd.distillation.shares import (
+    decided,
+    left_for_sampling,
+    read_shares,
+    share_out,
+    was_decided,
+    within_share,
+)
 from mtbkd.distillation.trials import Judged
 from mtbkd.inference.modes import MapSettings
 from mtbkd.inference.run import Target, sample
@@ -20,6 +27,7 @@ MODES = MapSettings(epochs=60, batch_size=10)
 def shares_of(out, seconds_per_look, budget=100.0):
     student, data, prior, starts = case()
     return share_out(
+        Target(student, data, prior),
         Target(student, data, prior),
         MODES,
         len(starts),
@@ -61,6 +69,34 @@ def test_what_comes_before_sampling_shortens_it_if_it_is_late(tmp_path):
     assert left(100.0, 0.0, "late") == 80.0  # again
     assert left(160.0, 0.0, "late") == 140.0  # and with more time
     assert left(100.0, 1000.0, "very late") == 25.0
+
+
+def test_the_clock_is_asked_once(tmp_path):
+    assert decided(tmp_path, "before", lambda: 3.0) == 3.0
+    found = shares_of(tmp_path, 0.1)
+    assert decided(tmp_path, "before", lambda: 7.0) == 3.0
+    assert read_shares(tmp_path) == found
+    assert was_decided(tmp_path, "before", 9.0) == 3.0
+    assert was_decided(tmp_path, "cross_fit", 1.0) == 1.0
+    assert found.modes == pytest.approx(0.1 * found.epochs, rel=0.3)
+
+
+def test_a_stand_in_is_timed_itself(tmp_path):
+    """A dear student whose stand-in is cheap leaves as many examples to compare as there are."""
+    student, data, prior, starts = case(2000)
+    other = case(2000, width=5)[0]
+    clock = ticking(0.01)
+    target, instead = Target(student, data, prior), Target(other, data, prior)
+    found = [
+        share_out(
+            target, tried, MODES, len(starts), 6, budget, tmp_path / f"{name}-{budget}", clock
+        )
+        for name, tried in (("same", target), ("other", instead))
+        for budget in (20.0, 200.0)
+    ]
+    assert found[0].tried_epochs == found[0].epochs
+    assert found[2].tried_epochs < found[3].tried_epochs
+    assert found[2].compared < found[3].compared
 
 
 def judged(*pairs):

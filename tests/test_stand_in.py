@@ -1,9 +1,12 @@
 """What a budget spares networks whose chains go one by one."""
 
+from dataclasses import replace
+
 import torch
 from torch import nn
 
 import mtbkd
+from mtbkd.distillation.shares import Shares
 from mtbkd.distillation.stand_in import fewer_draws, stand_in
 from mtbkd.distillation.trials import Trials
 from mtbkd.inference.modes import MapSettings
@@ -14,6 +17,9 @@ from mtbkd.weights.rules import Weighting
 
 PICTURES = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator())
 DATA = mtbkd.make_dataset(PICTURES, labels=[i % 2 for i in range(40)], classes=["a", "b"])
+
+
+LONG = Shares(epochs=1, tried_epochs=1, compared=1, steps=1000)
 
 
 def trials_of(network, data=DATA):
@@ -48,9 +54,17 @@ def test_what_is_cheap_or_words_is_tried_itself():
 
 def test_dear_networks_keep_few_draws_of_as_many_steps():
     asked = mtbkd.SamplerSettings(draws=50, thinning=4)
-    few = fewer_draws(asked, trials_of(convolutional(PICTURES, 2)).student)
+    few = fewer_draws(asked, trials_of(convolutional(PICTURES, 2)).student, LONG)
     assert (few.draws, few.thinning) == (20, 10)
     assert (
-        fewer_draws(asked, trials_of(nn.Sequential(nn.Flatten(), nn.Linear(64, 2))).student)
+        fewer_draws(asked, trials_of(nn.Sequential(nn.Flatten(), nn.Linear(64, 2))).student, LONG)
         == asked
     )
+
+
+def test_fewer_draws_still_where_answers_would_cost_much_of_the_time():
+    asked = mtbkd.SamplerSettings(draws=50, thinning=4)
+    dense = trials_of(nn.Sequential(nn.Flatten(), nn.Linear(64, 2))).student
+    made = [fewer_draws(asked, dense, replace(LONG, steps=steps)) for steps in (1e9, 250, 10)]
+    assert [each.draws for each in made] == [50, 25, 8]
+    assert [each.draws * each.thinning for each in made] == [200, 200, 200]

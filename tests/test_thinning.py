@@ -174,3 +174,11 @@ def test_no_inputs_and_no_draws_are_refused():
         thin(student, samples, inputs[:0], 3)
     with pytest.raises(InputError, match="Expected n"):
         thin(student, samples, inputs, 0)
+
+
+def test_draws_that_hardly_differ_are_chosen_as_well():
+    """Of products that are rounding alone no exchange helps for ever."""
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        noise = 1e-7 * torch.randn(32, 32, generator=generator, dtype=torch.float64)
+        assert len(set(choose(1e-3 + noise, 8))) == 8

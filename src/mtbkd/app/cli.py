@@ -10,6 +10,7 @@ import traceback
 import warnings
 from os.path import lexists
 from pathlib import Path
+from time import perf_counter
 from typing import Annotated, Any
 
 import typer
@@ -43,9 +44,9 @@ def run(
 ) -> None:
     """Everything, end to end: teachers, student, baselines, evaluation, report.
 
-    The same command again goes on where a killed run stopped; `--more 5min` goes on with the chains
-    of a finished run that has a budget.
+    The same command goes on with a killed run; `--more 5min` with a finished one that has a budget.
     """
+    begun = perf_counter()
     from mtbkd.app.console import Progress, metrics_table
     from mtbkd.app.recipes.base import Labelling
     from mtbkd.app.run import commands as recipe_run
@@ -54,10 +55,9 @@ def run(
     config, folder, may_run_code = meant(asked, baselines=baselines)
     with Progress() as progress:
         if config.budget is not None:
-            seconds = recipe_run.stages.sampling_seconds(config)
             progress.tell(
-                f"a budget of {config.budget}: what the teachers are worth is found first, then "
-                f"chains go on until they agree, for {seconds:,.0f} s at most"
+                f"a budget of {config.budget} in all: what teachers are worth, then chains until "
+                f"they agree, for {recipe_run.stages.sampling_seconds(config):,.0f} s at most"
             )
         metrics = recipe_run.run(
             config,
@@ -66,6 +66,7 @@ def run(
             report=progress.report,
             labelling=Labelling(may_run_code, report=progress.report),
             more=more,
+            begun=begun,
         )
     if as_json:
         print(json.dumps(metrics))

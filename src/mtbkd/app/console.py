@@ -54,6 +54,7 @@ _STAGES = {
     "sampling": "sampling the student",
     r"sampling, (round .+)": r"sampling the student, \1",
     "reference": "sampling the reference",
+    "modes-without-calibration-labels": "finding modes without calibration labels",
     "evidence": "seeing how far teachers disagree",
     r"modes of fold (.+)": r"finding modes without fold \1",
     r"fold (.+)": r"sampling without fold \1",

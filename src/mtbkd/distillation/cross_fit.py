@@ -28,7 +28,7 @@ from mtbkd.teachers.folds import group_folds
 from mtbkd.training import TrainingSet, training_set
 from mtbkd.types import Ints
 
-_FOLDS, _CHAINS = 5, 2  # where folds are fewer, chains are more, up to the student's
+FOLDS, _CHAINS = 5, 2  # where folds are fewer, chains are more, up to the student's
 _SHARE = 5  # of the chains' draws, and half of their burn-in and thinning
 _FEWEST = 10
 
@@ -41,10 +41,11 @@ def cross_fit(
     *,
     level: float = 0.9,
     groups: Ints | None = None,
+    folds: int = FOLDS,
 ) -> tuple[Answer, float]:
     """Answers on the calibration examples of students that did not learn from them.
 
-    The examples are dealt into five folds, or one for each group where these are fewer. For each, a
+    The examples are dealt into folds, or one for each group where these are fewer. For each, a
     few chains learn from all the others, under a prior and weights that the labels of all the
     others have chosen, and answer on the fold. A fold is left out with what the
     teachers say on it, as an example to come is. So what is chosen on these answers, sets,
@@ -62,19 +63,15 @@ def cross_fit(
         level: Level of the intervals.
         groups: Number of the group of each calibration example, shape (calibration example,); a
             group is left out as a whole. If not given, each example is a group of its own.
+        folds: How many, at most.
     """
     head, calibration = trials.student, trials.calibration
     if calibration is None:
         raise ValueError("there are no calibration examples to answer on")
-    fold = calibration_folds(len(calibration), groups, trials.seed)
+    fold = calibration_folds(len(calibration), groups, trials.seed, folds)
     n_folds = int(fold.max()) + 1
-    n_chains = max(_CHAINS, min(len(posterior.modes), _CHAINS * _FOLDS // n_folds))
-    settings = replace(
-        sampler,
-        burn_in=math.ceil(sampler.burn_in / 2),
-        thinning=math.ceil(sampler.thinning / 2),
-        draws=max(sampler.draws // _SHARE, min(_FEWEST, sampler.draws)),
-    )
+    n_chains = max(_CHAINS, min(len(posterior.modes), _CHAINS * folds // n_folds))
+    settings = shorter_chains(sampler)
     every, order = [], []
     for held in range(n_folds):
         path = None if trials.out is None else trials.out / "cross_fit" / f"fold-{held}.safetensors"
@@ -154,9 +151,19 @@ def refitted(
     return without
 
 
-def calibration_folds(n: int, groups: Ints | None, seed: int) -> Tensor:
+def shorter_chains(sampler: SamplerSettings) -> SamplerSettings:
+    """Chains of those that did not learn from some labels."""
+    return replace(
+        sampler,
+        burn_in=math.ceil(sampler.burn_in / 2),
+        thinning=math.ceil(sampler.thinning / 2),
+        draws=max(sampler.draws // _SHARE, min(_FEWEST, sampler.draws)),
+    )
+
+
+def calibration_folds(n: int, groups: Ints | None, seed: int, folds: int = FOLDS) -> Tensor:
     """The fold of each of ``n`` examples, shape (example,)."""
-    n_folds = min(_FOLDS, n if groups is None else len(np.unique(groups)))
+    n_folds = min(folds, n if groups is None else len(np.unique(groups)))
     if groups is None or n_folds == 1:
         return torch.arange(n) % n_folds
     return group_folds(groups.tolist(), n_folds, seed)

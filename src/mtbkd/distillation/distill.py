@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from mtbkd.distillation.choose import (
     choose_weighting,
 )
 from mtbkd.distillation.claim import claim
+from mtbkd.distillation.fallback import choose_engine
 from mtbkd.distillation.posterior import Posterior, finish
 from mtbkd.distillation.rounds import sample_in_rounds
 from mtbkd.distillation.shares import left_for_sampling
@@ -34,6 +36,7 @@ from mtbkd.student.student import make_student
 from mtbkd.training import behind, nobody, training_set
 from mtbkd.types import Report, outside, refuse
 
+_ROUNDS = 0.85  # of sampling's seconds: the rest compares engines on labels not learned from
 _TOO_HOT = 1.0  # how far a chain's temperature may be from the posterior's until its user is told
 
 
@@ -84,6 +87,7 @@ def distill(
     Raises:
         InputError: If teachers and data do not fit, or the folder holds something else.
     """
+    begun = perf_counter()
     refuse(
         *outside("chains", chains, 1e4, whole=True),
         *outside("weight_scale", weight_scale, 1e6),
@@ -132,10 +136,11 @@ def distill(
         out=out,
         report=report,
     )
-    begun = perf_counter()
+    own = trials
     if budget is not None:
-        sampler = fewer_draws(sampler, head)
-        trials, modes = within_budget(trials, stand_in(trials), prior, chains, budget)
+        trials, shares = within_budget(trials, stand_in(trials), prior, chains, budget)
+        sampler, modes = fewer_draws(sampler, head, shares), replace(modes, epochs=shares.epochs)
+        own = replace(own, modes=modes)
     chosen = choose_prior(prior, trials)
     if learn_calibration and held is not None:
         training = training_set(head, joined(read, held), teachers, weighting, out, units)
@@ -152,8 +157,14 @@ def distill(
     target = Target(head, training, chosen)
     if budget is not None and out is not None:
         budget = left_for_sampling(budget, perf_counter() - begun, out)
-    drawn, _ = sample_in_rounds(
-        target, sampler, start, budget=budget, seed=seed, out=out, report=report
+    within = budget
+    if budget is not None and training is not own.training and sampler.engine == "auto":
+        within = _ROUNDS * budget
+    drawn, rounds = sample_in_rounds(
+        target, sampler, start, budget=within, seed=seed, out=out, report=report
+    )
+    drawn, choice = choose_engine(
+        target, own, sampler, start, drawn, rounds, math.inf if budget is None else budget
     )
     statistics = {name: value.tolist() for name, value in drawn.statistics.items()}
     hot = heat_warnings(statistics, _TOO_HOT)
@@ -170,6 +181,7 @@ def distill(
         statistics=statistics,
         family=data.family,
         units=units,
+        choice=choice,
     )
     if out is not None:
         finish(posterior, out)

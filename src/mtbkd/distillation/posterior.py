@@ -11,11 +11,13 @@ from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from mtbkd.distillation.choose import read_weighting, save_weighting
+from mtbkd.distillation.fallback import EngineChoice
 from mtbkd.files import check_hash, load_tensors, save_tensors
 from mtbkd.inference.engines import Plan
 from mtbkd.inference.samples import (
     MAKE_AGAIN,
     PosteriorSamples,
+    draws_folder,
     load_samples,
     read_manifest,
     save_manifest,
@@ -46,6 +48,8 @@ class Posterior:
         statistics: Numbers on the chains, a list with one value for each.
         family: What it predicts.
         units: Units of the targets, for regression.
+        choice: What was compared with chains that had not agreed when their time was over; None
+            if they had.
     """
 
     student: Student
@@ -58,6 +62,12 @@ class Posterior:
     statistics: dict[str, list[float]]
     family: Family = "classification"
     units: Units | None = None
+    choice: EngineChoice | None = None
+
+    @property
+    def instead(self) -> bool:
+        """Whether the draws answer in place of chains."""
+        return self.choice is not None and self.choice.laplace
 
     def predict(
         self,
@@ -99,10 +109,11 @@ def finish(posterior: Posterior, folder: Path) -> None:
         "plan": posterior.plan._asdict(),
         "statistics": posterior.statistics,
         "family": posterior.family,
+        "choice": None if posterior.choice is None else asdict(posterior.choice),
     }
     beside = [f"{name}.safetensors" for name in ("student", "modes")] + ["weights.json"]
     beside += [] if posterior.units is None else ["units.safetensors"]
-    save_manifest(folder / "samples", posterior.samples, details, beside)
+    save_manifest(folder / "samples", posterior.samples, details, beside, instead=posterior.instead)
 
 
 def save_posterior(posterior: Posterior, folder: Path, teachers: Sequence[str]) -> None:
@@ -113,8 +124,9 @@ def save_posterior(posterior: Posterior, folder: Path, teachers: Sequence[str]) 
         folder: A new folder.
         teachers: Names of the teachers that it weighs.
     """
+    drawn = draws_folder(folder / "samples", instead=posterior.instead)
     for index, segment in enumerate(posterior.samples.segments):
-        save_tensors(segment_path(folder / "samples", index), {"draws": segment})
+        save_tensors(segment_path(drawn, index), {"draws": segment})
     save_tensors(folder / "modes.safetensors", {"modes": posterior.modes})
     save_weighting(folder / "weights.json", posterior.weighting, teachers)
     if posterior.units is not None:
@@ -183,4 +195,5 @@ def load_posterior(
         statistics=statistics,
         family=family,
         units=units,
+        choice=EngineChoice(**manifest["choice"]) if manifest.get("choice") else None,
     )

@@ -27,6 +27,7 @@ from mtbkd.inference.step_size import (
     FIRST_ITERATIONS,
     gradient_noise,
     largest_curvature,
+    passes_to_adapt,
     start_direction,
 )
 from mtbkd.observation import OUTCOMES
@@ -38,13 +39,17 @@ from mtbkd.types import Family, Report
 
 AGREED = 1.05
 """R-hat (95th percentile over what the student says) below which sampling ends."""
-_HOT, _TOO_HOT = 1.1, 1.5  # times the posterior's temperature
+_HOT = 1.1  # times the posterior's temperature
+TOO_HOT = 1.5
+"""Chains that are hotter, in units of the posterior's temperature, have not arrived."""
 _SLOWER, _MUCH_SLOWER, _LEAST_CAUTION = 0.7, 0.35, 1e-4
 _FALLING = 2 / 3  # of the heat of the round before: what has fallen below it goes on falling
 _LENGTHS = (2.0, 1.5, 1.0)  # of the next round in units of the last, the first that fits
-_PROBES = 100  # unlabelled examples whose outputs are compared
+PROBES = 100
+"""Unlabelled examples on which what chains say is compared."""
 _FEWEST_STEPS = 500  # over all examples, below which batches may take chains further
 _SMALLEST_BATCH = 256
+_SHORTEST = 4  # steps of a burn-in, in which step sizes are found
 _TIMED, _TIMED_IN_TURN = 3, 256
 _ROUNDS = "rounds.json"
 
@@ -155,7 +160,7 @@ def sample_in_rounds(
             return chains, rounds
         last = student.standardised(chains.samples.segments[-1][:, -1].to(modes.device))
         slowed = torch.tensor(following.caution) < torch.tensor(now.caution)
-        again = slowed & (torch.tensor(now.heat) > _TOO_HOT)
+        again = slowed & (torch.tensor(now.heat) > TOO_HOT)
         start = torch.where(again[:, None].to(last.device), start, last)
         rounds = (*rounds, following)
         _write(out, rounds, start, anew=True)
@@ -168,7 +173,7 @@ def disagreement(
 
     NaN if nothing that it says moves, or with fewer than four draws.
     """
-    some, outcome = inputs[:: -(-len(inputs) // _PROBES)], OUTCOMES[family]
+    some, outcome = inputs[:: -(-len(inputs) // PROBES)], OUTCOMES[family]
     values = [outcome.traced(outputs) for outputs in draw_outputs(student, samples, some)]
     functions = torch.cat(values, 2).flatten(2).double().cpu().numpy()
     found = rhat(functions, 1e-9)
@@ -184,7 +189,7 @@ def steps_to_agree(chains: Chains, rhat_95: float) -> float:
     not arrived, and what they say of each other is not of the posterior.
     """
     heat = chains.statistics.get("kinetic_temperature", torch.ones(1))
-    if float(heat.max()) > _TOO_HOT:
+    if float(heat.max()) > TOO_HOT:
         return math.inf
     drawn = chains.plan.draws * chains.plan.thinning
     return 2 * drawn * (rhat_95**2 - 1) / (AGREED**2 - 1)
@@ -225,7 +230,7 @@ def _caution(rounds: tuple[Round, ...]) -> tuple[float, ...]:
 
 def _slower(heat: float) -> float:
     """What the step size of a chain at this temperature is multiplied by."""
-    return _MUCH_SLOWER if heat > _TOO_HOT else _SLOWER if heat > _HOT else 1.0
+    return _MUCH_SLOWER if heat > TOO_HOT else _SLOWER if heat > _HOT else 1.0
 
 
 def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tensor) -> Round:
@@ -264,8 +269,13 @@ def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tens
                 best, furthest = size, reach
             size //= 2
     share = min(1.0, steps * n / best / _FEWEST_STEPS)
-    burn_in, thinning = (max(1, int(share * m)) for m in (settings.burn_in, settings.thinning))
-    return Round(burn_in, thinning, None if best == n else best, cautious)
+    while True:
+        burn_in = max(min(_SHORTEST, settings.burn_in), int(share * settings.burn_in))
+        thinning = max(1, int(share * settings.thinning))
+        taken = passes_to_adapt(burn_in, n) + (burn_in + settings.draws * thinning) * best / n
+        if taken <= steps or max(burn_in, thinning) <= _SHORTEST:
+            return Round(burn_in, thinning, None if best == n else best, cautious)
+        share *= _SLOWER
 
 
 def _tupled(value: Any) -> Any:

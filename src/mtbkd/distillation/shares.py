@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -24,11 +25,13 @@ TRIAL = SamplerSettings(engine="sghmc", burn_in=100, draws=20, thinning=10, batc
 TRIAL_CHAINS = 2
 # of sampling's seconds: the modes, also where chains go one by one, and draws that judge choices
 _MODES, _MODES_IN_TURN, _TRIALS = 0.03, 0.15, 0.25
+_TRIED = 0.3  # what looks for modes of a stand-in, of which a third is spent
 _BEFORE, _LEAST = 0.5, 0.25  # of them: what may precede sampling, and what sampling keeps
 MOST_COMPARED, _FEWEST_COMPARED = 10_000, 500
 _TIMED, _MOST_TIMED, _LONG_ENOUGH = 2, 50, 0.2
 _TIMED_EXAMPLES, _TIMED_BATCHES, _FEWER = 10_000, 10, 10
 _SHARES = "shares.json"
+_FEWEST_DRAWS, _ANSWERS = 8, 0.1  # of a chain; of sampling's steps, how many a draw's answers cost
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,65 @@ class Shares:
 
     Attributes:
         epochs: Passes over the data that look for modes.
+        tried_epochs: The same where priors are compared, which may be on a stand-in.
         compared: Examples on which priors are compared.
         steps: Steps of all chains over all examples that sampling has time for.
-        late: Seconds of sampling's that what comes before it has used up; None before that is done.
+        per_step: Seconds of such a step.
+        modes: Seconds that it takes to look for modes of all chains.
     """
 
     epochs: int
+    tried_epochs: int
     compared: int
     steps: float
-    late: float | None = None
+    per_step: float = 0.0
+    modes: float = 0.0
+
+    def draws(self, asked: int) -> int:
+        """Draws of each chain, fewer where what they are asked later would cost much of the time.
+
+        A draw answers on the examples of all splits several times, which takes a step or two.
+        """
+        return (
+            asked
+            if asked <= _FEWEST_DRAWS
+            else int(min(asked, max(_FEWEST_DRAWS, _ANSWERS * self.steps)))
+        )
+
+
+def decided(out: Path, name: str, decide: Callable[[], Any]) -> Any:
+    """What the clock decides, once: it is written down, and read back from then on.
+
+    Args:
+        out: A run directory.
+        name: What it is called.
+        decide: Asks the clock.
+    """
+    stored = _stored(out)
+    if name not in stored:
+        stored[name] = decide()
+        save_sealed(out / _SHARES, stored)
+    return stored[name]
+
+
+def was_decided(out: Path, name: str, usual: Any) -> Any:
+    """What was, or the usual where the clock was not asked."""
+    return _stored(out).get(name, usual)
+
+
+def read_shares(out: Path) -> Shares:
+    """What `share_out` found for this run directory."""
+    stored = _stored(out)
+    return Shares(**{each.name: stored[each.name] for each in fields(Shares)})
+
+
+def _stored(out: Path) -> dict[str, Any]:
+    return read_sealed(out / _SHARES) if (out / _SHARES).exists() else {}
 
 
 def share_out(
     target: Target,
+    tried: Target,
     modes: MapSettings,
     n_chains: int,
     n_trials: int,
@@ -67,6 +116,7 @@ def share_out(
 
     Args:
         target: What is sampled; under any prior, which costs the same.
+        tried: The same, or a stand-in for which priors are compared.
         modes: How modes are found if there is time.
         n_chains: How many chains.
         n_trials: How many priors are compared.
@@ -78,20 +128,32 @@ def share_out(
     most = min(n, MOST_COMPARED)
     share = _MODES_IN_TURN if target.student.passage.in_turn else _MODES
     if out is None:
-        return Shares(epochs=modes.epochs, compared=most, steps=math.inf)
-    path = out / _SHARES
-    if path.exists():
-        return Shares(**read_sealed(path))
+        epochs, every = modes.epochs, most if tried.student is target.student else MOST_COMPARED
+        return Shares(epochs=epochs, tried_epochs=epochs, compared=every, steps=math.inf)
+    if was_decided(out, "epochs", None) is not None:
+        return read_shares(out)
     per_step = _seconds_of_a_step(target, n_chains, clock)
     epoch = math.ceil(n / modes.batch_size) * _seconds_of_an_update(target, modes, n_chains, clock)
-    per_trial = (TRIAL.burn_in + TRIAL.draws * TRIAL.thinning) * TRIAL_CHAINS / n_chains
-    compared = n * _TRIALS * budget / (max(n_trials, 1) * per_trial * per_step)
+    epochs = tried_epochs = max(1, min(modes.epochs, int(share * budget / epoch)))
+    per_trial = per_step * TRIAL_CHAINS / n_chains
+    if tried.student is not target.student:
+        per_trial = _seconds_of_a_step(tried, TRIAL_CHAINS, clock)
+    steps = max(n_trials, 1) * (TRIAL.burn_in + TRIAL.draws * TRIAL.thinning)
+    compared = min(most, max(int(n * _TRIALS * budget / (steps * per_trial)), _FEWEST_COMPARED))
+    if tried.student is not target.student:
+        update = _seconds_of_an_update(tried, modes, TRIAL_CHAINS, clock)
+        its_epoch = math.ceil(compared / modes.batch_size) * update
+        most_seconds = _TRIED * budget / max(n_trials, 1)
+        tried_epochs = max(1, min(modes.epochs, int(most_seconds / its_epoch)))
     found = Shares(
-        epochs=max(1, min(modes.epochs, int(share * budget / epoch))),
-        compared=min(most, max(int(compared), _FEWEST_COMPARED)),
+        epochs=epochs,
+        tried_epochs=tried_epochs,
+        compared=compared,
         steps=int(budget / per_step),
+        per_step=per_step,
+        modes=epochs * epoch,
     )
-    save_sealed(path, asdict(found))
+    save_sealed(out / _SHARES, _stored(out) | asdict(found))
     return found
 
 
@@ -105,18 +167,19 @@ def left_for_sampling(budget: float, seconds: float, out: Path) -> float:
         seconds: What choices and modes took; a run that goes on reads back what it was at first.
         out: A run directory, with its shares.
     """
-    stored = Shares(**read_sealed(out / _SHARES))
     late = min(max(0.0, seconds - _BEFORE * budget), (1 - _LEAST) * budget)
-    if stored.late is None:
-        stored = replace(stored, late=late)
-        save_sealed(out / _SHARES, asdict(stored))
-    return budget - float(stored.late or 0.0)
+    return budget - decided(out, "late", lambda: late)
 
 
 def within_share(modes: MapSettings, out: Path) -> MapSettings:
     """The same with as many epochs as a run with a budget has time for."""
-    path = out / _SHARES
-    return replace(modes, epochs=read_sealed(path)["epochs"]) if path.exists() else modes
+    return replace(modes, epochs=was_decided(out, "epochs", modes.epochs))
+
+
+def shortened(sampler: SamplerSettings, length: float) -> SamplerSettings:
+    """The same with fewer steps, as students that did not see some labels take by the clock."""
+    burn_in, thinning = (max(1, round(length * n)) for n in (sampler.burn_in, sampler.thinning))
+    return replace(sampler, burn_in=burn_in, thinning=thinning)
 
 
 def few_rows(n_examples: int, most: int, seed: int) -> torch.Tensor:

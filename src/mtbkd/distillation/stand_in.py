@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from mtbkd.distillation.shares import Shares
 from mtbkd.distillation.trials import Trials
 from mtbkd.inference.settings import SamplerSettings
 from mtbkd.student.components import COMPONENTS, Components
@@ -48,12 +49,13 @@ def stand_in(trials: Trials) -> Trials:
     )
 
 
-def fewer_draws(sampler: SamplerSettings, student: Student) -> SamplerSettings:
+def fewer_draws(sampler: SamplerSettings, student: Student, shares: Shares) -> SamplerSettings:
     """The same number of steps with 20 draws of each chain at most, where chains go one by one.
 
-    Every answer costs one pass for each draw, and the chains of such a network move slowly.
+    Every answer costs one pass for each draw, and the chains of such a network move slowly. Fewer
+    still where the shares say so.
     """
-    if not student.passage.in_turn or sampler.draws <= _DRAWS:
-        return sampler
-    thinning = max(1, sampler.thinning * sampler.draws // _DRAWS)
-    return replace(sampler, draws=_DRAWS, thinning=thinning)
+    draws = min(_DRAWS, sampler.draws) if student.passage.in_turn else sampler.draws
+    draws = shares.draws(draws)
+    thinning = max(1, sampler.thinning * sampler.draws // draws)
+    return replace(sampler, draws=draws, thinning=thinning)

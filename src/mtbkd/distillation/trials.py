@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mtbkd.data import Dataset
 from mtbkd.distillation.rounds import disagreement, steps_to_agree
-from mtbkd.distillation.shares import MOST_COMPARED, TRIAL, TRIAL_CHAINS, few_rows, share_out
+from mtbkd.distillation.shares import TRIAL, TRIAL_CHAINS, Shares, few_rows, share_out
 from mtbkd.files import load_tensors, save_tensors
 from mtbkd.inference.engines import SamplerSettings
 from mtbkd.inference.modes import MapSettings, mode_scores, progress_of, starting_modes
@@ -127,8 +127,8 @@ def shorter(modes: MapSettings) -> MapSettings:
 
 def within_budget(
     trials: Trials, tried: Trials, prior: PriorSettings, n_chains: int, budget: float
-) -> tuple[Trials, MapSettings]:
-    """Trials that judge draws, and how modes are found, such that they fit into a budget.
+) -> tuple[Trials, Shares]:
+    """Trials that judge draws, and what a budget leaves for each part, so that they fit into it.
 
     Args:
         trials: Those of the student itself.
@@ -141,14 +141,10 @@ def within_budget(
     n_trials = sum(len(values) for values in options.values() if len(values) > 1)
     first = prior.prior({name: values[0] for name, values in options.items()})
     target = Target(trials.student, training, first)
-    shares = share_out(target, trials.modes, n_chains, n_trials, budget, trials.out)
-    modes = replace(trials.modes, epochs=shares.epochs)
-    instead = tried is not trials
-    compared, epochs = (MOST_COMPARED, trials.modes) if instead else (shares.compared, modes)
-    few = tried.training.subset(few_rows(len(training), compared, trials.seed))
+    its = Target(tried.student, tried.training, first)
+    shares = share_out(target, its, trials.modes, n_chains, n_trials, budget, trials.out)
+    few = tried.training.subset(few_rows(len(training), shares.compared, trials.seed))
     # with fewer examples the posterior is wider, and as much farther the steps go
     affordable = shares.steps * math.sqrt(len(few) / len(training))
-    fitted = replace(
-        tried, training=few, modes=shorter(epochs), sampler=TRIAL, affordable=affordable
-    )
-    return fitted, modes
+    modes = shorter(replace(tried.modes, epochs=shares.tried_epochs))
+    return replace(tried, training=few, modes=modes, sampler=TRIAL, affordable=affordable), shares

@@ -58,8 +58,18 @@ def segment_path(folder: Path, index: int) -> Path:
     return folder / f"draws-{index:04d}.safetensors"
 
 
+def draws_folder(folder: Path, *, instead: bool) -> Path:
+    """Where draws lie, or those that answer in place of chains that go on."""
+    return folder / "laplace" if instead else folder
+
+
 def save_manifest(
-    folder: Path, samples: PosteriorSamples, details: dict[str, Any], beside: Sequence[str]
+    folder: Path,
+    samples: PosteriorSamples,
+    details: dict[str, Any],
+    beside: Sequence[str],
+    *,
+    instead: bool = False,
 ) -> None:
     """Close a folder of draws: what they are, how they were drawn, and the hash of every file.
 
@@ -68,8 +78,10 @@ def save_manifest(
         samples: What lies there.
         details: How they were drawn.
         beside: Files next to the folder that belong to the draws.
+        instead: As in `draws_folder`.
     """
-    files = [segment_path(folder, index) for index in range(len(samples.segments))]
+    drawn = draws_folder(folder, instead=instead)
+    files = [segment_path(drawn, index) for index in range(len(samples.segments))]
     files += [folder.parent / name for name in beside]
     manifest = {
         "names": samples.names,
@@ -77,6 +89,7 @@ def save_manifest(
         "segments": len(samples.segments),
         "chains": samples.n_chains,
         "draws": samples.n_draws,
+        "instead": instead,
         **details,
         "sha256": {p.relative_to(folder.parent).as_posix(): sha256_of(p) for p in files},
     }
@@ -106,9 +119,10 @@ def load_samples(folder: Path) -> PosteriorSamples:
     """
     manifest = read_manifest(folder)
     segments, faults = [], []
+    drawn = draws_folder(folder, instead=manifest.get("instead", False))
     for index in range(manifest["segments"]):
-        path = segment_path(folder, index)
-        digest = manifest["sha256"][f"{folder.name}/{path.name}"]
+        path = segment_path(drawn, index)
+        digest = manifest["sha256"][path.relative_to(folder.parent).as_posix()]
         try:
             segments.append(load_tensors(path, digest, then=MAKE_AGAIN)["draws"])
         except InputError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,13 @@ def adapted(stable_step_size: Callable[..., Tensor]) -> Before:
         return state._replace(step_size=ramp * run.caution * step_size), probe
 
     return before
+
+
+def passes_to_adapt(burn_in: int, n_examples: int) -> float:
+    """Gradients over all examples that `adapted` takes beside those of the steps."""
+    later = math.ceil(burn_in / max(1, burn_in // _PROBES)) - 1
+    gradients = 2 * (FIRST_ITERATIONS + _LATER_ITERATIONS * later)
+    return gradients * min(1.0, _MOST_EXAMPLES / n_examples)
 
 
 def _measured(run: Run, position: Tensor, probe: Probe, done: int) -> Probe:

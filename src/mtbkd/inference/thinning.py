@@ -86,6 +86,7 @@ def choose(products: Tensor, n: int) -> list[int]:
     Returns:
         Places of the draws, in rising order.
     """
+    products = (products + products.T) / 2  # of rounded numbers, and not alike by themselves
     own = products.diagonal()
     taken: list[int] = []
     total = torch.zeros_like(own)  # sums of products with those taken
@@ -93,8 +94,9 @@ def choose(products: Tensor, n: int) -> list[int]:
         taken.append(_best(2 * total + own, taken))
         total = total + products[taken[-1]]
     square = float(products[taken][:, taken].sum())
+    least = 1e-12 * n * float(own.max())  # what rounding may feign where draws hardly differ
     while True:
-        best, change = square * (1 - 1e-9), None
+        best, change = square - max(1e-9 * square, least), None
         for place, out in enumerate(taken):
             without = square - 2 * total[out] + own[out]
             scores = without + 2 * (total - products[out]) + own

@@ -21,6 +21,7 @@ from mtbkd.app.run.scoring_shared import Rival
 from mtbkd.app.run.stages import learned, modes_of
 from mtbkd.data import Dataset
 from mtbkd.distillation.posterior import Posterior
+from mtbkd.distillation.shares import was_decided
 from mtbkd.inference.modes import MapSettings, mode_scores, progress_of, starting_modes
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import OUTCOMES
@@ -36,6 +37,8 @@ _WIDENINGS = (1.0, 4.0)
 _HOTTEST = 10.0  # a temperature is between this and its reciprocal
 _ROWS = 2**14
 _DEAR_MODES = 2
+TRAININGS = 12
+"""Times that modes are found for baselines: four of them, under two weight priors, and on all."""
 
 
 def rival_name(weighting: Weighting) -> str:
@@ -60,14 +63,17 @@ def baselines(
 
     Every baseline has the student's network, number of updates and number of modes, whose
     predictions are averaged, or one mode where they are to be fast; then the last is no rival, and
-    is called a network. With a budget, and a network whose chains go one by one, they have two.
+    is called a network. With a budget, and a network whose chains go one by one, they have two; and
+    what there was no time for is left out.
     What it learns from differs. Its weight prior is the student's or a wider one, whichever has the
     better log score on the calibration labels. The ensemble on the pool learns from the teachers
     under the student's own weights, and has a temperature. Where the student learns from the
     calibration examples in the end, so does every baseline; where no other example has a label, the
     one on labels only has the student's weight prior.
     """
-    if config.baselines == "none":
+    which = was_decided(out, "baselines", config.baselines)
+    config = config.model_copy(update={"baselines": which})
+    if which == "none":
         return {}
     posterior = posterior.at_temperature(1.0)
     prior, units, told = posterior.prior, posterior.units, metered(out, report)

@@ -20,8 +20,9 @@ from mtbkd.app.run.stages import (
     sampling_seconds,
 )
 from mtbkd.distillation.choose import choose_prior
-from mtbkd.distillation.cross_fit import calibration_folds, cross_fit, refitted
+from mtbkd.distillation.cross_fit import FOLDS, calibration_folds, cross_fit, refitted
 from mtbkd.distillation.posterior import Posterior
+from mtbkd.distillation.shares import shortened, was_decided
 from mtbkd.distillation.stand_in import stand_in
 from mtbkd.distillation.temperature import tempered_by_others
 from mtbkd.distillation.trials import Trials, within_budget
@@ -83,13 +84,15 @@ def on_calibration(
     if config.budget is not None:
         seconds = sampling_seconds(config)
         judged, _ = within_budget(judged, stand_in(judged), config.prior, config.chains, seconds)
+    length, folds = was_decided(out, "cross_fit", (1.0, FOLDS))
     return cross_fit(
         posterior,
         trials,
-        as_it_ran(config, posterior),
+        shortened(as_it_ran(config, posterior), length),
         refitted(posterior, trials, train, teachers, partial(choose_prior, config.prior, judged)),
         level=level,
         groups=task.together,
+        folds=folds,
     )
 
 

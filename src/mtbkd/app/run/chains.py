@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,12 @@ def diagnose_chains(posterior: Posterior, functions: Floats) -> Diagnostics:
     statistics = {name: np.array(values) for name, values in posterior.statistics.items()}
     engine = posterior.plan.engine
     approximation = engine if METHODS[engine].independent else None
-    return diagnose(
+    found = diagnose(
         functions, moved.double().cpu().numpy(), statistics, approximation=approximation
     )
+    if posterior.choice is None:
+        return found
+    return replace(found, warnings=(*found.warnings, posterior.choice.reason))
 
 
 def known_number(value: float) -> float | None:
@@ -89,5 +93,6 @@ def diagnostic_numbers(diagnostics: Diagnostics, posterior: Posterior) -> dict[s
         "power": float(posterior.prior.power),
         "weights": posterior.weighting.rule,
         "temperature": posterior.student.temperature,
+        **({} if posterior.choice is None else {"engine_choice": asdict(posterior.choice)}),
         "warnings": list(diagnostics.warnings),
     }

@@ -30,6 +30,7 @@ from mtbkd.app.run.calibration import calibrated
 from mtbkd.app.run.costs import TRAINING
 from mtbkd.app.run.few import FEW, keep_few, recall_few
 from mtbkd.distillation.posterior import Posterior
+from mtbkd.distillation.shares import decided
 from mtbkd.errors import shown
 from mtbkd.explain.causes import Causes, find_causes, load_background
 from mtbkd.explain.outside import see
@@ -84,6 +85,7 @@ def run(
     report: Report = quiet,
     labelling: Labelling = Labelling(),
     more: str | None = None,
+    begun: float | None = None,
 ) -> dict[str, Any]:
     """Teach, distil, evaluate and report; goes on from where a killed run stopped.
 
@@ -94,6 +96,7 @@ def run(
         report: Called with the progress of long stages.
         labelling: How teachers are asked, where the recipe asks them.
         more: How long the chains of a finished run with a budget go on, such as ``5 min``.
+        begun: When the run began, by `time.perf_counter`; now, if not given.
 
     Returns:
         The content of ``metrics.json``.
@@ -101,9 +104,12 @@ def run(
     Raises:
         InputError: If the configuration, the data or the folder is wrong.
     """
+    from mtbkd.app.run.allowance import Allowance, choose_baselines, choose_folds, expected
     from mtbkd.app.run.baselines import baselines
     from mtbkd.app.run.evaluate import Spent, evaluate
     from mtbkd.app.run.report_data import write_report
+
+    begun = perf_counter() if begun is None else begun
 
     recipe = find_recipe(config.recipe)
     stages.check_scenario(recipe, config)
@@ -120,11 +126,19 @@ def run(
     with clock.stage("teachers"):
         teachers, costs = stages.teach(recipe, config, task, out, labelling)
     with clock.stage("student"):
-        posterior = stages.learn(recipe, config, task, teachers, out, report, extra)
+        allowance = Allowance(config.seconds + extra, begun, out)
+        timed = config.budget is not None
+        before = decided(out, "before", allowance.spent) if timed else 0.0
+        posterior = stages.learn(recipe, config, task, teachers, out, report, extra, before)
         speed = stages.milliseconds(posterior, task.test.inputs)
         task, posterior = stages.on_features(task, posterior, out)
+        after = expected(config, task, posterior, out) if timed else None
+        if after is not None:
+            choose_folds(config.baselines, after, allowance)
         posterior, _ = calibrated(config, task, teachers, posterior, out, report)
     with clock.stage("baselines"):
+        if after is not None:
+            choose_baselines(config.baselines, after, allowance)
         rivals = baselines(config, task, teachers, posterior, out, report)
     with clock.stage("evaluation"):
         spent = Spent(costs, speed, _early(clock.seconds))

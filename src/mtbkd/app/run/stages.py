@@ -20,6 +20,7 @@ from mtbkd.distillation.posterior import Posterior, load_posterior
 from mtbkd.distillation.shares import within_share
 from mtbkd.explain.causes import load_background
 from mtbkd.files import read_json, save_json
+from mtbkd.inference.engines import METHODS
 from mtbkd.inference.modes import MapSettings
 from mtbkd.inference.samples import read_manifest
 from mtbkd.inference.settings import SamplerSettings
@@ -34,6 +35,7 @@ BACKGROUND = "background.safetensors"
 _TIMED = 128
 _MOST_GIGABYTES = 64
 _SAMPLING = 0.45  # of the budget: the rest is for choices, modes, cross-fitting and baselines
+_LEAST = 0.25  # of the budget, that sampling's is taken of in any case
 
 
 def check_scenario(recipe: Recipe, config: RunConfig) -> None:
@@ -122,8 +124,12 @@ def learn(
     out: Path,
     report: Report,
     extra: float = 0.0,
+    before: float = 0.0,
 ) -> Posterior:
-    """Distil, going on from what the folder holds; chains have so many seconds more."""
+    """Distil, going on from what the folder holds.
+
+    With a budget, chains have ``extra`` seconds more, and less for each second spent ``before``.
+    """
     return distill(
         network(recipe, config, task.train.inputs, task.train.classes, task.train.family),
         task.train,
@@ -134,7 +140,7 @@ def learn(
         modes=config.modes(len(task.train)),
         sampler=config.sampler,
         chains=config.chains,
-        budget=None if config.budget is None else sampling_seconds(config) + extra,
+        budget=None if config.budget is None else sampling_seconds(config, before) + extra,
         weight_scale=config.student.weight_scale,
         sampled=config.student.sampled or "*",
         seed=config.seed,
@@ -144,9 +150,9 @@ def learn(
     )
 
 
-def sampling_seconds(config: RunConfig) -> float:
-    """What a budget leaves for sampling."""
-    return _SAMPLING * config.seconds
+def sampling_seconds(config: RunConfig, before: float = 0.0) -> float:
+    """What a budget leaves for sampling, after some seconds of it."""
+    return _SAMPLING * max(config.seconds - before, _LEAST * config.seconds)
 
 
 def modes_of(config: RunConfig, n_examples: int, out: Path) -> MapSettings:
@@ -159,10 +165,13 @@ def as_it_ran(config: RunConfig, posterior: Posterior) -> SamplerSettings:
     if config.budget is None:
         return config.sampler
     plan = posterior.plan
+    if METHODS[plan.engine].independent:
+        return replace(config.sampler, engine=plan.engine)  # type: ignore[arg-type]
     return replace(
         config.sampler,
         engine=plan.engine,  # type: ignore[arg-type]
         burn_in=plan.burn_in,
+        draws=plan.draws,
         thinning=plan.thinning,
         batch_size=plan.batch_size,
     )
@@ -221,9 +230,9 @@ def recall(
     return found.at_temperature(float(known.temperature))
 
 
-def milliseconds(posterior: Posterior, inputs: Tensor) -> float:
-    """What a prediction costs for one example, its frozen part included."""
-    some = inputs[:_TIMED]
+def milliseconds(posterior: Posterior, inputs: Tensor, most: int = _TIMED) -> float:
+    """What a prediction costs for one of so many examples, its frozen part included."""
+    some = inputs[:most]
     start = perf_counter()
     posterior.predict(some)
     return 1000 * (perf_counter() - start) / len(some)
