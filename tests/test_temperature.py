@@ -43,9 +43,6 @@ def test_that_of_several_labels_leaves_out_missing_ones(wrong):
     labels = (chance < torch.sigmoid(draws[0] / wrong)).float()
     labels[::3, 1] = math.nan
     assert find_temperature(draws, labels, "multilabel") == pytest.approx(wrong, rel=0.1)
-    other = labels.clone()
-    other[1::3, 1] = 1 - other[1::3, 1]
-    assert find_temperature(draws, other, "multilabel") != pytest.approx(wrong, rel=0.1)
 
 
 def test_few_labels_say_little_none_say_nothing_and_numbers_have_none():
