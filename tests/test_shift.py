@@ -42,7 +42,7 @@ def _background(chance, n=600):
     return Background(
         reference=reference, answers=nothing, dissent=nothing, reliable=nothing,
         held_out=held_out, groups=groups, thresholds=nothing, bounds=torch.from_numpy(bound),
-        odds=nothing, level=torch.tensor(0.9, dtype=torch.float64),
+        odds=nothing, level=torch.tensor(0.9, dtype=torch.float64), temperature=torch.tensor(1.0),
     )  # fmt: skip
 
 
