@@ -44,6 +44,7 @@ from mtbkd.explain.causes import RARE, Background, Causes, find_causes, make_bac
 from mtbkd.explain.conformal import whole_coverage
 from mtbkd.explain.outside import see
 from mtbkd.explain.promise import judge_file
+from mtbkd.explain.shift import compared
 from mtbkd.inputs.proteins.features import sequence_features
 from mtbkd.inputs.tables import read_table
 from mtbkd.metrics import coverage
@@ -309,7 +310,8 @@ def judged(world: World, background: Background, inputs: torch.Tensor) -> tuple[
     predictive = world.posterior.predict(inputs)
     seen = see(world.posterior, world.posterior.student.features(inputs))
     causes = find_causes(background, seen, predictive)
-    return causes, judge_file(background, seen, predictive, causes, world.posterior.classes)
+    shown = seen.at(compared(len(inputs)))
+    return causes, judge_file(background, shown, predictive, causes, world.posterior.classes)
 
 
 def held(causes: Causes, file: Dataset) -> float:

@@ -23,6 +23,8 @@ from mtbkd.explain.causes import (
 from mtbkd.explain.influence import dissent
 from mtbkd.explain.labels import label_thresholds, odds_of_all, together
 from mtbkd.explain.outside import Groups, Seen, see
+from mtbkd.explain.promise import answer_file, judge_file
+from mtbkd.explain.shift import compared
 from mtbkd.files import save_tensors
 from mtbkd.outputs.aligned import make_table
 from mtbkd.predictive import LabelPredictive, NumberPredictive, Predictive
@@ -123,6 +125,36 @@ def test_sets_hold_the_label_on_new_examples(world):
     causes = find_causes(background, see(posterior, test.inputs), posterior.predict(test.inputs))
     held = causes.sets[np.arange(len(test)), test.labels.numpy()].mean()
     assert held == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 300) + 0.03)
+
+
+def test_a_file_is_answered_block_by_block_as_it_is_as_a_whole(world, monkeypatch):
+    posterior, background, test, _ = world
+    shifted = 1.5 * test.inputs + 0.7
+    seen, said = see(posterior, shifted), posterior.predict(shifted)
+    whole = find_causes(background, seen, said)
+    shown = seen.at(compared(len(shifted)))
+    whole = judge_file(background, shown, said, whole, posterior.classes)
+    monkeypatch.setattr("mtbkd.explain.promise._ROWS", 64)
+    read = []
+
+    def features(rows):
+        read.append(rows.stop - rows.start)
+        return shifted[rows]
+
+    n, told = len(shifted), []
+    answer, causes = answer_file(
+        background, posterior, features, n,
+        answer=posterior.predict, report=lambda _, done, total: told.append((done, total)),
+    )  # fmt: skip
+    assert max(read) == 64
+    assert sum(read) == n
+    assert told[-1] == (n, n)
+    np.testing.assert_allclose(answer.probs, said.probs, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(causes.scores, whole.scores, rtol=1e-3, atol=1e-6)
+    assert causes.flags == whole.flags
+    assert causes.note == whole.note
+    assert "do not look like" in causes.note
+    np.testing.assert_array_equal(causes.sets, whole.sets)
 
 
 def test_a_background_is_written_and_read(world, tmp_path):

@@ -42,7 +42,7 @@ def _background(chance, n=600):
     return Background(
         reference=reference, answers=nothing, dissent=nothing, reliable=nothing,
         held_out=held_out, groups=groups, thresholds=nothing, bounds=torch.from_numpy(bound),
-        odds=nothing, level=torch.tensor(0.9, dtype=torch.float64),
+        odds=nothing, level=torch.tensor(0.9, dtype=torch.float64), temperature=torch.tensor(1.0),
     )  # fmt: skip
 
 
@@ -50,7 +50,7 @@ def _judged(background, seen, answer):
     scores = outside_scores(background.reference, seen, answer)
     p = outside_p(scores, answer, background.held_out.scores.numpy(), background.groups)
     sets = shift.class_sets(answer.probs, float(background.bounds))
-    before = Causes(p, p, p, p, ("",) * len(p), sets)
+    before = Causes(p, p, p, p, ("",) * len(p), sets, scores=scores)
     return before, judge_file(background, seen, answer, before, CLASSES)
 
 
@@ -146,8 +146,9 @@ def test_intervals_of_numbers_are_told_of():
     seen = _rows(chance, 100, 1.0)[0]
     one = np.ones((100, 1))
     said = NumberPredictive(one, one, one, one, one, one, one, 0.9)
-    p = np.ones(100)
-    causes = judge_file(background, seen, said, Causes(p, p, p, p, ("",) * 100, None), ("y",))
+    p, scores = np.ones(100), outside_scores(background.reference, seen, said)
+    before = Causes(p, p, p, p, ("",) * 100, None, scores=scores)
+    causes = judge_file(background, seen, said, before, ("y",))
     assert "their intervals are not known to hold 90 % here" in causes.note
     assert causes.sets is None
 

@@ -8,7 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from mtbkd.app.console import answers_table, metrics_table
-from mtbkd.app.tables import prediction_table, write_table
+from mtbkd.app.tables import (
+    SUFFIXES,
+    prediction_table,
+    prediction_tables,
+    write_table,
+    write_tables,
+)
 from mtbkd.explain.causes import Causes
 from mtbkd.predictive import LabelPredictive, NumberPredictive, Predictive
 from mtbkd.types import InputError
@@ -84,6 +90,20 @@ def test_lists_are_joined_in_csv_and_kept_elsewhere(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+def test_tables_are_written_in_pieces_as_in_one(tmp_path, monkeypatch):
+    ids, causes = ("x", "y"), causes_of(2, labels=np.array([[True, False], [False, True]]))
+    whole = prediction_table(ids, ("a", "b"), LABELS, causes)
+    monkeypatch.setattr("mtbkd.app.tables._ROWS", 1)
+    for suffix in SUFFIXES:
+        one, pieces = tmp_path / f"one{suffix}", tmp_path / f"pieces{suffix}"
+        write_table(one, whole)
+        write_tables(pieces, prediction_tables(ids, ("a", "b"), LABELS, causes))
+        if suffix == ".parquet":
+            assert pq.read_table(pieces).equals(pq.read_table(one))
+        else:
+            assert pieces.read_bytes() == one.read_bytes()
+
+
 def test_an_unknown_suffix_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"Expected an output ending in .parquet, .csv, .jsonl"):
         write_table(tmp_path / "x.xlsx", prediction_table(("x", "y"), ("a", "b"), LABELS))
@@ -137,7 +157,8 @@ def test_the_terminal_shows_the_scores_of_the_family(capsys, monkeypatch, family
 def causes_of(n, labels=None):
     one = np.zeros(n)
     return Causes(
-        flags=("",) * n, reliable=one, outside=one, dissent=one, pool=one, sets=None, labels=labels
+        flags=("",) * n, reliable=one, outside=one, dissent=one, pool=one, sets=None, labels=labels,
+        scores=one[:, None],
     )  # fmt: skip
 
 

@@ -202,4 +202,5 @@ def _batches(student: Student, samples: PosteriorSamples, inputs: Tensor) -> tup
         draw = samples.segments[0][0, 0].to(first.device)
         n_classes = student.logits_at(draw, first).shape[-1]
     per_example = samples.n_chains * samples.n_draws * n_classes
-    return inputs.split(max(1, min(4096, _BUDGET // per_example)))
+    fit = max(1, min(4096, _BUDGET // per_example))
+    return inputs.split(1 << (fit.bit_length() - 1))  # so that blocks of rows give the same bytes

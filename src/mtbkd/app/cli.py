@@ -150,15 +150,16 @@ def predict(
     from mtbkd.app.console import Progress, answers_table
     from mtbkd.app.folder import check_place
     from mtbkd.app.run import commands as recipe_run
-    from mtbkd.app.tables import check_suffix, prediction_table, write_table
+    from mtbkd.app.tables import check_suffix, prediction_tables, write_tables
 
     path = out or Path(f"{Path(source.name.removesuffix('.gz')).stem}.predictions.parquet")
     check_suffix(path)
     check_place(run_dir, source, path)
     with Progress() as progress:
         found = recipe_run.predict_run(run_dir, source, progress.report, draws, network=network)
-    write_table(path, prediction_table(found.ids, found.classes, found.predictive, found.causes))
-    answers_table(found.ids, found.classes, found.predictive, found.causes)
+    answered = (found.ids, found.classes, found.predictive, found.causes)
+    write_tables(path, prediction_tables(*answered))
+    answers_table(*answered)
     print(f"{len(found.ids)} predictions: {path}")
 
 

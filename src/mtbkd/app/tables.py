@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,14 @@ from numpy.typing import NDArray
 
 from mtbkd.explain.causes import Causes
 from mtbkd.files import replacing
+from mtbkd.observation.answers import rows_of
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive, Predictive
 from mtbkd.types import Floats, InputError
 
 SUFFIXES = (".parquet", ".csv", ".jsonl")
 
 Columns = dict[str, Any]
+_ROWS = 2**16
 
 
 def prediction_table(
@@ -166,6 +169,16 @@ def _ends(parts: Sequence[Sequence[Any]]) -> pa.Buffer:
     return pa.py_buffer(np.cumsum([0, *map(len, parts)], dtype=np.int32))
 
 
+def prediction_tables(
+    ids: tuple[str, ...], classes: tuple[str, ...], predictive: Answer, causes: Causes
+) -> Iterator[pa.Table]:
+    """As `prediction_table`, some thousands of rows at a time."""
+    for start in range(0, len(ids), _ROWS):
+        rows = np.arange(start, min(start + _ROWS, len(ids)))
+        some = ids[start : start + _ROWS]
+        yield prediction_table(some, classes, rows_of(predictive, rows), causes.at(rows))
+
+
 def check_suffix(path: Path) -> None:
     """Refuse a format that cannot be written.
 
@@ -185,15 +198,29 @@ def write_table(path: Path, table: pa.Table) -> None:
     Raises:
         InputError: If the suffix is unknown or the place cannot be written to.
     """
+    write_tables(path, iter([table]))
+
+
+def write_tables(path: Path, tables: Iterator[pa.Table]) -> None:
+    """Write tables of the same columns below each other; the suffix says the format.
+
+    Raises:
+        InputError: If the suffix is unknown or the place cannot be written to.
+    """
     check_suffix(path)
     with replacing(path) as partial:
-        if path.suffix == ".parquet":
-            pq.write_table(table, partial)
-        elif path.suffix == ".csv":
-            pa_csv.write_csv(_joined(table), partial)
-        else:
+        if path.suffix == ".jsonl":
             with partial.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
+                for table in tables:
+                    file.writelines(json.dumps(row) + "\n" for row in table.to_pylist())
+            return
+        flat = path.suffix == ".csv"
+        tables = (_joined(table) if flat else table for table in tables)
+        first = next(tables)
+        write = pa_csv.CSVWriter if flat else pq.ParquetWriter
+        with write(partial, first.schema) as file:
+            for table in chain([first], tables):
+                file.write_table(table)
 
 
 def _joined(table: pa.Table) -> pa.Table:

@@ -5,7 +5,8 @@ New inputs have no teachers, so they are compared with training examples, whose 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,7 @@ class Causes:
         sets: Classes or labels that are still possible, shape (example, class); none for numbers.
         labels: The answer, if it is several labels, shape (example, label).
         note: What has to be told of all of them together, or nothing.
+        scores: How far outside each example is, by each score, shape (example, score).
     """
 
     outside: Floats
@@ -112,6 +114,20 @@ class Causes:
     sets: Bools | None
     labels: Bools | None = None
     note: str = ""
+    scores: Floats = field(kw_only=True)
+
+    def at(self, rows: Ints) -> Causes:
+        """Those of some of the examples."""
+        parts = {n: v[rows] for n, v in vars(self).items() if isinstance(v, np.ndarray)}
+        return replace(self, **parts, flags=tuple(self.flags[row] for row in rows.tolist()))
+
+
+def joined_causes(parts: Sequence[Causes]) -> Causes:
+    """Those of all examples together."""
+    first, flags = parts[0], tuple(flag for part in parts for flag in part.flags)
+    arrays = [name for name, value in vars(first).items() if isinstance(value, np.ndarray)]
+    every = {name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays}
+    return replace(first, **every, flags=flags)
 
 
 def make_background(
@@ -197,7 +213,7 @@ def find_causes(background: Background, seen: Seen, predictive: Answer) -> Cause
     if isinstance(predictive, NumberPredictive):
         unknown = np.full(len(outside), np.nan)
         flags = tuple(OUTSIDE if p <= RARE else "" for p in outside)
-        return Causes(outside, unknown, unknown, unknown, flags, None)
+        return Causes(outside, unknown, unknown, unknown, flags, None, scores=scores)
     answers = _answers(predictive)
     against = _expected(background.dissent, background.answers, answers)
     pool = _expected(background.reliable, background.answers, answers)
@@ -216,7 +232,8 @@ def find_causes(background: Background, seen: Seen, predictive: Answer) -> Cause
     cause[np.nan_to_num(against) >= _DISPUTED] = DISPUTED
     cause[reliable >= _EVEN] = ""
     cause[outside <= RARE] = OUTSIDE
-    return Causes(outside, against, pool, reliable, tuple(cause.tolist()), sets, labels)
+    flags = tuple(cause.tolist())
+    return Causes(outside, against, pool, reliable, flags, sets, labels, scores=scores)
 
 
 def save_background(path: Path, background: Background) -> None:

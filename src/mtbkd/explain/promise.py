@@ -2,25 +2,72 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from mtbkd.explain.causes import RARE, Background, Causes
-from mtbkd.explain.outside import Seen, outside_scores
+from mtbkd.distillation.posterior import Posterior
+from mtbkd.explain.causes import RARE, Background, Causes, find_causes, joined_causes
+from mtbkd.explain.outside import Seen, see
 from mtbkd.explain.shift import (
     LEAST,
     UNLIKE,
     HeldOut,
     Ratio,
+    compared,
     density_ratio,
     reweighted,
     same_kind,
 )
+from mtbkd.observation.answers import joined
 from mtbkd.predictive import Answer, NumberPredictive, Predictive
+from mtbkd.types import Report, quiet
 
 _MANY = 5 * RARE  # share of rows outside, from which on weights mend nothing
 _EFFECTIVE = 50  # calibration rows that have to be left
+_ROWS = 2**14  # that are answered and explained at a time
+
+
+def answer_file(
+    background: Background,
+    head: Posterior,
+    features: Callable[[slice], Tensor],
+    n: int,
+    *,
+    answer: Callable[[Tensor], Answer],
+    report: Report = quiet,
+) -> tuple[Answer, Causes]:
+    """Answer all rows of a file, say why answers are uncertain, and judge it as a whole.
+
+    Rows are read, answered and explained block by block, and what they were read as is not kept.
+
+    Args:
+        background: What the run keeps.
+        head: The student behind its frozen part.
+        features: What that reads of some rows, shape (row, ...).
+        n: How many rows there are, one or more.
+        answer: What is said of features.
+        report: Called after each of several blocks.
+    """
+    chosen = compared(n)
+    answers: list[Answer] = []
+    causes: list[Causes] = []
+    shown: list[Seen] = []
+    for start in range(0, n, _ROWS):
+        stop = min(start + _ROWS, n)
+        some = features(slice(start, stop))
+        seen = see(head, some)
+        answers.append(answer(some))
+        causes.append(find_causes(background, seen, answers[-1]))
+        shown.append(seen.at(chosen[(chosen >= start) & (chosen < stop)] - start))
+        if n > _ROWS:
+            report("predictions", stop, n)
+    predictive = joined(answers)
+    seen = Seen(torch.cat([s.inputs for s in shown]), torch.cat([s.hidden for s in shown]))
+    return predictive, judge_file(background, seen, predictive, joined_causes(causes), head.classes)
 
 
 def judge_file(
@@ -36,7 +83,7 @@ def judge_file(
 
     Args:
         background: What the run keeps.
-        seen: The file's rows.
+        seen: Those of the file's rows that are `mtbkd.explain.shift.compared`.
         predictive: The student's answers on them.
         causes: Why these are uncertain.
         classes: Their names.
@@ -45,9 +92,9 @@ def judge_file(
         With a note, and with sets for rows of this kind; as given where the rows do look alike.
     """
     held_out = background.held_out
-    if len(causes.outside) < LEAST or len(held_out.scores) < LEAST:
+    scores = causes.scores
+    if len(scores) < LEAST or len(held_out.scores) < LEAST:
         return causes
-    scores = outside_scores(background.reference, seen, predictive)
     p = same_kind(held_out, seen, scores)
     if p > UNLIKE:
         return causes

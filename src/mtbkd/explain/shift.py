@@ -18,7 +18,7 @@ from torch import Tensor
 from mtbkd.explain.conformal import class_bounds, class_sets, label_bounds_each, label_sets
 from mtbkd.explain.outside import Seen
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive
-from mtbkd.types import Bools, Floats
+from mtbkd.types import Bools, Floats, Ints
 
 LEAST = 20
 """Rows of a file that is tested."""
@@ -81,6 +81,11 @@ def hold_out(seen: Seen, scores: Floats, predictive: Answer, labels: Tensor) -> 
     )
 
 
+def compared(n: int, seed: int = 0) -> Ints:
+    """Which of a file's ``n`` rows are compared with calibration rows: 500 at most, ascending."""
+    return np.sort(np.random.default_rng([seed, 1]).permutation(n)[:_TESTED])
+
+
 def same_kind(held_out: HeldOut, seen: Seen, scores: Floats, seed: int = 0) -> float:
     """p-value of the test that the rows of a file are of the same kind as the calibration rows.
 
@@ -90,8 +95,8 @@ def same_kind(held_out: HeldOut, seen: Seen, scores: Floats, seed: int = 0) -> f
 
     Args:
         held_out: The calibration rows.
-        seen: The file's rows.
-        scores: How far outside these are, shape (row, score).
+        seen: Those of the file's rows that are `compared`.
+        scores: How far outside all of the file's rows are, shape (row, score).
         seed: Draws rows and permutations.
 
     Returns:
@@ -99,9 +104,8 @@ def same_kind(held_out: HeldOut, seen: Seen, scores: Floats, seed: int = 0) -> f
     """
     chance = np.random.default_rng(seed)
     left = np.sort(chance.permutation(len(held_out.scores))[:_TESTED])
-    right = np.sort(chance.permutation(len(scores))[:_TESTED])
-    mine, theirs = Seen(held_out.inputs, held_out.hidden).at(left), seen.at(right).stored()
-    ranks = np.concatenate([held_out.scores.numpy()[left], scores[right]])
+    mine, theirs = Seen(held_out.inputs, held_out.hidden).at(left), seen.stored()
+    ranks = np.concatenate([held_out.scores.numpy()[left], scores[compared(len(scores), seed)]])
     ranks = np.stack([np.searchsorted(np.sort(column), column) for column in ranks.T], 1)
     views = (
         torch.cat([mine.inputs.float(), theirs.inputs.float()]),

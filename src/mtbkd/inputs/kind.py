@@ -38,6 +38,25 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """What a student reads of rows, made of some of them when it is asked for.
+
+    Attributes:
+        n: How many rows there are.
+        read: Consecutive ones, shape (row, ...).
+    """
+
+    n: int
+    read: Callable[[slice], Tensor]
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, rows: slice) -> Tensor:
+        return self.read(rows)
+
+
+@dataclass(frozen=True)
 class Encoder:
     """A frozen model that makes numbers of rows.
 

@@ -85,13 +85,20 @@ def network_from(target: str, folder: Path, example: Tensor, n_outputs: int) -> 
             f"Expected the factory {target!r} to return a torch.nn.Module, but got "
             f"{type(made).__name__}. Return the network."
         )
+    one, made = example[:1], made.eval()
     try:
         with torch.inference_mode():
-            shape = tuple(made.eval()(example[:1]).shape)
+            try:
+                found = made(one)
+            except Exception:
+                if one.is_floating_point():
+                    raise
+                found = made(one.float())  # as a student reads whole numbers then
+            shape = tuple(found.shape)
     except Exception as error:  # whatever the user's network raises
         raise InputError(
             f"Expected the network of {target!r} to take {example.dtype} of shape "
-            f"{tuple(example[:1].shape)}, but got {type(error).__name__}: {error}. Mend it."
+            f"{tuple(one.shape)}, but got {type(error).__name__}: {error}. Mend it."
         ) from error
     if shape != (len(example[:1]), n_outputs):
         raise InputError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.data import Dataset
+from mtbkd.inputs.kind import Unread
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.types import Floats, Ints, Report, quiet
 
@@ -96,6 +97,10 @@ class Labelling:
     say: Callable[[str], None] = lambda _: None
 
 
+ReadAs = Callable[[RunConfig, Path, Path, Report], tuple[tuple[str, ...], Tensor | Unread]]
+"""Reads new inputs as a run does: its configuration, its folder of features, the file, reports."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One built-in task.
@@ -128,7 +133,7 @@ class Recipe:
     teach: Callable[[RunConfig, Task, Report], tuple[TeacherOutputs, Costs]] | None = None
     read: Callable[[Path], tuple[tuple[str, ...], Tensor]] | None = None
     scenarios: tuple[str, ...] = ()
-    read_as: Callable[[RunConfig, Path, Path, Report], tuple[tuple[str, ...], Tensor]] | None = None
+    read_as: ReadAs | None = None
     label: Callable[[RunConfig, Task, Path, Labelling], Costs] | None = None
     template: str | None = None
     students: tuple[str, ...] = ("mlp",)

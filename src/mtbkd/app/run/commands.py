@@ -9,6 +9,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from torch import Tensor
+
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.config.text import seconds_of
 from mtbkd.app.folder import (
@@ -32,10 +34,10 @@ from mtbkd.app.run.few import FEW, keep_few, recall_few
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.distillation.shares import decided
 from mtbkd.errors import shown
-from mtbkd.explain.causes import Causes, find_causes, load_background
-from mtbkd.explain.outside import see
-from mtbkd.explain.promise import judge_file
+from mtbkd.explain.causes import Causes, load_background
+from mtbkd.explain.promise import answer_file
 from mtbkd.files import read_json
+from mtbkd.inputs.kind import Unread
 from mtbkd.outputs import store
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.predictive import Answer
@@ -287,6 +289,7 @@ def predict_run(
         )
     recipe = recipe or find_recipe(config.recipe)
     classes = tuple(store.read_manifest(out / "teachers")["classes"])
+    inputs: Tensor | Unread
     if recipe.read is not None:
         ids, inputs = recipe.read(source)
     elif recipe.read_as is not None:
@@ -294,12 +297,15 @@ def predict_run(
     else:
         raise ValueError(f"the recipe {recipe.name} reads no new inputs")
     posterior = stages.recall(recipe, config, inputs[:1], classes, out)
-    features = posterior.student.features(inputs)
     head = replace(posterior, student=replace(posterior.student, frozen=None))
     answering = head if n_draws is None else recall_few(head, out, n_draws)
-    predictive = answering.predict(features, level=config.predict.level, point=config.predict.point)
-    background = load_background(out / stages.BACKGROUND, config.predict.level)
-    seen = see(head, features)
-    causes = find_causes(background, seen, predictive)
-    causes = judge_file(background, seen, predictive, causes, classes)
+    level, point = config.predict.level, config.predict.point
+    predictive, causes = answer_file(
+        load_background(out / stages.BACKGROUND, level),
+        head,
+        lambda rows: posterior.student.features(inputs[rows]),
+        len(ids),
+        answer=lambda some: answering.predict(some, level=level, point=point),
+        report=report,
+    )
     return Predicted(ids, classes, predictive, causes)

@@ -58,6 +58,9 @@ class Images:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __getitem__(self, rows: slice) -> Images:
+        return replace(self, ids=self.ids[rows], sources=self.sources[rows])
+
     def whole(self, row: int) -> Image.Image:
         """One image as it is in its file."""
         if isinstance(self.sources, tuple):

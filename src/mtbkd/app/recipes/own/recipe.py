@@ -47,7 +47,7 @@ from mtbkd.errors import collect
 from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors, sha256_of
 from mtbkd.inputs.columns import Table
 from mtbkd.inputs.images.reading import digest_of
-from mtbkd.inputs.kind import InputKind, Rows
+from mtbkd.inputs.kind import InputKind, Rows, Unread
 from mtbkd.inputs.proteins.kind import draw as draw_protein
 from mtbkd.inputs.proteins.kind import proteins
 from mtbkd.inputs.texts.kind import shortened
@@ -215,7 +215,7 @@ def label(
 
 def read_as(
     config: RunConfig, folder: Path, source: Path, report: Report = quiet
-) -> tuple[tuple[str, ...], Tensor]:
+) -> tuple[tuple[str, ...], Tensor | Unread]:
     """Read new inputs as those of the run were read, and standardise them in the same way.
 
     Raises:
@@ -231,7 +231,11 @@ def read_as(
     if encoder is None:
         if has_fitting(kind, own):
             kind = fitted(kind, load_tensors(folder / FITTED))
-        return rows.ids, standardise(kind.tensor(rows.values), record)
+        # numbers are standardised in place
+        return rows.ids, Unread(
+            len(rows.ids),
+            lambda some: standardise(kind.tensor(rows.values[some]).clone(), record),
+        )
     return rows.ids, standardise(encoder.encode(rows.values, report), record)
 
 
