@@ -19,6 +19,7 @@ from mtbkd.observation.base import cell_shape, labelled, value_shape
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import Prior
+from mtbkd.student.augment import Augment
 from mtbkd.student.student import Student
 from mtbkd.types import Batch, BatchSource, Generators
 from mtbkd.weights.rules import Weighting
@@ -112,6 +113,7 @@ def training_set(
         nobody=None if said.nobody is None else said.nobody.to(where),
         temperature=None if temperature is None else temperature.to(where),
         observation=replace(outputs, blocks=blocks).observation,
+        augment=student.augment,
     )
 
 
@@ -164,6 +166,7 @@ class TrainingSet:
         temperature: Divides the teachers' log-probabilities, shape (teacher,); for regression it
             multiplies their variance.
         observation: How outputs meet labels and teachers.
+        augment: What is done to images at each step.
     """
 
     features: Tensor
@@ -175,6 +178,7 @@ class TrainingSet:
     nobody: Tensor | None = None
     temperature: Tensor | None = None
     observation: Observation = CATEGORICAL
+    augment: Augment | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -252,8 +256,10 @@ class Minibatches:
         """A batch with a leading chain axis; all examples, shared, if ``size`` covers them."""
         n = self.n_examples
         if size >= n:
-            prepared = self._terms is not None
-            return self._shared(slice(None)) if prepared else _Mapped(n, self._shared)
+            views = self._views(n)
+            if self._terms is None:
+                return _Mapped(n, self._shared, views)
+            return self._shared(slice(None))._replace(views=views)
         device = self._data.labels.device
         return self.at(
             torch.stack(
@@ -271,7 +277,14 @@ class Minibatches:
             terms = _each(found, lambda part: part.unflatten(1, (n_chains, size)).movedim(1, 0))
         features = self._data.features
         features = features[_on(features, index)].to(index.device)
-        return Batch(features, self._data.labels[index], terms)
+        return Batch(features, self._data.labels[index], terms, self._views(size))
+
+    def _views(self, size: int) -> Tensor | None:
+        """How so many images are seen, drawn by each chain, shape (chain, example, 3)."""
+        augment, images = self._data.augment, self._data.features
+        if augment is None:
+            return None
+        return torch.stack([augment.draw(size, images, g) for g in self._generators])
 
     def _shared(self, rows: slice) -> Batch:
         """Consecutive examples, the same for all chains."""
@@ -291,9 +304,11 @@ class _Mapped:
 
     n_examples: int
     read: Callable[[slice], Batch]
+    views: Tensor | None
 
     def rows(self, rows: slice, /) -> Batch:
-        return self.read(rows)
+        views = None if self.views is None else self.views[:, rows]
+        return self.read(rows)._replace(views=views)
 
 
 def _prepared(data: TrainingSet, prior: Prior, concentration: float) -> Any:

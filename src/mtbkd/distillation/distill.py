@@ -24,11 +24,12 @@ from mtbkd.distillation.shares import left_for_sampling
 from mtbkd.distillation.stand_in import fewer_draws, stand_in
 from mtbkd.distillation.trials import Trials, within_budget
 from mtbkd.inference.diagnostics import heat_warnings
-from mtbkd.inference.engines import SamplerSettings
+from mtbkd.inference.engines import SamplerSettings, check_noisy
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
 from mtbkd.inference.run import Target
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import PriorSettings
+from mtbkd.student.augment import read_augment
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import make_student
 from mtbkd.training import behind, nobody, training_set
@@ -51,6 +52,7 @@ def distill(
     budget: float | None = None,
     weight_scale: float = 3.0,
     sampled: str | Sequence[str] = "*",
+    augment: str | None = None,
     seed: int = 0,
     device: str = "auto",
     out: Path | None = None,
@@ -76,6 +78,10 @@ def distill(
             `mtbkd.distillation.rounds`.
         weight_scale: Multiplies the weight prior's standard deviation, ``1 / sqrt(fan_in)``.
         sampled: Name patterns of the parameters to sample; the rest stay as they are.
+        augment: What is done to images at each step, by chance: ``flip``, ``crop`` or
+            ``flip+crop``. Teachers have seen the image as it is, and so does the student when it
+            answers. It then learns from the expectation of the log posterior's terms over what
+            is shown, and each image still counts once.
         seed: The same seed gives the same bytes.
         device: ``auto``, ``cpu`` or ``cuda``.
         out: A folder to write to, and to go on from if it holds an unfinished run.
@@ -97,8 +103,14 @@ def distill(
     check_families(data, teachers, calibration)
     where = find_device(device, double=True)
     student = make_student(
-        network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
+        network,
+        sampled=sampled,
+        weight_scale=weight_scale,
+        example=data.inputs[:2],
+        augment=read_augment(augment),
     ).to(where)
+    if student.augment is not None:
+        check_noisy(sampler)
     if out is not None:
         settings = (
             prior,
@@ -111,6 +123,7 @@ def distill(
             where.type,
             alone,
             learn_calibration,
+            augment,
         )
         claim(out, settings, student, teachers, splits)
     read = behind(student, data, out)

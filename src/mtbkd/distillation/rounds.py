@@ -236,7 +236,7 @@ def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tens
     them so short that few steps over all examples go further.
     """
     student, data, prior = target
-    n, cautious = len(data), (1.0,) * len(modes)
+    n, cautious, noisy = len(data), (1.0,) * len(modes), data.augment is not None
     if settings.batch_size is not None:
         return Round(settings.burn_in, settings.thinning, settings.batch_size, cautious)
     generators = chain_generators(0, 0, len(modes), modes.device)
@@ -256,7 +256,7 @@ def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tens
         furthest = 0.0
         while size >= min(_SMALLEST_BATCH, n):
             noise = torch.zeros_like(curved)
-            if size < n:
+            if size < n or noisy:
                 noise = n**2 * gradient_noise(gradient, modes, (batches(size), batches(size)))
             step = stable_step_size(curved, noise, tolerance=settings.tolerance).mean()
             reach = float(step) * steps * n / size
@@ -265,7 +265,7 @@ def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tens
             size //= 2
     share = min(1.0, steps * n / best / _FEWEST_STEPS)
     burn_in, thinning = (max(1, int(share * m)) for m in (settings.burn_in, settings.thinning))
-    return Round(burn_in, thinning, None if best == n else best, cautious)
+    return Round(burn_in, thinning, best if noisy or best < n else None, cautious)
 
 
 def _tupled(value: Any) -> Any:
