@@ -18,6 +18,7 @@ from mtbkd.observation import CATEGORICAL, OUTCOMES, Observation, Said
 from mtbkd.observation.base import cell_shape, labelled, value_shape
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.prior.mixture import counted_concentration
 from mtbkd.prior.settings import Prior
 from mtbkd.student.augment import Augment
 from mtbkd.student.student import Student
@@ -114,6 +115,7 @@ def training_set(
         temperature=None if temperature is None else temperature.to(where),
         observation=replace(outputs, blocks=blocks).observation,
         augment=student.augment,
+        totals=None if outputs.totals is None else outputs.totals.to(where),
     )
 
 
@@ -167,6 +169,7 @@ class TrainingSet:
             multiplies their variance.
         observation: How outputs meet labels and teachers.
         augment: What is done to images at each step.
+        totals: As in `TeacherOutputs`, shape (teacher, example).
     """
 
     features: Tensor
@@ -179,6 +182,7 @@ class TrainingSet:
     temperature: Tensor | None = None
     observation: Observation = CATEGORICAL
     augment: Augment | None = None
+    totals: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -207,6 +211,7 @@ class TrainingSet:
             kept=said.kept,
             inside=said.inside,
             nobody=said.nobody,
+            totals=None if self.totals is None else self.totals[:, rows],
         )
 
 
@@ -229,7 +234,10 @@ def prior_terms(
     softening: float | Tensor = prior.softening
     if data.temperature is not None:
         softening = data.temperature * prior.softening
-    concentration = prior.concentration if at is None else at
+    concentration: Any = prior.concentration if at is None else at
+    if data.totals is not None:
+        power = float(torch.as_tensor(prior.power).max())
+        concentration = counted_concentration(concentration, power, data.totals[:, rows])
     return data.observation.terms(data.said(rows), concentration, softening, prior.discount)
 
 
