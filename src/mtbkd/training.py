@@ -15,7 +15,7 @@ from torch import Tensor
 from mtbkd.data import Dataset
 from mtbkd.files import hash_tensor, load_tensors, save_rows
 from mtbkd.observation import CATEGORICAL, OUTCOMES, Observation, Said
-from mtbkd.observation.base import cell_shape, labelled, value_shape
+from mtbkd.observation.base import labelled
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.mixture import counted_concentration
@@ -61,21 +61,6 @@ def behind(student: Student, data: Dataset, out: Path | None) -> Dataset:
     if student.frozen is None:
         return data
     return replace(data, inputs=cached_features(student, data.inputs, out).cpu())
-
-
-def nobody(data: Dataset) -> TeacherOutputs:
-    """No teacher at all: one that says nothing about any example."""
-    n_columns = len(data.classes)
-    cells = (1, len(data), *cell_shape(data.outcome, n_columns))
-    shape = (1, len(data), *value_shape(data.outcome, n_columns))
-    return TeacherOutputs(
-        names=("nobody",),
-        values=torch.zeros(1).expand(shape),
-        mask=torch.zeros(1, dtype=torch.bool).expand(cells),
-        ids=data.ids,
-        classes=data.classes,
-        family=data.family,
-    )
 
 
 def training_set(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
+import torch
 from torch import nn
 
 from mtbkd.data import Dataset, check_splits, joined
@@ -27,12 +28,13 @@ from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import SamplerSettings, check_noisy
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
 from mtbkd.inference.run import Target
+from mtbkd.observation.base import cell_shape, value_shape
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import PriorSettings
 from mtbkd.student.augment import read_augment
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import make_student
-from mtbkd.training import behind, nobody, training_set
+from mtbkd.training import behind, training_set
 from mtbkd.types import Report, outside, refuse
 
 _TOO_HOT = 1.0  # how far a chain's temperature may be from the posterior's until its user is told
@@ -187,3 +189,18 @@ def distill(
     if out is not None:
         finish(posterior, out)
     return posterior
+
+
+def nobody(data: Dataset) -> TeacherOutputs:
+    """No teacher at all: one that says nothing about any example."""
+    n_columns = len(data.classes)
+    cells = (1, len(data), *cell_shape(data.outcome, n_columns))
+    shape = (1, len(data), *value_shape(data.outcome, n_columns))
+    return TeacherOutputs(
+        names=("nobody",),
+        values=torch.zeros(1).expand(shape),
+        mask=torch.zeros(1, dtype=torch.bool).expand(cells),
+        ids=data.ids,
+        classes=data.classes,
+        family=data.family,
+    )
