@@ -10,6 +10,8 @@ from own_data import call
 from test_images import configure
 from torch.distributions import Dirichlet
 
+from mtbkd.data import make_dataset
+from mtbkd.distillation.claim import claim
 from mtbkd.observation import CATEGORICAL
 from mtbkd.outputs.aligned import align, make_table
 from mtbkd.outputs.counts import shares
@@ -17,6 +19,7 @@ from mtbkd.outputs.store import load_outputs, save_outputs
 from mtbkd.outputs.teacher_outputs import joined_outputs
 from mtbkd.prior.mixture import counted_concentration, mixture_log_density
 from mtbkd.prior.settings import Prior
+from mtbkd.student.student import make_student
 from mtbkd.training import Minibatches, TrainingSet, prior_terms
 from mtbkd.types import InputError
 
@@ -154,6 +157,17 @@ def test_counts_have_no_place_where_only_the_most_probable_are_kept():
         align([table(votes(6))], IDS, CLASSES, top=2)
     with pytest.raises(InputError, match="among mean, but got 'counts'"):
         make_table("t", [[1.0]], kind="counts", ids=["a"], classes=["y"], family="regression")
+
+
+def test_other_totals_are_another_run(tmp_path):
+    said = align([table(votes(6))], IDS, CLASSES)
+    data = make_dataset(np.zeros((6, 2)), classes=CLASSES, ids=IDS)
+    student = make_student(torch.nn.Linear(2, 3), example=data.inputs)
+    for _ in range(2):
+        claim(tmp_path, (), student, said, {"data": data})
+    more = replace(said, totals=2 * said.totals)
+    with pytest.raises(InputError, match="what differs: teachers"):
+        claim(tmp_path, (), student, more, {"data": data})
 
 
 def test_a_run_reads_counts_from_a_table(tmp_path, monkeypatch, capsys):
