@@ -7,6 +7,7 @@ import io
 import re
 import socket
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ import pytest
 
 from mtbkd.app import cli
 from mtbkd.app import data as downloads
-from mtbkd.app.data import DATASETS, Patience, data_root, datasets, deeploc2, fetching
+from mtbkd.app.data import DATASETS, Patience, cifar10h, data_root, datasets, deeploc2, fetching
 from mtbkd.app.data.fetching import fetch
 from mtbkd.types import InputError
 
@@ -307,6 +308,70 @@ def test_another_table_is_refused(small, tmp_path, table, message):
     assert left(tmp_path / "deeploc2_full") == []
 
 
+def cifar_archive(n: int = 5, name: str = "test_batch.bin") -> bytes:
+    """As CIFAR-10 is packed: a label, then red, green and blue, row by row."""
+    rows = np.random.default_rng(2).integers(0, 256, (n, 3073), dtype=np.uint8)
+    rows[:, 0] = np.arange(n) % 10
+    held, into = rows.tobytes(), io.BytesIO()
+    with tarfile.open(fileobj=into, mode="w:gz") as archive:
+        about = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+        about.size = len(held)
+        archive.addfile(about, io.BytesIO(held))
+    return into.getvalue()
+
+
+@pytest.fixture
+def pictures(server, monkeypatch) -> Server:
+    """The data set of images on the loopback."""
+    server.files |= {"x.tar.gz": cifar_archive(), "votes.npy": b"votes", "probs.npy": b"probs"}
+    known = [hashlib.sha256(server.files[name]).hexdigest() for name in ("votes.npy", "probs.npy")]
+    sha256 = dict(zip((cifar10h.COUNTS, cifar10h.NETWORK), known, strict=True))
+    names = (".x.tar.gz", *sha256)
+    urls = map(server.url, ("x.tar.gz", "votes.npy", "probs.npy"))
+    sources = map(datasets.Source, names, urls, (None, *known))
+    labels = hashlib.sha256(bytes(range(5))).hexdigest()
+    monkeypatch.setattr(cifar10h, "SHA256", sha256)
+    monkeypatch.setattr(cifar10h, "LABELS", labels)
+    real = DATASETS["cifar10h"]
+    monkeypatch.setitem(datasets.DATASETS, "cifar10h", replace(real, sources=tuple(sources)))
+    monkeypatch.setattr(fetching, "Patience", lambda: QUICK)
+    return server
+
+
+def test_images_are_unpacked_and_the_archive_removed(pictures, tmp_path):
+    folder = downloads.get("cifar10h", tmp_path)
+    assert left(folder) == sorted(DATASETS["cifar10h"].files)
+    held = np.load(folder / "images.npz")
+    raw = np.random.default_rng(2).integers(0, 256, (5, 3073), dtype=np.uint8)[:, 1:]
+    np.testing.assert_array_equal(held["labels"], range(5))
+    assert held["images"].shape == (5, 32, 32, 3)
+    assert held["images"][3, 0, 1].tolist() == raw[3, [1, 1025, 2049]].tolist()
+    before = (folder / "images.npz").read_bytes()
+    downloads.get("cifar10h", tmp_path)
+    assert len(pictures.asked) == 3
+    for broken in ("images.npz", cifar10h.COUNTS):
+        (folder / broken).write_bytes(before[:-30])
+        downloads.get("cifar10h", tmp_path)
+        assert (folder / "images.npz").read_bytes() == before
+        assert (folder / cifar10h.COUNTS).read_bytes() == b"votes"
+
+
+@pytest.mark.parametrize(
+    ("archive", "message"),
+    [
+        (cifar_archive(4), "but got labels with the sha256 [0-9a-f]{64}; it was removed"),
+        (cifar_archive(name="data_batch_1.bin"), "test_batch.bin' not found; it was removed"),
+        (cifar_archive()[:-2000], "but got .*; it was removed"),
+        (b"<!DOCTYPE html>", "but got not a gzip file; it was removed"),
+    ],
+)
+def test_another_archive_is_refused(pictures, tmp_path, archive, message):
+    pictures.files["x.tar.gz"] = archive
+    with pytest.raises(InputError, match=message):
+        downloads.get("cifar10h", tmp_path)
+    assert left(tmp_path / "cifar10h") == sorted(cifar10h.SHA256)
+
+
 def test_where_data_is(tmp_path, monkeypatch):
     monkeypatch.setenv("MTBKD_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
@@ -330,3 +395,6 @@ def test_every_url_is_pinned_or_checked():
     assert all(re.search(r"/MTBKD/[0-9a-f]{40}/", source.url) for source in paper.sources)
     assert all(source.sha256 for source in paper.sources)
     assert dtu.convert is deeploc2.convert
+    archive, *others = DATASETS["cifar10h"].sources
+    assert all(re.search(r"/[0-9a-f]{40}/", source.url) for source in others)
+    assert all(source.sha256 for source in (archive, *others))

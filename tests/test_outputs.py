@@ -68,8 +68,8 @@ FAULTS = {
     ),
     "unknown kind": (
         {"kind": "prob"},
-        "Expected the kind of teacher 'ann''s outputs among logits, probs, log_probs, but got "
-        "'prob'. Declare one of them.",
+        "Expected the kind of teacher 'ann''s outputs among logits, probs, log_probs, counts, "
+        "but got 'prob'. Declare one of them.",
     ),
     "rows": (
         {"ids": IDS[:3]},

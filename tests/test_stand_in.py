@@ -6,13 +6,14 @@ import torch
 from torch import nn
 
 import mtbkd
+from mtbkd.distillation.distill import nobody
 from mtbkd.distillation.shares import Shares
 from mtbkd.distillation.stand_in import fewer_draws, stand_in
 from mtbkd.distillation.trials import Trials
 from mtbkd.inference.modes import MapSettings
 from mtbkd.student.convolutional import convolutional
 from mtbkd.student.student import make_student
-from mtbkd.training import nobody, training_set
+from mtbkd.training import training_set
 from mtbkd.weights.rules import Weighting
 
 PICTURES = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator())

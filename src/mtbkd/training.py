@@ -15,10 +15,12 @@ from torch import Tensor
 from mtbkd.data import Dataset
 from mtbkd.files import hash_tensor, load_tensors, save_rows
 from mtbkd.observation import CATEGORICAL, OUTCOMES, Observation, Said
-from mtbkd.observation.base import cell_shape, labelled, value_shape
+from mtbkd.observation.base import labelled
 from mtbkd.observation.units import Units
 from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.prior.mixture import counted_concentration
 from mtbkd.prior.settings import Prior
+from mtbkd.student.augment import Augment
 from mtbkd.student.student import Student
 from mtbkd.types import Batch, BatchSource, Generators
 from mtbkd.weights.rules import Weighting
@@ -61,21 +63,6 @@ def behind(student: Student, data: Dataset, out: Path | None) -> Dataset:
     return replace(data, inputs=cached_features(student, data.inputs, out).cpu())
 
 
-def nobody(data: Dataset) -> TeacherOutputs:
-    """No teacher at all: one that says nothing about any example."""
-    n_columns = len(data.classes)
-    cells = (1, len(data), *cell_shape(data.outcome, n_columns))
-    shape = (1, len(data), *value_shape(data.outcome, n_columns))
-    return TeacherOutputs(
-        names=("nobody",),
-        values=torch.zeros(1).expand(shape),
-        mask=torch.zeros(1, dtype=torch.bool).expand(cells),
-        ids=data.ids,
-        classes=data.classes,
-        family=data.family,
-    )
-
-
 def training_set(
     student: Student,
     data: Dataset,
@@ -112,6 +99,8 @@ def training_set(
         nobody=None if said.nobody is None else said.nobody.to(where),
         temperature=None if temperature is None else temperature.to(where),
         observation=replace(outputs, blocks=blocks).observation,
+        augment=student.augment,
+        totals=None if outputs.totals is None else outputs.totals.to(where),
     )
 
 
@@ -164,6 +153,8 @@ class TrainingSet:
         temperature: Divides the teachers' log-probabilities, shape (teacher,); for regression it
             multiplies their variance.
         observation: How outputs meet labels and teachers.
+        augment: What is done to images at each step.
+        totals: As in `TeacherOutputs`, shape (teacher, example).
     """
 
     features: Tensor
@@ -175,6 +166,8 @@ class TrainingSet:
     nobody: Tensor | None = None
     temperature: Tensor | None = None
     observation: Observation = CATEGORICAL
+    augment: Augment | None = None
+    totals: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -203,6 +196,7 @@ class TrainingSet:
             kept=said.kept,
             inside=said.inside,
             nobody=said.nobody,
+            totals=None if self.totals is None else self.totals[:, rows],
         )
 
 
@@ -225,7 +219,10 @@ def prior_terms(
     softening: float | Tensor = prior.softening
     if data.temperature is not None:
         softening = data.temperature * prior.softening
-    concentration = prior.concentration if at is None else at
+    concentration: Any = prior.concentration if at is None else at
+    if data.totals is not None:
+        power = float(torch.as_tensor(prior.power).max())
+        concentration = counted_concentration(concentration, power, data.totals[:, rows])
     return data.observation.terms(data.said(rows), concentration, softening, prior.discount)
 
 
@@ -252,8 +249,10 @@ class Minibatches:
         """A batch with a leading chain axis; all examples, shared, if ``size`` covers them."""
         n = self.n_examples
         if size >= n:
-            prepared = self._terms is not None
-            return self._shared(slice(None)) if prepared else _Mapped(n, self._shared)
+            views = self._views(n)
+            if self._terms is None:
+                return _Mapped(n, self._shared, views)
+            return self._shared(slice(None))._replace(views=views)
         device = self._data.labels.device
         return self.at(
             torch.stack(
@@ -271,7 +270,14 @@ class Minibatches:
             terms = _each(found, lambda part: part.unflatten(1, (n_chains, size)).movedim(1, 0))
         features = self._data.features
         features = features[_on(features, index)].to(index.device)
-        return Batch(features, self._data.labels[index], terms)
+        return Batch(features, self._data.labels[index], terms, self._views(size))
+
+    def _views(self, size: int) -> Tensor | None:
+        """How so many images are seen, drawn by each chain, shape (chain, example, 3)."""
+        augment, images = self._data.augment, self._data.features
+        if augment is None:
+            return None
+        return torch.stack([augment.draw(size, images, g) for g in self._generators])
 
     def _shared(self, rows: slice) -> Batch:
         """Consecutive examples, the same for all chains."""
@@ -291,9 +297,11 @@ class _Mapped:
 
     n_examples: int
     read: Callable[[slice], Batch]
+    views: Tensor | None
 
     def rows(self, rows: slice, /) -> Batch:
-        return self.read(rows)
+        views = None if self.views is None else self.views[:, rows]
+        return self.read(rows)._replace(views=views)
 
 
 def _prepared(data: TrainingSet, prior: Prior, concentration: float) -> Any:

@@ -173,11 +173,14 @@ class Batch(NamedTuple):
         labels: As in a `Dataset` of the same family, shape (example,) or (example, column).
         terms: What the mixture prior needs of the teachers, a named tuple of tensors of shape
             (teacher, example, ...), as the family prepares it.
+        views: How each is seen if the inputs are augmented images, shape (example, 3), see
+            `mtbkd.student.augment`.
     """
 
     inputs: Tensor
     labels: Tensor
     terms: Any
+    views: Tensor | None = None
 
     @property
     def n_examples(self) -> int:
@@ -187,7 +190,8 @@ class Batch(NamedTuple):
     def rows(self, rows: slice) -> Batch:
         """Some of them, where there is a chain axis."""
         terms = type(self.terms)(*(part[:, :, rows] for part in self.terms))
-        return Batch(self.inputs[:, rows], self.labels[:, rows], terms)
+        views = None if self.views is None else self.views[:, rows]
+        return Batch(self.inputs[:, rows], self.labels[:, rows], terms, views)
 
     def chain(self, chain: int) -> Batch:
         """Those of one chain."""
@@ -196,7 +200,8 @@ class Batch(NamedTuple):
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with every tensor changed."""
         terms = type(self.terms)(*map(change, self.terms))
-        return Batch(change(self.inputs), change(self.labels), terms)
+        views = None if self.views is None else change(self.views)
+        return Batch(change(self.inputs), change(self.labels), terms, views)
 
 
 class BatchSource(Protocol):

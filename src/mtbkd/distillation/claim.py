@@ -74,7 +74,7 @@ def _dataset(data: Dataset) -> _Part:
 
 
 def _teachers(said: TeacherOutputs) -> _Part:
-    tensors = (said.values, said.mask, said.blocks, said.kept)
+    tensors = (said.values, said.mask, said.blocks, said.kept, said.totals)
     present = [tensor is not None for tensor in tensors]
     facts = (said.names, said.ids, said.classes, said.held_out, said.family, present)
     return _Part(facts, [tensor for tensor in tensors if tensor is not None])

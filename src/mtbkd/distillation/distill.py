@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
+import torch
 from torch import nn
 
 from mtbkd.data import Dataset, check_splits, joined
@@ -26,14 +27,16 @@ from mtbkd.distillation.shares import left_for_sampling
 from mtbkd.distillation.stand_in import fewer_draws, stand_in
 from mtbkd.distillation.trials import Trials, within_budget
 from mtbkd.inference.diagnostics import heat_warnings
-from mtbkd.inference.engines import SamplerSettings
+from mtbkd.inference.engines import SamplerSettings, check_noisy
 from mtbkd.inference.modes import MapSettings, progress_of, starting_modes
 from mtbkd.inference.run import Target
+from mtbkd.observation.base import cell_shape, value_shape
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.prior.settings import PriorSettings
+from mtbkd.student.augment import read_augment
 from mtbkd.student.devices import find_device
 from mtbkd.student.student import make_student
-from mtbkd.training import behind, nobody, training_set
+from mtbkd.training import behind, training_set
 from mtbkd.types import Report, outside, refuse
 
 _ROUNDS = 0.85  # of sampling's seconds: the rest compares engines on labels not learned from
@@ -54,6 +57,7 @@ def distill(
     budget: float | None = None,
     weight_scale: float = 3.0,
     sampled: str | Sequence[str] = "*",
+    augment: str | None = None,
     seed: int = 0,
     device: str = "auto",
     out: Path | None = None,
@@ -79,6 +83,10 @@ def distill(
             `mtbkd.distillation.rounds`.
         weight_scale: Multiplies the weight prior's standard deviation, ``1 / sqrt(fan_in)``.
         sampled: Name patterns of the parameters to sample; the rest stay as they are.
+        augment: What is done to images at each step, by chance: ``flip``, ``crop`` or
+            ``flip+crop``. Teachers have seen the image as it is, and so does the student when it
+            answers. It then learns from the expectation of the log posterior's terms over what
+            is shown, and each image still counts once.
         seed: The same seed gives the same bytes.
         device: ``auto``, ``cpu`` or ``cuda``.
         out: A folder to write to, and to go on from if it holds an unfinished run.
@@ -101,8 +109,14 @@ def distill(
     check_families(data, teachers, calibration)
     where = find_device(device, double=True)
     student = make_student(
-        network, sampled=sampled, weight_scale=weight_scale, example=data.inputs[:2]
+        network,
+        sampled=sampled,
+        weight_scale=weight_scale,
+        example=data.inputs[:2],
+        augment=read_augment(augment),
     ).to(where)
+    if student.augment is not None:
+        check_noisy(sampler)
     if out is not None:
         settings = (
             prior,
@@ -115,6 +129,7 @@ def distill(
             where.type,
             alone,
             learn_calibration,
+            augment,
         )
         claim(out, settings, student, teachers, splits)
     read = behind(student, data, out)
@@ -186,3 +201,18 @@ def distill(
     if out is not None:
         finish(posterior, out)
     return posterior
+
+
+def nobody(data: Dataset) -> TeacherOutputs:
+    """No teacher at all: one that says nothing about any example."""
+    n_columns = len(data.classes)
+    cells = (1, len(data), *cell_shape(data.outcome, n_columns))
+    shape = (1, len(data), *value_shape(data.outcome, n_columns))
+    return TeacherOutputs(
+        names=("nobody",),
+        values=torch.zeros(1).expand(shape),
+        mask=torch.zeros(1, dtype=torch.bool).expand(cells),
+        ids=data.ids,
+        classes=data.classes,
+        family=data.family,
+    )

@@ -238,10 +238,11 @@ def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tens
 
     How far a budget takes chains is the number of steps times the step size that curvature and
     minibatch noise allow. A small batch has many steps, but under a strong prior its noise makes
-    them so short that few steps over all examples go further.
+    them so short that few steps over all examples go further. Where even small batches have too few
+    steps to tell, the smallest has the most.
     """
     student, data, prior = target
-    n, cautious = len(data), (1.0,) * len(modes)
+    n, cautious, noisy = len(data), (1.0,) * len(modes), data.augment is not None
     if settings.batch_size is not None:
         return Round(settings.burn_in, settings.thinning, settings.batch_size, cautious)
     generators = chain_generators(0, 0, len(modes), modes.device)
@@ -258,23 +259,24 @@ def _first(target: Target, settings: SamplerSettings, budget: float, modes: Tens
     if steps < _FEWEST_STEPS:
         direction = start_direction(modes, generators)
         curved = n * largest_curvature(gradient, modes, some, direction, FIRST_ITERATIONS)[0]
-        furthest = 0.0
+        furthest, smallest = 0.0, n
         while size >= min(_SMALLEST_BATCH, n):
             noise = torch.zeros_like(curved)
-            if size < n:
+            if size < n or noisy:
                 noise = n**2 * gradient_noise(gradient, modes, (batches(size), batches(size)))
             step = stable_step_size(curved, noise, tolerance=settings.tolerance).mean()
             reach = float(step) * steps * n / size
             if steps * n / size >= _FEWEST_STEPS / 4 and reach > furthest:
                 best, furthest = size, reach
-            size //= 2
+            smallest, size = size, size // 2
+        best = best if furthest else smallest
     share = min(1.0, steps * n / best / _FEWEST_STEPS)
     while True:
         burn_in = max(min(_SHORTEST, settings.burn_in), int(share * settings.burn_in))
         thinning = max(1, int(share * settings.thinning))
         taken = passes_to_adapt(burn_in, n) + (burn_in + settings.draws * thinning) * best / n
         if taken <= steps or max(burn_in, thinning) <= _SHORTEST:
-            return Round(burn_in, thinning, None if best == n else best, cautious)
+            return Round(burn_in, thinning, best if noisy or best < n else None, cautious)
         share *= _SLOWER
 
 

@@ -44,7 +44,7 @@ def stand_in(trials: Trials) -> Trials:
     return replace(
         trials,
         student=make_student(network, weight_scale=_WEIGHT_SCALE).to(device),
-        training=replace(training, features=read(features).to(device)),
+        training=replace(training, features=read(features).to(device), augment=None),
         calibration=replace(held, inputs=read(held.inputs)),
     )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from mtbkd.inference import csghmc, ensemble, hmc, laplace, sghmc, sgld
 from mtbkd.inference.method import Method, Plan
 from mtbkd.inference.settings import SamplerSettings
+from mtbkd.types import InputError
 
 _ENOUGH_TRAJECTORIES = 100
 
@@ -24,14 +25,44 @@ METHODS: dict[str, Method] = {
 }
 
 
-def make_plan(settings: SamplerSettings, n_examples: int, curvature: Callable[[], Tensor]) -> Plan:
+def check_noisy(settings: SamplerSettings) -> None:
+    """Refuse an engine that needs the same gradient twice, which augmented images do not give.
+
+    Raises:
+        InputError: If it is `hmc`.
+    """
+    if settings.engine == "hmc":
+        raise InputError(
+            "Expected an engine that bears gradients of augmented images, which are never the "
+            "same twice, but got hmc. Choose sghmc, or remove student.augment."
+        )
+
+
+def make_plan(
+    settings: SamplerSettings,
+    n_examples: int,
+    curvature: Callable[[], Tensor],
+    *,
+    noisy: bool = False,
+) -> Plan:
     """Choose the engine and count its steps.
 
     Args:
         settings: What was asked.
         n_examples: N.
         curvature: As in `Problem`; asked only where it decides.
+        noisy: Whether gradients over all examples are noisy too: those of augmented images. All
+            examples are then a batch like another.
+
+    Raises:
+        InputError: If the engine does not bear that.
     """
+    if noisy:
+        check_noisy(settings)
+        batch_size = min(settings.batch_size or n_examples, n_examples)
+        reason = "images are augmented" if settings.engine == "auto" else "it was asked for"
+        engine = "sghmc" if settings.engine == "auto" else settings.engine
+        return _plan(engine, reason, replace(settings, batch_size=batch_size))
     if settings.batch_size is not None and settings.batch_size >= n_examples:
         settings = replace(settings, batch_size=None)
     if settings.engine != "auto":

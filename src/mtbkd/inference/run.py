@@ -114,7 +114,7 @@ def sample_cautiously(
         kind = choose_kind(student)
         return precision(student, positions, batches(n), prior, kind, data.observation)
 
-    plan = make_plan(settings, n, curvature)
+    plan = make_plan(settings, n, curvature, noisy=data.augment is not None)
     method = METHODS[plan.engine]
     problem = Problem(
         gradient=gradient, temperature=1 / n, curvature=curvature, precision=precision_at

@@ -96,7 +96,7 @@ def passes_to_adapt(burn_in: int, n_examples: int) -> float:
 def _measured(run: Run, position: Tensor, probe: Probe, done: int) -> Probe:
     """The limits of the step size at a position, beside those seen so far."""
     n, size = run.n_examples, run.plan.batch_size
-    examples = min(n, max(_MOST_EXAMPLES if size is None else size, _PROBE_EXAMPLES))
+    examples = min(n, max(min(size or n, _MOST_EXAMPLES), _PROBE_EXAMPLES))
     curvature, direction = largest_curvature(
         run.gradient,
         position,

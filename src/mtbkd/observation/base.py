@@ -15,7 +15,7 @@ from mtbkd.prior.mixture import Prior
 from mtbkd.prior.spaces import Spaces
 from mtbkd.types import Batch, Family, Floats, Ints
 
-Kind = Literal["logits", "probs", "log_probs", "mean"]
+Kind = Literal["logits", "probs", "log_probs", "counts", "mean"]
 """What a teacher's numbers are; declared, never guessed."""
 
 Labels = Sequence[object] | ArrayLike
@@ -102,7 +102,8 @@ class Observation(Protocol):
     ) -> Any:
         """What the mixture needs, computed once for each concentration.
 
-        Softening is one number, or one for each teacher.
+        Softening is one number, or one for each teacher; so is concentration, or one for each
+        teacher and example, where a teacher gives counts.
         """
         ...
 

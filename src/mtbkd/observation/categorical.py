@@ -42,7 +42,11 @@ class Categorical:
         return () if self.spaces is None else self.spaces.unions
 
     def terms(
-        self, said: Said, concentration: float, softening: float | Tensor, discount: float
+        self,
+        said: Said,
+        concentration: float | Tensor,
+        softening: float | Tensor,
+        discount: float,
     ) -> MixtureTerms:
         return mixture_terms(
             said.values,

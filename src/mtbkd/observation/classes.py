@@ -32,7 +32,7 @@ class Classes:
     columns: ClassVar[str] = "classes"
     exclusive: ClassVar[bool] = True
     twice: ClassVar[str] = "Pass merge=True to add their probabilities, or correct it."
-    kinds: ClassVar[tuple[Kind, ...]] = ("logits", "probs", "log_probs")
+    kinds: ClassVar[tuple[Kind, ...]] = ("logits", "probs", "log_probs", "counts")
     missing: ClassVar[float] = -1
     mapping: ClassVar[str] = "classes, one logit each"
     n_outputs: ClassVar[int] = 1
@@ -90,7 +90,9 @@ class Classes:
         return torch.tensor(found), []
 
     def faults(self, numbers: Floats, kind: Kind, names: Names) -> list[str]:
-        """Probabilities that are declared logits, and rows that are no distributions."""
+        """Probabilities declared logits, impossible counts, and rows that are no distributions."""
+        if kind == "counts":
+            return _count_faults(numbers, names)
         with np.errstate(over="ignore"):
             probs = np.exp(numbers) if kind == "log_probs" else numbers
             sums = probs.sum(1)
@@ -162,6 +164,21 @@ class Classes:
             second=probs.topk(2, -1).values[..., 1].double().mean(0),
         )
         return Predictive(**fields, level=level)
+
+
+def _count_faults(counts: Floats, names: Names) -> list[str]:
+    """Rows that nobody can have counted, in one message."""
+    wrong = (counts < 0) | (counts != np.floor(counts))
+    rows = wrong.any(1) | (counts.sum(1) == 0)
+    if not rows.any():
+        return []
+    row = int(rows.argmax())
+    got = f"{counts[row][wrong[row]][0]:g}" if wrong[row].any() else "nothing but 0"
+    return [
+        f"Expected counts of teacher {names.owner!r} as whole numbers of 0 or more, one of them "
+        f"above 0, but got {got} for id {names.row(row)} ({rows.sum()} such rows). Leave the "
+        "example out, or declare kind='probs' if that is what they are."
+    ]
 
 
 def _merged(log_values: Tensor, target: Tensor) -> Tensor:

@@ -50,14 +50,19 @@ def align(
     alignment = plan_alignment(tables, ids, classes, missing=missing, top=top)
     layout = alignment.layout
     values, mask = (torch.empty_like(t, device="cpu") for t in (layout.values, layout.mask))
-    kept = None if layout.kept is None else torch.empty_like(layout.kept, device="cpu")
+    kept, totals = (
+        None if t is None else torch.empty_like(t, device="cpu")
+        for t in (layout.kept, layout.totals)
+    )
     for piece in aligned_pieces(alignment):
         stop = piece.start + len(piece.mask)
         values[piece.teacher, piece.start : stop] = piece.values
         mask[piece.teacher, piece.start : stop] = piece.mask
         if kept is not None and piece.kept is not None:
             kept[piece.teacher, piece.start : stop] = piece.kept
-    return replace(layout, values=values, mask=mask, kept=kept)
+        if totals is not None and piece.totals is not None:
+            totals[piece.teacher, piece.start : stop] = piece.totals
+    return replace(layout, values=values, mask=mask, kept=kept, totals=totals)
 
 
 def plan_alignment(
@@ -116,6 +121,12 @@ def plan_alignment(
         )
     gaps = [bool((c < 0).any()) for c in all_columns]
     width, wrong = kept_width(tables, gaps, top, len(classes))
+    counted = [t.name for t in tables if t.totals is not None]
+    if counted and width is not None:
+        wrong.append(
+            f"Expected no most probable classes beside counts, but got both, counts of teacher "
+            f"{counted[0]!r}. Declare its shares as probs, or give all classes of the others."
+        )
     if faults or wrong:
         raise InputError(*faults, *wrong)
     layout = TeacherOutputs(
@@ -125,6 +136,7 @@ def plan_alignment(
         held_out=all(t.held_out for t in tables),
         family=family,
         **_layout(outcome, len(ids), torch.stack(all_blocks), width),
+        totals=torch.empty(len(tables), len(ids), device="meta") if counted else None,
     )
     return Alignment(
         layout=layout, tables=tuple(tables), rows=tuple(all_rows), columns=tuple(all_columns)

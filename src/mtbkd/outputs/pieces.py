@@ -43,6 +43,7 @@ class Piece(NamedTuple):
     values: Tensor
     mask: Tensor
     kept: Tensor | None
+    totals: Tensor | None = None
 
 
 def aligned_pieces(alignment: Alignment) -> Iterator[Piece]:
@@ -57,7 +58,16 @@ def aligned_pieces(alignment: Alignment) -> Iterator[Piece]:
         for start in range(0, len(layout.ids), step):
             rows = alignment.rows[k][start : start + step]
             values, mask, kept = _piece(table, rows, alignment.columns[k], place, layout)
-            yield Piece(teacher=k, start=start, values=values, mask=mask, kept=kept)
+            totals = None if layout.totals is None else _totals(table, rows)
+            yield Piece(teacher=k, start=start, values=values, mask=mask, kept=kept, totals=totals)
+
+
+def _totals(table: TeacherTable, rows: Ints) -> Tensor:
+    """Counts behind what a teacher says, infinity if it does not count or says nothing."""
+    totals = torch.full((len(rows),), torch.inf)
+    if table.totals is not None:
+        totals[torch.from_numpy(rows >= 0)] = rows_of(table.totals, rows[rows >= 0], 0)
+    return totals
 
 
 def _piece(

@@ -37,7 +37,7 @@ _ROWS = 2**22  # numbers that are written at once
 
 
 def save_outputs(folder: Path, outputs: TeacherOutputs, dtype: StoredDtype = "float32") -> None:
-    """Write values, mask, blocks and kept classes to one file, ids to another; a manifest last.
+    """Write values, mask, blocks, kept and totals to one file, ids to another; a manifest last.
 
     Args:
         folder: Made if there is none.
@@ -95,19 +95,26 @@ def load_outputs(folder: Path) -> TeacherOutputs:
         manifest["family"],
         tensors.get("blocks"),
         tensors.get("kept"),
+        tensors.get("totals"),
     )
     _check_shapes(folder, outputs, manifest["dtype"])
     return outputs
 
 
 def _pieces(outputs: TeacherOutputs) -> Iterator[Piece]:
-    kept = outputs.kept
+    kept, totals = outputs.kept, outputs.totals
     step = max(1, _ROWS // max(1, outputs.values[0, :1].numel()))
     for k in range(len(outputs.names)):
         for start in range(0, len(outputs.ids), step):
             rows = slice(start, start + step)
-            part = None if kept is None else kept[k, rows]
-            yield Piece(k, start, outputs.values[k, rows], outputs.mask[k, rows], part)
+            yield Piece(
+                teacher=k,
+                start=start,
+                values=outputs.values[k, rows],
+                mask=outputs.mask[k, rows],
+                kept=None if kept is None else kept[k, rows],
+                totals=None if totals is None else totals[k, rows],
+            )
 
 
 def _write(
@@ -129,13 +136,15 @@ def _write(
     for name, tensor in (("blocks", layout.blocks), ("kept", layout.kept)):
         if tensor is not None:
             wanted[name] = (small, tensor.shape)
+    if layout.totals is not None:
+        wanted["totals"] = (torch.float32, layout.totals.shape)
 
     def parts() -> Iterator[tuple[str, int, Tensor]]:
         for piece in pieces:
             if dtype == "float16":
                 _check_half(layout, piece)
             row = piece.teacher * len(layout.ids) + piece.start
-            for name in ("values", "mask", "kept"):
+            for name in ("values", "mask", "kept", "totals"):
                 tensor = getattr(piece, name)
                 if tensor is not None:
                     yield name, row * torch.Size(wanted[name][1][2:]).numel(), tensor
@@ -215,6 +224,8 @@ def _check_shapes(folder: Path, outputs: TeacherOutputs, dtype: str) -> None:
         "values": (n_teachers, n_rows, *value_shape(outputs.outcome, n_classes)),
         "mask": (n_teachers, n_rows, *cell_shape(outputs.outcome, n_classes)),
     }
+    if outputs.totals is not None:
+        found["totals"], wanted["totals"] = outputs.totals, (n_teachers, n_rows)
     if outputs.blocks is not None:
         found["blocks"], wanted["blocks"] = outputs.blocks, (n_teachers, n_classes)
     if outputs.kept is not None:

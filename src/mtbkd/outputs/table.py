@@ -14,6 +14,7 @@ from torch import Tensor
 from mtbkd.errors import collect
 from mtbkd.observation import OUTCOMES, Kind, Names, Outcome
 from mtbkd.outputs.class_map import ClassMap, read_class_map
+from mtbkd.outputs.counts import shares
 from mtbkd.outputs.kinds import (
     finite_faults,
     floored,
@@ -44,6 +45,7 @@ class TeacherTable:
             outputs that were cut to these; the last column of ``values`` is then the rest's.
         partial: Whether it is declared to know fewer classes than the data.
         covers: Own class to the classes of the data that it stands for, where that is several.
+        totals: As in `TeacherOutputs`, shape (example,), if the outputs are counts.
     """
 
     name: str
@@ -55,6 +57,7 @@ class TeacherTable:
     kept: Tensor | None = None
     partial: bool = False
     covers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    totals: Tensor | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -100,7 +103,8 @@ def make_table(
         values: Shape (example, class); (example,) will do for one target. A frame of pandas or
             polars whose columns have the names of the classes is taken by name.
         kind: What the numbers are. It is declared, never guessed, but refused when impossible.
-            Classification: logits, probs or log_probs. Multi-label: logits, which are log-odds,
+            Classification: logits, probs, log_probs, or counts such as people's votes, of which
+            few are worth less than many. Multi-label: logits, which are log-odds,
             or probs of yes. Regression: mean.
         ids: One for each row.
         classes: One for each column, in the teacher's own words.
@@ -146,7 +150,7 @@ def make_table(
         )
     mapped = columns, said.class_map, said.merge
     plan = None if twice else collect(faults, lambda: read_class_map(name, outcome, *mapped))
-    spread = None
+    spread, totals = None, None
     if not faults:
         wrong = finite_faults(name, numbers, kind, keys)
         faults += wrong or outcome.faults(numbers, kind, Names(name, keys, columns))
@@ -155,6 +159,9 @@ def make_table(
             faults += wrong
     if faults or plan is None:
         raise InputError(*faults)
+    if kind == "counts":
+        numbers, behind = shares(numbers)
+        kind, totals = "probs", torch.from_numpy(behind).float()
     return TeacherTable(
         name=name,
         values=outcome.settle(numbers, kind, plan.target, spread),
@@ -164,6 +171,7 @@ def make_table(
         family=family,
         partial=said.partial or plan.drops,
         covers=plan.covers,
+        totals=totals,
     )
 
 

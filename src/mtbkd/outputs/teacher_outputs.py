@@ -40,6 +40,9 @@ class TeacherOutputs:
             -1 where fewer were kept, the most probable first. ``values`` then has shape (teacher,
             example, kept + 1), the last column for all other classes together. Where nothing was
             kept the column holds the floor.
+        totals: Where some teacher gives counts: how many are behind what it says, those of the
+            prior included (`mtbkd.outputs.counts`), shape (teacher, example), infinity for all
+            others. None if no teacher does.
 
     ``blocks`` and ``kept`` are of the smallest integers that hold the number of classes, so that
     they may stay mapped too: call ``.long()`` on the part that is used as an index.
@@ -54,6 +57,7 @@ class TeacherOutputs:
     family: Family = "classification"
     blocks: Tensor | None = None
     kept: Tensor | None = None
+    totals: Tensor | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -89,6 +93,7 @@ class TeacherOutputs:
             mask=rows_of(self.mask, rows, 1),
             ids=wanted,
             kept=None if self.kept is None else rows_of(self.kept, rows, 1),
+            totals=None if self.totals is None else rows_of(self.totals, rows, 1),
         )
 
 
@@ -128,6 +133,20 @@ def joined_outputs(first: TeacherOutputs, second: TeacherOutputs) -> TeacherOutp
         ids=first.ids + second.ids,
         held_out=first.held_out and second.held_out,
         kept=torch.cat(cut, 1) if cut else None,
+        totals=_joined_totals(*pair),
+    )
+
+
+def _joined_totals(*pair: TeacherOutputs) -> Tensor | None:
+    if all(o.totals is None for o in pair):
+        return None
+    shapes = [o.values.shape[:2] for o in pair]
+    return torch.cat(
+        [
+            torch.full(shape, torch.inf) if o.totals is None else o.totals
+            for o, shape in zip(pair, shapes, strict=True)
+        ],
+        1,
     )
 
 

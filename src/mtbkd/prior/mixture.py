@@ -47,7 +47,7 @@ class MixtureTerms(NamedTuple):
 def mixture_terms(
     log_probs: Tensor,
     log_weights: Tensor,
-    concentration: float,
+    concentration: float | Tensor,
     softening: float | Tensor = 1.0,
     *,
     spaces: Spaces | None = None,
@@ -70,7 +70,8 @@ def mixture_terms(
         log_probs: Teachers' log-probabilities in nats, shape (teacher, example, class).
         log_weights: Log of the teacher weights, shape (teacher, example); ``-inf`` where a
             teacher says nothing. An example without any teacher gets a constant term, 0.
-        concentration: How many pseudo-observations a teacher is worth, > 0.
+        concentration: How many pseudo-observations a teacher is worth, > 0; one number, or one for
+            each teacher and example, shape (teacher, example).
         softening: Divides the teachers' log-probabilities before they are renormalised; one number
             or one for each teacher, shape (teacher,).
         spaces: What the teachers tell apart; None if that is everything.
@@ -92,8 +93,12 @@ def mixture_terms(
     if spaces is None:
         told = torch.log_softmax(log_probs / softening, dim=-1)
         n_classes = log_probs.shape[-1]
-        counts = concentration * told.exp()
-        total: Tensor | float = math.lgamma(n_classes + concentration)
+        if isinstance(concentration, Tensor):
+            counts = concentration[..., None] * told.exp()
+            total: Tensor | float = torch.lgamma(n_classes + concentration)
+        else:
+            counts = concentration * told.exp()
+            total = math.lgamma(n_classes + concentration)
         if discount:
             worth = informed(-(told.exp() * told).sum(-1), math.log(n_classes), discount)
             counts = counts * worth[..., None]
@@ -114,7 +119,7 @@ def mixture_terms(
 
 def _block_counts(
     logits: Tensor,
-    concentration: float,
+    concentration: float | Tensor,
     spaces: Spaces,
     inside: Tensor | None,
     discount: float,
@@ -163,6 +168,26 @@ def _block_counts(
 def informed(entropy: Tensor, most: Tensor | float, discount: float) -> Tensor:
     """``(1 - H / most)**discount``, never quite 0: what a statement of entropy H is worth."""
     return (1 - entropy / most).clamp(1e-4, 1.0) ** discount
+
+
+def counted_concentration(concentration: float, power: float, totals: Tensor) -> Tensor:
+    """What teachers are worth whose shares are known by counts only.
+
+    With ``m = concentration * power`` pseudo-observations in all, a teacher says ``q | p ~ Dir(m
+    p)`` of its true shares p, and counts say ``p ~ Dir(A s)`` of these, A being how many there are
+    with the prior's (the conjugate posterior of p). Mean and variances of q are then those of
+    ``Dir(m A / (m + A + 1) s)``: worth no more than the counts, however far the teacher is
+    trusted, and ``m`` where they are many.
+
+    Args:
+        concentration: Pseudo-observations that a teacher is worth whose shares are known.
+        power: How often the mixture counts each of them.
+        totals: A, shape (teacher, example), infinity where shares are known.
+
+    Returns:
+        Pseudo-observations, before the power, shape (teacher, example).
+    """
+    return concentration / (1 + (1 + concentration * power) / totals)
 
 
 def component_log_densities(terms: MixtureTerms, log_q: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mtbkd.observation import CATEGORICAL, Observation
 from mtbkd.prior.mixture import Prior
+from mtbkd.student.augment import seen
 from mtbkd.student.dense import Layer, apply, forward, is_stack, through
 from mtbkd.student.split import NETWORK_LOCK
 from mtbkd.student.student import Student
@@ -93,7 +94,7 @@ def precision(
         total: Tensor | float = 0.0
         for start in range(0, batch.n_examples, size):
             part = batch.rows(slice(start, start + size)).chain(chain)
-            part = part._replace(inputs=student.read(part.inputs))
+            part = part._replace(inputs=student.read(seen(part)))
             with torch.no_grad():
                 its = Prior(power=power, student_softening=prior.student_softening)
                 if layer is None:

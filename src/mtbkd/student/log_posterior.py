@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from mtbkd.observation import CATEGORICAL, Observation
 from mtbkd.prior.mixture import Prior
+from mtbkd.student.augment import seen
 from mtbkd.student.dense import Layer, backward, forward
 from mtbkd.student.split import NETWORK_LOCK
 from mtbkd.student.student import Student
@@ -55,7 +56,7 @@ def log_posterior(
     """
 
     def average(position: Tensor, batch: Batch) -> Tensor:
-        outputs = student.logits(position, batch.inputs)
+        outputs = student.logits(position, seen(batch))
         weight_prior = -0.5 * position.square().sum() / n_examples
         return observation.value(outputs, batch, prior).mean() + weight_prior
 
@@ -116,7 +117,7 @@ def _dense(student: Student, layers: Sequence[Layer]) -> Differentiate:
     scales = student.scales()
 
     def differentiate(named: Named, grads: Named, batch: Batch, outer: Outer) -> Tensor:
-        outputs, records = forward(layers, named, student.read(batch.inputs))
+        outputs, records = forward(layers, named, student.read(seen(batch)))
         values, slopes = outer(outputs, batch, slice(None))
         backward(records, named, slopes, grads, scales)
         return values
@@ -131,7 +132,7 @@ def _together(student: Student) -> Differentiate:
     def differentiate(named: Named, grads: Named, batch: Batch, outer: Outer) -> Tensor:
         leaves = {name: value.requires_grad_() for name, value in named.items()}
         with torch.enable_grad():
-            outputs = call(leaves, batch.inputs)
+            outputs = call(leaves, seen(batch))
         values, slopes = outer(outputs.detach(), batch, slice(None))
         for name, part in _pulled(outputs, leaves, slopes):
             grads[name].add_(part, alpha=scales[name])
@@ -162,7 +163,7 @@ def _in_turn(student: Student) -> Differentiate:
                 part = own.rows(slice(start, start + student.passage.rows))
                 share = part.n_examples / n
                 with torch.enable_grad():
-                    outputs = student.call_on(heads[mine], leaves, part.inputs[0])
+                    outputs = student.call_on(heads[mine], leaves, seen(part)[0])
                 values, slopes = outer(outputs.detach().unsqueeze(0), part, alone)
                 total = total.add(values, alpha=share)
                 for name, pulled in _pulled(outputs, leaves, slopes[0]):

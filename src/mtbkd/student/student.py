@@ -11,6 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from mtbkd.student.augment import Augment, check_augment
 from mtbkd.student.dense import Layer, apply, dense_layers
 from mtbkd.student.finite import CORRECT_INPUTS, SCALE_INPUTS, check_finite
 from mtbkd.student.passage import (
@@ -50,6 +51,7 @@ class Student:
         passage: How chains and examples pass through the head, if it is no stack of linear layers.
         temperature: Divides the logits of every draw where the student is asked, not where its
             posterior is explored.
+        augment: What is done to its images while it learns; it answers on them as they are.
     """
 
     head: nn.Module
@@ -62,6 +64,7 @@ class Student:
     whole_numbers: bool = False
     passage: Passage = Passage()
     temperature: float = 1.0
+    augment: Augment | None = None
 
     @property
     def n_parameters(self) -> int:
@@ -210,6 +213,7 @@ def make_student(
     sampled: str | Sequence[str] = "*",
     weight_scale: float = 1.0,
     example: Tensor | None = None,
+    augment: Augment | None = None,
 ) -> Student:
     """Turn a network into a student.
 
@@ -228,10 +232,11 @@ def make_student(
         weight_scale: Multiplies the prior's standard deviation.
         example: A batch of inputs, to find and check the split. Needed to split, and to see
             whether the network will do.
+        augment: What is done to images while it learns.
 
     Raises:
         InputError: If no parameter matches, or the network cannot read the example, is no function
-            of one example at a time, or has no gradient.
+            of one example at a time, or has no gradient; or if nothing can be augmented.
     """
     patterns = (sampled,) if isinstance(sampled, str) else tuple(sampled)
     module = module.eval().requires_grad_(False)
@@ -252,7 +257,10 @@ def make_student(
     else:
         read = as_read(module, example.to(next(module.parameters()).device))
         whole_numbers = not read.is_floating_point()
-        head, frozen, prefix = split(module, chosen, read)
+        if augment is None or len(chosen) < len(every):
+            head, frozen, prefix = split(module, chosen, read)
+        if augment is not None:
+            check_augment(example, whole=frozen is None)
     names = tuple(n.removeprefix(prefix) for n in chosen)
     moments = [_prior(head, name, weight_scale) for name in names]
     student = Student(
@@ -265,6 +273,7 @@ def make_student(
         weight_scale=weight_scale,
         whole_numbers=whole_numbers,
         passage=Passage(in_turn=in_turn_by_kind(head)),
+        augment=augment,
     )
     return student if example is None else _examined(student, example)
 

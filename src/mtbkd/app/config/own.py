@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from mtbkd.app.config.own_teachers import BackboneTeacher, Name, TeacherConfig
-from mtbkd.app.config.student import StudentConfig
+from mtbkd.app.config.student import StudentConfig, augment_fault
 from mtbkd.inputs.images.reading import ID, LABEL, PATH
 from mtbkd.observation import OUTCOMES
 from mtbkd.types import Family
@@ -253,6 +253,10 @@ def check_student(student: StudentConfig, own: OwnConfig) -> None:
             f"Expected a student of the kind auto or {' or '.join(fitting)} for {of}, but got "
             f"{student.kind!r}. Correct student.kind, or {how}."
         )
+    if student.augment is not None:
+        kind = student_kind(student, own)
+        if student.network is None and kind != "cnn":
+            raise ValueError(augment_fault(kind))
 
 
 def slug(name: str) -> str:

@@ -120,7 +120,8 @@ class TableTeacher(BaseModel):
 
     Attributes:
         table: A file: CSV, TSV, Parquet, NPZ or safetensors.
-        kind: As a `FactoryTeacher` has it; so are the other keys of the same name.
+        kind: As a `FactoryTeacher` has it, or ``counts``, such as people's votes; so are the other
+            keys of the same name.
         variance: Variance of the targets: a number, or one for each.
         id: The column of ids.
     """
@@ -128,7 +129,7 @@ class TableTeacher(BaseModel):
     model_config = _STRICT
 
     table: str
-    kind: Kind
+    kind: Kind | Literal["counts"]
     class_map: ClassMap = None
     merge: bool = False
     partial: bool = False

@@ -7,12 +7,26 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mtbkd.student.augment import read_augment
+
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 GIVEN = "given"
 """What stands for a network in a run that Python wrote: whoever reads the run gives it again."""
 
 StudentKind = Literal["auto", "mlp", "cnn", "text", "encoder"]
+
+
+def augment_fault(kind: str) -> str:
+    """Why the images of this kind of student are not augmented."""
+    why = {
+        "encoder": "reads features that a frozen model computes once for each image",
+        "mlp": "reads numbers, or components that are computed once for each image",
+    }.get(kind, "reads no images")
+    return (
+        f"Expected student.augment with the kind cnn or a network of your own, but got {kind!r}, "
+        f"which {why}. Remove student.augment."
+    )
 
 
 class StudentConfig(BaseModel):
@@ -30,6 +44,8 @@ class StudentConfig(BaseModel):
             example and the number of outputs and returns a `torch.nn.Module`.
         sampled: Name patterns of the parameters of ``network`` that are sampled, such as
             ``head.*``; all if not given. The others stay as they are.
+        augment: What is done to images at each step, by chance: ``flip``, ``crop`` or
+            ``flip+crop``; for ``cnn`` and for a network of your own.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -40,6 +56,7 @@ class StudentConfig(BaseModel):
     components: Annotated[int, Field(ge=1, le=2**16)] | Literal["auto"] | None = None
     network: str | None = None
     sampled: list[str] | None = Field(default=None, min_length=1)
+    augment: str | None = None
 
     @field_validator("network")
     @classmethod
@@ -49,6 +66,12 @@ class StudentConfig(BaseModel):
                 f"Expected a network as 'module:function', but got {value!r}. Write both, with a "
                 "colon between."
             )
+        return value
+
+    @field_validator("augment")
+    @classmethod
+    def _words(cls, value: str | None) -> str | None:
+        read_augment(value)
         return value
 
     @model_validator(mode="after")
@@ -63,4 +86,6 @@ class StudentConfig(BaseModel):
                 "Expected patterns of sampled parameters beside a network of your own, but got "
                 "them without. Remove student.sampled, or name student.network."
             )
+        if self.augment is not None and self.kind not in ("auto", "cnn"):
+            raise ValueError(augment_fault(self.kind))
         return self

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from platformdirs import user_data_dir
 
-from mtbkd.app.data import deeploc2
+from mtbkd.app.data import cifar10h, deeploc2
 from mtbkd.app.data.fetching import Patience, Report, fetch
 from mtbkd.types import InputError
 
 _PAPER = "https://raw.githubusercontent.com/AnonymousSub1/MTBKD"
 _ALPS = "https://raw.githubusercontent.com/forest-snow/alps"
+_VOTES = "https://raw.githubusercontent.com/jcpeterson/cifar-10h"
+_LABEL_ERRORS = "https://raw.githubusercontent.com/cleanlab/label-errors"
+_CIFAR = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 _DTU = "https://services.healthtech.dtu.dk/services/DeepLoc-2.0/data"
 
 
@@ -45,7 +48,7 @@ class DataSet:
         folder: Its name under the root of all data.
         sources: What is fetched.
         files: What is there in the end.
-        convert: Makes the files from the one that was fetched, which is then removed.
+        convert: Makes files from the first that was fetched, which is then removed.
         is_whole: Whether a folder holds the files as they should be, where they are converted.
     """
 
@@ -155,6 +158,37 @@ DATASETS = {
                 _news("test", "e4217edd939f618f24a42b0988c56ec3cddf656d8dc279b9afa443dd1ab6a1c1"),
             ),
             files=("agnews_dev.tsv", "agnews_test.tsv"),
+        ),
+        DataSet(
+            name="cifar10h",
+            summary="CIFAR-10H: the 10,000 test images of CIFAR-10, votes of about 51 people on "
+            "each, and out-of-sample probabilities of a network.",
+            megabytes=171,
+            terms="CIFAR-10 (Krizhevsky 2009) states no licence. Votes are CC BY-NC-SA 4.0; cite "
+            "Peterson et al. 2019, arXiv:1908.07086. The network's probabilities are of "
+            "github.com/cleanlab/label-errors; cite Northcutt et al. 2021, arXiv:2103.14749.",
+            folder="cifar10h",
+            sources=(
+                Source(
+                    ".cifar-10-binary.tar.gz",
+                    _CIFAR,
+                    "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+                ),
+                Source(
+                    cifar10h.COUNTS,
+                    f"{_VOTES}/597cbc5f07266c9405b830ee4a53463539124c4f/data/cifar10h-counts.npy",
+                    cifar10h.SHA256[cifar10h.COUNTS],
+                ),
+                Source(
+                    cifar10h.NETWORK,
+                    f"{_LABEL_ERRORS}/b1e4a9a46883dfd10c4c8cb09a741c671d05f95e/"
+                    "cross_validated_predicted_probabilities/cifar10_test_set_pyx.npy",
+                    cifar10h.SHA256[cifar10h.NETWORK],
+                ),
+            ),
+            files=(cifar10h.IMAGES, *cifar10h.SHA256),
+            convert=cifar10h.convert,
+            is_whole=cifar10h.is_whole,
         ),
     )
 }

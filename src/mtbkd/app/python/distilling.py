@@ -36,6 +36,7 @@ def distill(*arguments: Any, **settings: Any) -> Posterior:
                 "hidden": [],
                 "weight_scale": given["weight_scale"],
                 "network": GIVEN,
+                "augment": given["augment"],
                 "sampled": [sampled] if isinstance(sampled, str) else list(sampled),
             },
             "map": given["modes"],

@@ -7,8 +7,8 @@ network of which every parameter is sampled, or, with ``student.kind: encoder``,
 frozen and a head. How much people disagree about test images was measured, so that the student's
 uncertainty is compared with it.
 
-Votes are evidence, of which there may be little: people's probabilities are the mean of a Dirichlet
-distribution with those votes, whose prior counts are found from the votes themselves.
+Votes are evidence, of which there may be little: people are a teacher of counts, which is worth no
+more on an image than the votes on it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.data import data_root
+from mtbkd.app.data.cifar10h import COUNTS, IMAGES, NETWORK
 from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
 from mtbkd.app.recipes.deeploc.shared import Standardise
 from mtbkd.app.recipes.efficientnet import lite0_features
@@ -39,11 +40,9 @@ CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 SCENARIOS = ("three votes", "half the images")
-_IMAGES, _COUNTS, _NETWORK = "images.npz", "cifar10h-counts.npy", "teacher_cnn_probs.npy"
 _TRANSFER, _LABELLED, _CALIBRATION = 6000, 1000, 1000
 _FEW = 3  # votes on each image, in the scenario of few
 _SIZE = (32, 32)
-_PRIORS = np.geomspace(0.01, 10, 61)  # prior votes in all that are tried
 
 
 class Pictures(NamedTuple):
@@ -102,13 +101,13 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
 
 
 def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[TeacherOutputs, Costs]:
-    """People's probabilities and the network's."""
+    """People's votes and the network's probabilities."""
     asked: Asked = task.teacher_data
     rows = np.flatnonzero(asked.seen)
     people = make_table(
         "people",
-        believed(asked.votes[rows]),
-        kind="probs",
+        asked.votes[rows],
+        kind="counts",
         ids=[task.ids[row] for row in rows],
         classes=CLASSES,
     )
@@ -143,28 +142,6 @@ def entropy(votes: Ints) -> Floats:
     return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(1)
 
 
-def believed(votes: Ints) -> Floats:
-    """Mean of the Dirichlet posterior of each image's class shares, shape (image, class).
-
-    Its prior counts are the shares of all votes times a number that makes the votes most probable
-    (Dirichlet-multinomial, Minka 2000), so that few votes say less than many.
-    """
-    from scipy.special import gammaln
-
-    n = votes.sum(1)
-    base = votes.sum(0) / n.sum()
-
-    def log_likelihood(total: float) -> float:
-        prior = total * base
-        return float(
-            (gammaln(total) - gammaln(n + total)).sum()
-            + (gammaln(votes + prior) - gammaln(prior)).sum()
-        )
-
-    prior = max(_PRIORS, key=log_likelihood) * base
-    return (votes + prior) / (votes + prior).sum(1, keepdims=True)
-
-
 def _as_read(config: RunConfig, pixels: Tensor, report: Report) -> Tensor:
     """What the student reads: bytes, or EfficientNet's features."""
     return lite0_features(pixels, report) if config.student.kind == "encoder" else pixels
@@ -176,15 +153,15 @@ def _read(place: Path) -> Pictures:
     Raises:
         InputError: If one is not there, or does not fit the others.
     """
-    missing = [name for name in (_IMAGES, _COUNTS, _NETWORK) if not (place / name).exists()]
+    missing = [name for name in (IMAGES, COUNTS, NETWORK) if not (place / name).exists()]
     if missing:
         raise InputError(
             f"Expected images of CIFAR-10 and the votes of CIFAR-10H in {place}, but "
-            f"{', '.join(missing)} is missing. Put them there; docs/images.md says how."
+            f"{', '.join(missing)} is missing. Fetch them with `mtbkd data get cifar10h`."
         )
-    arrays = read_arrays(place / _IMAGES, "images")
-    votes = read_arrays(place / _COUNTS, "votes")[""]
-    network = read_arrays(place / _NETWORK, "probabilities")[""]
+    arrays = read_arrays(place / IMAGES, "images")
+    votes = read_arrays(place / COUNTS, "votes")[""]
+    network = read_arrays(place / NETWORK, "probabilities")[""]
     pixels, labels = arrays.get("images"), arrays.get("labels")
     n = 0 if pixels is None else len(pixels)
     shape = (n, len(CLASSES))
@@ -209,14 +186,21 @@ def _read(place: Path) -> Pictures:
 RECIPE = Recipe(
     name="cifar10h",
     summary="What is in a picture: people's votes and a network; a student that sees.",
-    needs="CIFAR-10H in a folder of $MTBKD_DATA (docs/images.md); of EfficientNet, mtbkd[vision]",
+    needs="mtbkd data get cifar10h (171 MB); of EfficientNet, mtbkd[vision]",
     defaults={
         "recipe": "cifar10h",
         "prior": {"power": "auto", "discount": "auto"},
-        "student": {"kind": "cnn", "hidden": [64], "weight_scale": 2.0, "components": 96},
+        "student": {
+            "kind": "cnn",
+            "hidden": [64],
+            "weight_scale": 2.0,
+            "components": 96,
+            "augment": "flip+crop",
+        },
         "map": {"epochs": 20, "batch_size": 128, "learning_rate": 0.01},
-        "sampler": {"burn_in": 200, "draws": 40, "thinning": 25, "batch_size": 500},
+        "sampler": {"burn_in": 200, "draws": 40, "thinning": 25, "batch_size": None},
         "chains": 4,
+        "budget": "9 min",
     },
     load=load,
     teach=teach,

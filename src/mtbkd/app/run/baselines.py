@@ -241,4 +241,5 @@ def pooled(data: TrainingSet) -> TrainingSet:
         values=torch.cat(values, 1),
         log_weights=torch.cat(weights, 1),
         observation=outcome.observe(values[0].shape[2]),
+        augment=data.augment,
     )

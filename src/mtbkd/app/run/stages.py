@@ -27,6 +27,7 @@ from mtbkd.inference.settings import SamplerSettings
 from mtbkd.observation import OUTCOMES
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.outputs.store import load_outputs, save_outputs
+from mtbkd.student.augment import read_augment
 from mtbkd.student.factory import network_from
 from mtbkd.training import behind
 from mtbkd.types import Family, InputError, Report, quiet
@@ -143,6 +144,7 @@ def learn(
         budget=None if config.budget is None else sampling_seconds(config, before) + extra,
         weight_scale=config.student.weight_scale,
         sampled=config.student.sampled or "*",
+        augment=config.student.augment,
         seed=config.seed,
         device=config.device,
         out=out,
@@ -224,6 +226,8 @@ def recall(
         sampled=config.student.sampled or "*",
         device=config.device,
     )
+    augment = read_augment(config.student.augment)
+    found = replace(found, student=replace(found.student, augment=augment))
     if not (out / BACKGROUND).exists():
         return found
     known = load_background(out / BACKGROUND, config.predict.level)

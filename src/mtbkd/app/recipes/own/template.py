@@ -36,7 +36,7 @@ own:
     # numbers that a teacher wrote down long ago; it has its own names for two classes of three
     old:
       table: old.csv         # .csv, .parquet, .npz or .safetensors
-      kind: probs            # logits, probs, log_probs; mean for regression
+      kind: probs            # logits, probs, log_probs, counts; mean for regression
       partial: true          # it does not know every class
       class_map: {Iris-versicolor: versicolor, Iris-virginica: virginica}
 
