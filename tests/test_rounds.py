@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mtbkd.app.config.text import seconds_of
-from mtbkd.distillation.rounds import AGREED, Round, _caution, sample_in_rounds
+from mtbkd.distillation.rounds import AGREED, Round, _caution, _first, sample_in_rounds
 from mtbkd.distillation.shares import few_rows
 from mtbkd.files import load_tensors
 from mtbkd.inference.modes import MapSettings, within_steps
@@ -102,6 +102,14 @@ def test_a_chain_over_all_examples_that_cools_down_keeps_its_steps():
     assert caution(first, cooler) == (1.0, 1.0, 1.0)
     assert caution(first, same) == (0.35, 0.7, 1.0)
     assert caution(first, cooler, batch_size=2) == (0.35, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("steps, size", [(5.0, 256), (1e4, None)])
+def test_where_no_batch_has_steps_enough_the_smallest_has_the_most(monkeypatch, steps, size):
+    student, data, prior, starts = case(n=1024)
+    seconds = ticking(3.0 / steps)  # three gradients are timed between two looks
+    monkeypatch.setattr("mtbkd.distillation.rounds.perf_counter", seconds)
+    assert _first(Target(student, data, prior), SETTINGS, 1.0, starts).batch_size == size
 
 
 @pytest.mark.parametrize("when", [40, 200])
