@@ -104,7 +104,7 @@ def test_a_chain_over_all_examples_that_cools_down_keeps_its_steps():
     assert caution(first, cooler, batch_size=2) == (0.35, 1.0, 1.0)
 
 
-@pytest.mark.parametrize("steps, size", [(5.0, 256), (1e4, None)])
+@pytest.mark.parametrize(("steps", "size"), [(5.0, 256), (1e4, None)])
 def test_where_no_batch_has_steps_enough_the_smallest_has_the_most(monkeypatch, steps, size):
     student, data, prior, starts = case(n=1024)
     seconds = ticking(3.0 / steps)  # three gradients are timed between two looks

@@ -16,7 +16,7 @@ from mtbkd.prior.settings import Prior
 from mtbkd.student.log_posterior import log_posterior
 from mtbkd.student.student import make_student
 from mtbkd.training import Minibatches, TrainingSet
-from mtbkd.types import InputError
+from mtbkd.types import Batch, InputError
 from mtbkd.weights.rules import uniform_weights
 
 N_CHAINS = 2
@@ -99,7 +99,8 @@ def test_modes_are_higher_than_where_the_search_starts(student):
     generators = chain_generators(0, 0, N_CHAINS, torch.device("cpu"))
     start = student.initial_position(generators)
     batch = Minibatches(data, prior, generators)(40)
-    value = torch.vmap(log_posterior(student, 40))
+    axes = Batch(0, 0, 0, None)
+    value = torch.vmap(log_posterior(student, 40), (0, axes))
     settings = MapSettings(epochs=300, batch_size=40)
     found = find_modes(student, data, prior, settings, n_chains=N_CHAINS, seed=0)
     assert (value(found, batch) > value(start, batch) + 0.5).all()

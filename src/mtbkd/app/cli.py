@@ -300,9 +300,8 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         told = f"{error.strerror or error}. Check the path and the space on its disk."
-        print(
-            f"mtbkd: Expected to use {error.filename or 'a file'}, but got: {told}", file=sys.stderr
-        )
+        used = error.filename or "a file"
+        print(f"mtbkd: Expected to use {used}, but got: {told}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:

@@ -45,7 +45,7 @@ def choose_prior(settings: PriorSettings, trials: Trials, kept: Tensor | None = 
     if speaking and calibration is not None:
         kept = torch.ones(len(calibration), dtype=torch.bool) if kept is None else kept
         if _judged(training, calibration.subset(kept.nonzero()[:, 0])):
-            chosen = _best(settings, trials, kept[calibration.known])
+            chosen = _best(settings, trials, kept[calibration.known.cpu()])
     prior = settings.prior(chosen)
     if settings.evidence is None:
         return prior

@@ -25,6 +25,7 @@ from mtbkd.distillation.posterior import Posterior, finish
 from mtbkd.distillation.rounds import sample_in_rounds
 from mtbkd.distillation.shares import left_for_sampling
 from mtbkd.distillation.stand_in import fewer_draws, stand_in
+from mtbkd.distillation.temperature import find_temperature, outputs_of
 from mtbkd.distillation.trials import Trials, within_budget
 from mtbkd.inference.diagnostics import heat_warnings
 from mtbkd.inference.engines import SamplerSettings, check_noisy
@@ -198,6 +199,10 @@ def distill(
         units=units,
         choice=choice,
     )
+    if held is not None and not learn_calibration:
+        said = outputs_of(replace(posterior, student=head), held.inputs)
+        temperature = find_temperature(said, held.labels, data.family)
+        posterior = posterior.at_temperature(temperature)
     if out is not None:
         finish(posterior, out)
     return posterior

@@ -109,6 +109,7 @@ def finish(posterior: Posterior, folder: Path) -> None:
         "plan": posterior.plan._asdict(),
         "statistics": posterior.statistics,
         "family": posterior.family,
+        "temperature": posterior.student.temperature,
         "choice": None if posterior.choice is None else asdict(posterior.choice),
     }
     beside = [f"{name}.safetensors" for name in ("student", "modes")] + ["weights.json"]
@@ -185,7 +186,7 @@ def load_posterior(
         value.copy_(stored[name])
     where = find_device(device, double=True)
     return Posterior(
-        student=student.to(where),
+        student=replace(student.to(where), temperature=manifest.get("temperature", 1.0)),
         samples=samples,
         classes=classes,
         weighting=weighting,

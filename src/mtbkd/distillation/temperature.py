@@ -8,17 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize
 from torch import Tensor
 
+from mtbkd.distillation.posterior import Posterior
 from mtbkd.observation import OUTCOMES
 from mtbkd.observation.answers import Answer, joined, rows_of
+from mtbkd.predictive import draw_outputs
 from mtbkd.types import Family, Floats
 
 _SURE = 0.25  # prior standard deviation of the log temperature
 _RIGHT, _MOST_WRONG = 20.0, 0.5  # prior rate of the share of wrong labels, and its largest value
 _COLDEST, _HOTTEST = 0.2, 5.0
 _DRAWS, _LEAST = 100, 1e-30
+
+
+def outputs_of(posterior: Posterior, inputs: Tensor) -> Tensor:
+    """What a student says under some of its draws, shape (draw, example, output)."""
+    samples = posterior.samples
+    n_draws = samples.n_chains * samples.n_draws
+    few = samples.chosen(range(0, n_draws, -(-n_draws // _DRAWS)))
+    parts = draw_outputs(posterior.student, few, inputs)
+    return torch.cat([part.flatten(0, 1).cpu() for part in parts], 1)
 
 
 def find_temperature(outputs: Tensor, labels: Tensor, family: Family) -> float:
@@ -42,7 +52,9 @@ def find_temperature(outputs: Tensor, labels: Tensor, family: Family) -> float:
     Returns:
         Between 0.2 and 5.
     """
-    outcome = OUTCOMES[family]
+    from scipy.optimize import minimize  # slow to import, and needed here alone
+
+    outcome, labels = OUTCOMES[family], labels.cpu()
     known = labels >= 0 if outcome.exclusive else labels.isfinite()
     if outcome.numeric or not known.any():
         return 1.0

@@ -30,16 +30,22 @@ def chainwise_gradient(log_posterior: LogPosterior) -> Gradient:
         A function of positions (chain, parameter) and a batch with a leading chain axis; values
         have shape (chain,) and gradients (chain, parameter).
     """
-    vectorised = torch.vmap(log_posterior)
 
     def gradient(position: Tensor, batch: Any) -> tuple[Tensor, Tensor]:
         leaf = position.detach().requires_grad_()
         with torch.enable_grad():
-            values = vectorised(leaf, batch)
+            values = torch.vmap(log_posterior, (0, _axes(batch)))(leaf, batch)
             (grads,) = torch.autograd.grad(values.sum(), leaf)
         return values.detach(), grads
 
     return gradient
+
+
+def _axes(batch: Any) -> Any:
+    """Where the chain axis of each part is; nowhere of what there is none."""
+    if isinstance(batch, Batch):
+        return Batch(0, 0, 0, None if batch.views is None else 0)  # type: ignore[arg-type]
+    return 0
 
 
 def in_parts(gradient: Gradient, n_rows: int = _ROWS, work: int | None = None) -> Gradient:

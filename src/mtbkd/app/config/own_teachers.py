@@ -129,7 +129,7 @@ class TableTeacher(BaseModel):
     model_config = _STRICT
 
     table: str
-    kind: Kind | Literal["counts"]
+    kind: Literal["logits", "probs", "log_probs", "mean", "counts"]
     class_map: ClassMap = None
     merge: bool = False
     partial: bool = False

@@ -58,4 +58,5 @@ def distill(*arguments: Any, **settings: Any) -> Posterior:
     )
     recipe = replace(own.RECIPE, network=lambda *_: given["network"])
     learned = Learned(task, given["teachers"], config, recipe)
-    return at_its_temperature(with_learned(found, learned))
+    posterior = with_learned(found, learned)
+    return at_its_temperature(posterior) if given["learn_calibration"] else posterior

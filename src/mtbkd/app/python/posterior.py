@@ -289,11 +289,12 @@ class Posterior(plain.Posterior):
                 own.keep_split(out, name, split)
         save_outputs(out / "teachers", learned.teachers)
         save_json(out / "teachers" / "costs.json", {})
-        plain.save_posterior(self, out, learned.teachers.names)
+        chains = self.at_temperature(1.0) if stages.learns_calibration(learned.config) else self
+        plain.save_posterior(chains, out, learned.teachers.names)
 
 
 def at_its_temperature(posterior: Posterior) -> Posterior:
-    """The same at the temperature that its calibration examples find, if it has any."""
+    """The same at the temperature that calibration examples find which it learned from."""
     learned = posterior.learned
     if learned is None or not len(learned.task.calibration):
         return posterior

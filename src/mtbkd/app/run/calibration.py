@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Task
@@ -24,15 +23,13 @@ from mtbkd.distillation.cross_fit import FOLDS, calibration_folds, cross_fit, re
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.distillation.shares import shortened, was_decided
 from mtbkd.distillation.stand_in import stand_in
-from mtbkd.distillation.temperature import tempered_by_others
+from mtbkd.distillation.temperature import outputs_of, tempered_by_others
 from mtbkd.distillation.trials import Trials, within_budget
 from mtbkd.explain.causes import Background, load_background, make_background, save_background
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.predictive import Answer, draw_outputs
+from mtbkd.predictive import Answer
 from mtbkd.training import behind, training_set
 from mtbkd.types import Report, quiet
-
-_DRAWS = 100
 
 
 def on_calibration(
@@ -52,13 +49,8 @@ def on_calibration(
     posterior = posterior.at_temperature(1.0)
     if not learns_calibration(config):
         fold = calibration_folds(len(calibration), task.together, config.seed)
-        samples = posterior.samples
-        n_draws = samples.n_chains * samples.n_draws
-        few = samples.chosen(range(0, n_draws, -(-n_draws // _DRAWS)))
-        parts = draw_outputs(posterior.student, few, calibration.inputs)
-        outputs = torch.cat([part.flatten(0, 1).cpu() for part in parts], 1)
         return tempered_by_others(
-            outputs,
+            outputs_of(posterior, calibration.inputs),
             calibration.labels,
             fold,
             posterior.family,

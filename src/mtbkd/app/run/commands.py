@@ -28,7 +28,6 @@ from mtbkd.app.folder import (
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling, Recipe
 from mtbkd.app.run import stages
-from mtbkd.app.run.calibration import calibrated
 from mtbkd.app.run.costs import TRAINING
 from mtbkd.app.run.few import FEW, keep_few, recall_few
 from mtbkd.distillation.posterior import Posterior
@@ -108,6 +107,7 @@ def run(
     """
     from mtbkd.app.run.allowance import Allowance, choose_baselines, choose_folds, expected
     from mtbkd.app.run.baselines import baselines
+    from mtbkd.app.run.calibration import calibrated
     from mtbkd.app.run.evaluate import Spent, evaluate
     from mtbkd.app.run.report_data import write_report
 
@@ -192,6 +192,8 @@ def distill(
     labelling: Labelling = Labelling(),
 ) -> Posterior:
     """The stages up to the posterior."""
+    from mtbkd.app.run.calibration import calibrated
+
     recipe = find_recipe(config.recipe)
     stages.check_scenario(recipe, config)
     open_run(out, config)
