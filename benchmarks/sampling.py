@@ -28,9 +28,11 @@ from mtbkd.prior.settings import Prior  # noqa: E402
 from mtbkd.student.log_posterior import log_posterior, posterior_gradient  # noqa: E402
 from mtbkd.student.student import make_student  # noqa: E402
 from mtbkd.training import Minibatches, TrainingSet  # noqa: E402
+from mtbkd.types import Batch  # noqa: E402
 
 INPUTS, HIDDEN, CLASSES, TEACHERS, EXAMPLES, BATCH, CHAINS = 320, 128, 10, 2, 2000, 64, 8
 ROUNDS, STEPS = 15, 40
+AXES = Batch(0, 0, 0, None)  # of chains in each part of a batch
 
 
 def problem() -> TrainingSet:
@@ -72,7 +74,7 @@ def theirs(data: TrainingSet) -> Callable[[], Any]:
         temperature=1 / EXAMPLES,
     )
     state = torch.vmap(sampler.init, randomness="different")(student.initial_position(generators))
-    update = torch.vmap(sampler.update, in_dims=(0, 0), randomness="different")
+    update = torch.vmap(sampler.update, in_dims=(0, AXES), randomness="different")
     batch = Minibatches(data, Prior(), generators)(BATCH)
 
     def step() -> None:
@@ -98,7 +100,7 @@ def theirs_by_name(data: TrainingSet) -> Callable[[], Any]:
     sampler = posteriors.sgmcmc.sghmc.build(density, lr=1e-4, alpha=1.0, temperature=1 / EXAMPLES)
     start = {n: p.detach().expand(CHAINS, *p.shape).clone() for n, p in net.named_parameters()}
     state = torch.vmap(sampler.init, randomness="different")(start)
-    update = torch.vmap(sampler.update, in_dims=(0, 0), randomness="different")
+    update = torch.vmap(sampler.update, in_dims=(0, AXES), randomness="different")
 
     def step() -> None:
         nonlocal state

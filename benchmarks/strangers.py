@@ -136,7 +136,7 @@ def main() -> None:
             seconds = perf_counter() - begun
             metrics = json.loads((folder / "run" / "metrics.json").read_text())
         found, student = metrics["diagnostics"], metrics["student"]
-        rival = min(each["nll"] for each in metrics["baselines"].values())
+        rival = min((each["nll"] for each in metrics["baselines"].values()), default=float("nan"))
         print(
             f"| {name} | {len(rows[1]):,}, {rows[0].shape[1]} | {seconds:.0f} "
             f"| {found['rhat_95']:.3f} | {student['accuracy']:.3f} | {student['nll']:.3f} "

@@ -11,6 +11,7 @@ import mtbkd
 from mtbkd.data import joined, make_dataset
 from mtbkd.distillation.choose import choose_prior
 from mtbkd.distillation.cross_fit import cross_fit, refitted
+from mtbkd.distillation.distill import distill
 from mtbkd.distillation.trials import Trials
 from mtbkd.explain.causes import find_causes, make_background
 from mtbkd.explain.conformal import (
@@ -60,7 +61,7 @@ def scene(seed: int, n: int = 60, n_calibration: int = 20, family="classificatio
 
 
 def distilled(data, calibration, teachers, learn=True, sampler=AT_MODES, prior=PRIOR, modes=MODES):
-    return mtbkd.distill(
+    return distill(  # not mtbkd.distill, which cross-fits at once
         torch.nn.Linear(
             data.inputs.shape[1], 2
         ),  # two classes or labels, or mean and log variance of a number
