@@ -28,11 +28,20 @@ def test_the_temperature_is_that_of_the_labels(wrong):
     assert find_temperature(draws, labels, "classification") == pytest.approx(wrong, rel=0.1)
 
 
-def test_wrong_labels_do_not_make_the_student_doubt():
-    draws, labels = said(4000, 4, 0.5)
+def test_wrong_labels_do_not_make_the_student_doubt(monkeypatch):
+    draws, labels = said(4000, 4)
     lied = labels.clone()
     lied[::5] = torch.randint(3, (800,), generator=torch.Generator().manual_seed(0))
-    assert find_temperature(draws, lied, "classification") == pytest.approx(0.5, rel=0.15)
+    assert find_temperature(draws, lied, "classification") == pytest.approx(1.0, rel=0.1)
+    monkeypatch.setattr("mtbkd.distillation.temperature._MOST_WRONG", 0.0)
+    assert find_temperature(draws, lied, "classification") > 1.3
+
+
+def test_a_temperature_that_gains_less_than_chance_is_none():
+    draws, labels = said(100, 5, 0.9)
+    assert find_temperature(draws, labels, "classification") == 1.0
+    draws, labels = said(4000, 5, 0.9)
+    assert find_temperature(draws, labels, "classification") < 1
 
 
 @pytest.mark.parametrize("wrong", [0.5, 2.0])

@@ -41,7 +41,8 @@ def find_temperature(outputs: Tensor, labels: Tensor, family: Family) -> float:
     than it is right (Wenzel et al. 2020, arXiv:2002.02405). The log temperature has a normal prior
     of standard deviation 0.25, so that few labels change little. A share of the labels, found along
     with it, may be of any class: else wrong labels, of which the student rightly thinks little,
-    would make it doubt everything.
+    would make it doubt everything. A temperature that does not raise the labels' mean log score by
+    more than its standard error, of the differences example by example, is left at 1.
 
     Args:
         outputs: What a student says that did not learn from the labels, shape
@@ -66,21 +67,27 @@ def find_temperature(outputs: Tensor, labels: Tensor, family: Family) -> float:
     else:
         truth = known
 
+    def heard(log_temperature: Tensor) -> Tensor:
+        probs = outcome.point(some * torch.exp(-log_temperature), None).mean(0)
+        return probs if outcome.exclusive else torch.where(labels > 0, probs, 1 - probs)
+
     def loss(position: Floats) -> tuple[float, Floats]:
         at = torch.tensor(position, dtype=torch.float64, requires_grad=True)
         log_temperature, wrong = at
-        probs = outcome.point(some * torch.exp(-log_temperature), None).mean(0)
-        said = probs if outcome.exclusive else torch.where(labels > 0, probs, 1 - probs)
-        heard = (1 - wrong) * said[truth] + wrong / n_choices
+        said = (1 - wrong) * heard(log_temperature)[truth] + wrong / n_choices
         value = 0.5 * (log_temperature / _SURE) ** 2 + _RIGHT * wrong
-        value = value - heard.clamp_min(_LEAST).log().sum()
+        value = value - said.clamp_min(_LEAST).log().sum()
         (slope,) = torch.autograd.grad(value, at)
         return float(value.detach()), slope.numpy()
 
     bounds = ((math.log(_COLDEST), math.log(_HOTTEST)), (0.0, _MOST_WRONG))
     start = np.array([0.0, 0.01])
     found: Any = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds)
-    return math.exp(found.x[0])
+    ends = (heard(torch.tensor(x)).clamp_min(_LEAST).log() for x in (found.x[0], 0.0))
+    after, before = (torch.where(truth, scores, 0.0).sum(-1)[truth.any(-1)] for scores in ends)
+    gains = after - before
+    error = float(gains.std(correction=0)) / math.sqrt(len(gains))
+    return math.exp(found.x[0]) if float(gains.mean()) > error else 1.0
 
 
 def tempered_by_others(
