@@ -60,8 +60,8 @@ def threshold(
     probability of the target or more is tested by Clopper and Pearson's bound on the first ``k``,
     which, given that score, are independent draws of all answers above it. One ``k`` after the
     other is tested, each at the full level, until the first fails: the order is fixed before labels
-    are seen, so that the chance of a threshold that breaks the promise is at most ``1 - confidence``
-    as long as answers of lower scores are not right more often. The first ``k`` is that which
+    are seen, so that the chance to break the promise is at most ``1 - confidence``, as long as
+    answers of lower scores are not right more often. The first ``k`` is that which
     most probably passes if answers are right as expected: where few answers are, one that is wrong
     would end it.
 
@@ -171,13 +171,13 @@ def risk_area(scores: Floats, right: Bools) -> float:
     """Area under the share of wrong answers over the share answered; answers alike in random order.
 
     Example:
-        >>> risk_area(np.array([0.9, 0.8, 0.7]), np.array([True, True, False])).round(3)
-        0.111
+        >>> risk_area(np.array([0.9, 0.8, 0.7]), np.array([True, True, False]))
+        0.1111111111111111
     """
     _, inverse, counts = np.unique(-scores, return_inverse=True, return_counts=True)
     mean = np.bincount(inverse, ~right) / counts
     wrong = np.cumsum(np.repeat(mean, counts))
-    return np.mean(wrong / np.arange(1, len(scores) + 1))
+    return float(np.mean(wrong / np.arange(1, len(scores) + 1)))
 
 
 def least_right(n_right: int, n: int, confidence: float = CONFIDENCE) -> float:

@@ -16,7 +16,7 @@ from mtbkd.app.report import DeferData, draw_defer
 from mtbkd.app.run import stages
 from mtbkd.app.run.calibration import calibrated, on_calibration
 from mtbkd.app.run.judged import Judged, judge, truly
-from mtbkd.app.run.policy import POLICY, Goal, Policy, record_of
+from mtbkd.app.run.policy import FIGURE, POLICY, Goal, Policy, record_of
 from mtbkd.app.run.scoring import pool_of
 from mtbkd.distillation.choose import choose_weighting
 from mtbkd.distillation.cross_fit import calibration_folds
@@ -33,8 +33,6 @@ from mtbkd.explain.defer import (
 from mtbkd.files import save_sealed, write_bytes
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.types import Bools, Floats, InputError, Report, quiet
-
-FIGURE = "defer.svg"
 
 
 def defer_run(

@@ -94,7 +94,7 @@ def judge(
     cuts = background.thresholds.numpy()
     if isinstance(answers, LabelPredictive):
         truth, said = labels.astype(float), np.zeros(len(probs), np.int64)
-        pool, heard = np.where(heard, pool, probs), heard.any(1)
+        pool, heard = np.where(heard, pool, probs), np.asarray(heard.any(1))
     else:
         truth = (labels[:, None] == np.arange(probs.shape[1])).astype(float)
         said = probs.argmax(1)

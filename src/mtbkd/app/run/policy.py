@@ -13,7 +13,7 @@ from mtbkd.explain.defer import CONFIDENCE
 from mtbkd.files import read_sealed
 from mtbkd.types import Bools, Floats, Ints, outside, refuse
 
-POLICY = "defer.json"
+POLICY, FIGURE = "defer.json", "defer.svg"
 _BOUNDS = {"all": -math.inf, "none": math.inf}
 
 
