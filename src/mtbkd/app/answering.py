@@ -181,8 +181,10 @@ def _told(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from mtbkd.app.report import promise
+
     goal = found["goal"]
-    table = Table(title=_promise(found), title_justify="left", title_style="bold")
+    table = Table(title=promise(found), title_justify="left", title_style="bold")
     for name, where in (("", "left"), ("calibration", "right"), ("test", "right")):
         table.add_column(name, justify=where)  # type: ignore[arg-type]
     both = [found["calibration"], found["test"]]
@@ -199,16 +201,6 @@ def _told(found: dict[str, Any]) -> None:
             "No answer may be given alone: there are too few calibration examples for this "
             "promise, or the student is wrong too often. Promise less, or label more."
         )
-
-
-def _promise(found: dict[str, Any]) -> str:
-    goal, sure = found["goal"], f"{100 * found['confidence']:.0f} % confidence"
-    each = " of each class" if goal["per_class"] else ""
-    if goal["accuracy"] is not None:
-        return f"Answers given alone{each} are right for {goal['accuracy']:.1%} ({sure})"
-    if goal["agree"] is not None:
-        return f"Answers given alone{each} are the pool's for {goal['agree']:.1%} ({sure})"
-    return f"Cheapest, with {goal['call']:g} for asking and {goal['error']:g} for an error"
 
 
 _ROWS = (

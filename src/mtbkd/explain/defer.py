@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from scipy.optimize import minimize_scalar
-from scipy.stats import beta, binom
+from scipy.stats import binom
 
 from mtbkd.predictive import Answer, LabelPredictive, NumberPredictive
 from mtbkd.types import Bools, Floats, InputError, Ints
@@ -178,11 +178,6 @@ def risk_area(scores: Floats, right: Bools) -> float:
     mean = np.bincount(inverse, ~right) / counts
     wrong = np.cumsum(np.repeat(mean, counts))
     return float(np.mean(wrong / np.arange(1, len(scores) + 1)))
-
-
-def least_right(n_right: int, n: int, confidence: float = CONFIDENCE) -> float:
-    """Clopper and Pearson's lower bound on the probability of being right."""
-    return float(beta.ppf(1 - confidence, n_right, n - n_right + 1)) if n_right else 0.0
 
 
 def voice(student: Floats, pool: Floats) -> float:

@@ -168,7 +168,7 @@ def ask_run(
     check_run(out, (POLICY,))
     policy = read_policy(out)
     new = read_new(out, source, report, recipe, network)
-    outputs = _asked(out, source, new, asking)
+    outputs = asked_outputs(out, source, new, asking)
     student = predicted(out, new, report)
     predictive = student.predictive
     if isinstance(predictive, NumberPredictive):
@@ -187,7 +187,7 @@ def ask_run(
     return Final(student, probs, said_by(probs, cuts), by)
 
 
-def _asked(out: Path, source: Path, new: New, asking: Asking) -> TeacherOutputs:
+def asked_outputs(out: Path, source: Path, new: New, asking: Asking) -> TeacherOutputs:
     """What all teachers say of the rows, in the run's order; those that are left out are silent."""
     layout = load_outputs(out / "teachers")
     own, faults = new.config.own, []

@@ -12,11 +12,12 @@ from mtbkd.app.config.run import RunConfig
 from mtbkd.app.folder import SHOWN, amended, check_run, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Recipe, Task
-from mtbkd.app.report import DeferData, draw_defer
+from mtbkd.app.report import draw_defer
 from mtbkd.app.run import stages
 from mtbkd.app.run.calibration import calibrated, on_calibration
 from mtbkd.app.run.judged import Judged, judge, truly
 from mtbkd.app.run.policy import FIGURE, POLICY, Goal, Policy, record_of
+from mtbkd.app.run.report_data import write_report
 from mtbkd.app.run.scoring import pool_of
 from mtbkd.distillation.choose import choose_weighting
 from mtbkd.distillation.cross_fit import calibration_folds
@@ -25,7 +26,6 @@ from mtbkd.explain.defer import (
     cheapest,
     choose_score,
     coverage_curve,
-    least_right,
     threshold,
     thresholds_by_class,
     voice,
@@ -33,6 +33,8 @@ from mtbkd.explain.defer import (
 from mtbkd.files import save_sealed, write_bytes
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.types import Bools, Floats, InputError, Report, quiet
+
+_POINTS = 300
 
 
 def defer_run(
@@ -88,15 +90,20 @@ def defer_run(
     outputs = teachers.at(test.ids)
     pool = pool_of(outputs, posterior.weighting, posterior.units, test.inputs)["probs"].numpy()
     shown = judge(test, tested, posterior, background, pool, heard[1])
+    good = held.agrees[held.heard] if goal.agree is not None else held.right
+    judged = held.at(held.heard) if goal.agree is not None else held
     found = record_of(policy) | {
         "classes": list(test.classes),
         "teachers": list(teachers.names),
         "calibration": numbers,
         "test": _numbers(shown, policy),
+        "curves": {name: _curve(values, good) for name, values in judged.scores.items()},
     }
-    with amended(out, POLICY, FIGURE):
+    with amended(out, POLICY, FIGURE, "report.html"):
         save_sealed(out / POLICY, found)
-        write_bytes(out / FIGURE, draw_defer(_shown(held, policy, found)).encode())
+        write_bytes(out / FIGURE, draw_defer(found).encode())
+        if (out / "metrics.json").exists():
+            write_report(config, task, teachers, out)
     return found
 
 
@@ -110,13 +117,13 @@ def cross_fitted_pool(
     """
     calibration = task.calibration
     weighting, units = posterior.weighting, posterior.units
+    stacked = weighting.stacked is not None
     fold = calibration_folds(len(calibration), task.together, config.seed)
-    if weighting.stacked is None:
-        fold = torch.zeros_like(fold)
+    fold = fold if stacked else torch.zeros_like(fold)
     found: list[Floats] = []
     for held in range(int(fold.max()) + 1):
         own = calibration.subset((fold == held).nonzero()[:, 0])
-        if weighting.stacked is not None:
+        if stacked:
             rest = calibration.subset((fold != held).nonzero()[:, 0])
             weighting = choose_weighting("auto", task.train, teachers, rest, None, units)
         pool = pool_of(teachers.at(own.ids), weighting, units, own.inputs)
@@ -133,6 +140,11 @@ def find_policy(held: Judged, goal: Goal, n_classes: int) -> tuple[Policy, dict[
         n_classes: How many classes there are.
     """
     held = held.at(held.heard) if goal.agree is not None else held
+    if not len(held.right):
+        raise InputError(
+            "Expected calibration examples with labels, and with teachers for --agree, but got "
+            "none. Label some."
+        )
     weight = voice(*truly(held))
     good = held.agrees if goal.agree is not None else held.right
     score, rest = choose_score(held.scores, good)
@@ -157,15 +169,12 @@ def _numbers(judged: Judged, policy: Policy) -> dict[str, Any]:
     """What a policy does on labelled examples."""
     alone = policy.alone(judged.scores, judged.said)
     asked = judged.all_right(judged.together(policy.weight))
-    agrees = judged.agrees[alone & judged.heard]
     whole = np.where(alone, judged.right, asked)
     found: dict[str, Any] = {
         "n": len(alone),
         "alone": float(alone.mean()),
         "accuracy_alone": _mean(judged.right[alone]),
-        "accuracy_alone_at_least": least_right(int(judged.right[alone].sum()), int(alone.sum())),
-        "agreement_alone": _mean(agrees),
-        "agreement_alone_at_least": least_right(int(agrees.sum()), len(agrees)),
+        "agreement_alone": _mean(judged.agrees[alone & judged.heard]),
         "accuracy_student": _mean(judged.right),
         "accuracy_asked": _mean(asked),
         "accuracy_system": _mean(whole),
@@ -185,19 +194,8 @@ def _mean(values: Bools) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _shown(held: Judged, policy: Policy, found: dict[str, Any]) -> DeferData:
-    """What the figure shows: each score on the calibration examples."""
-    goal = policy.goal
-    held = held.at(held.heard) if goal.agree is not None else held
-    good = held.agrees if goal.agree is not None else held.right
-    return DeferData(
-        curves={name: coverage_curve(values, good) for name, values in held.scores.items()},
-        chosen=policy.score,
-        what="agreement with the teachers" if goal.agree is not None else "accuracy",
-        target=goal.agree or goal.accuracy,
-        alone=found["calibration"]["alone"],
-        reached=found["calibration"][
-            "agreement_alone" if goal.agree is not None else "accuracy_alone"
-        ],
-        n=len(good),
-    )
+def _curve(scores: Floats, good: Bools) -> list[list[float]]:
+    """Shares answered alone and what is reached there, at some hundreds of thresholds at most."""
+    share, reached = coverage_curve(scores, good)
+    some = np.unique(np.linspace(0, len(share) - 1, _POINTS).astype(int))
+    return [share[some].round(6).tolist(), reached[some].round(6).tolist()]
