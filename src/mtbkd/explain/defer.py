@@ -66,7 +66,7 @@ def threshold(
     would end it.
 
     Args:
-        scores: Of held-out answers, shape (example,).
+        scores: How sure held-out answers are, shape (example,).
         right: Which of these are right, shape (example,).
         target: Share of answers that shall be right, in (0, 1).
         expected: Probability that each is right, known without its label, shape (example,).

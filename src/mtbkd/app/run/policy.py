@@ -92,15 +92,24 @@ class Policy:
 
 
 def read_policy(out: Path) -> Policy:
-    """What `defer_run` wrote.
+    """What `mtbkd.app.run.defer.defer_run` wrote.
+
+    Raises:
+        InputError: If there is none, or it was changed.
+    """
+    found = read_record(out)
+    above = np.array([_BOUNDS.get(one, one) for one in found["above"]], dtype=float)
+    return Policy(Goal(**found["goal"]), found["score"], above, found["weight"])
+
+
+def read_record(out: Path) -> dict[str, Any]:
+    """The content of ``defer.json``.
 
     Raises:
         InputError: If there is none, or it was changed.
     """
     then = f"Make it with `mtbkd defer {out} --accuracy 0.95`."
-    found = read_sealed(out / POLICY, then, "goal", "score", "above", "weight")
-    above = np.array([_BOUNDS.get(one, one) for one in found["above"]], dtype=float)
-    return Policy(Goal(**found["goal"]), found["score"], above, found["weight"])
+    return read_sealed(out / POLICY, then, "goal", "score", "above", "weight", "curves")
 
 
 def record_of(policy: Policy) -> dict[str, Any]:
