@@ -99,6 +99,20 @@ def test_equal_scores_stay_together():
     assert (scores > above).sum() == 60
 
 
+def test_no_test_ends_within_equal_scores():
+    """The first 150 would do, but only 60 of them can be told from others, of which 2 are wrong."""
+    scores = np.repeat([0.9, 0.5], [60, 240])
+    right = np.arange(300) >= 2
+    right[200:] = False
+    expected = np.repeat([0.999, 0.3], [150, 150])
+    assert threshold(scores, right, 0.95, expected=expected) == np.inf
+
+
+def test_one_wrong_answer_among_the_surest_does_not_end_it():
+    scores, right = np.linspace(1, 0.5, 1000), np.arange(1000) != 10
+    assert threshold(scores, right, 0.95, expected=np.full(1000, 0.99)) == -np.inf
+
+
 def test_a_class_that_is_wrong_is_asked():
     said = np.arange(200) % 2
     right = (said == 0) | (np.arange(200) % 4 == 1)
