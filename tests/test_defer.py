@@ -22,6 +22,7 @@ from own_data import (
 from scipy.special import expit
 from sklearn.datasets import load_digits
 
+from mtbkd.app.folder import _written
 from mtbkd.app.run.asking import Asking, asked_outputs, rows_to_ask
 from mtbkd.app.run.new_inputs import read_new
 from mtbkd.app.run.policy import Goal, Policy
@@ -254,6 +255,8 @@ def test_teachers_answer_and_say_so(made, monkeypatch, capsys):
     assert table["id"].to_pylist() == [f"n{i}" for i in range(40)]
     assert table["by"].to_pylist()[0] == ["student", "old", "any"]
     assert table["by"].to_pylist()[39] == ["student", "any"]
+    assert (made / "run" / "asked").exists()
+    assert not any(name.startswith("asked") for name in _written(made / "run"))
     code, _, err = call(monkeypatch, capsys, *given, "--without", "any")
     assert code == 0, err
     table = pq.read_table(made / "final.parquet")

@@ -13,14 +13,14 @@ import pyarrow as pa
 import torch
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import check_run, read_run
+from mtbkd.app.folder import ASKED, POLICY, check_run, read_run
 from mtbkd.app.recipes.base import Labelling, Recipe
 from mtbkd.app.recipes.own.asking import ask_about, given_table
 from mtbkd.app.recipes.own.recipe import RECORD
 from mtbkd.app.run import stages
 from mtbkd.app.run.judged import both_voices, said_by
 from mtbkd.app.run.new_inputs import New, Predicted, predicted, read_new
-from mtbkd.app.run.policy import POLICY, read_policy
+from mtbkd.app.run.policy import read_policy
 from mtbkd.app.run.scoring import pool_of
 from mtbkd.data import make_dataset
 from mtbkd.explain.causes import load_background
@@ -218,7 +218,7 @@ def asked_outputs(out: Path, source: Path, new: New, asking: Asking) -> TeacherO
         parts.append(align(tables, new.ids, layout.classes, missing="mask", top=width))
     rest = [n for n in layout.names if n not in asking.tables and n not in asking.without]
     if rest and own is not None:
-        place = out / "asked" / sha256_of(source)[:_KEY]
+        place = out / ASKED / sha256_of(source)[:_KEY]
         key = hashlib.sha256("\n".join(rest).encode()).hexdigest()[:_KEY]
         record, place = out / RECORD, place / key
         parts.append(ask_about(own, record, source, rest, place, asking.labelling))

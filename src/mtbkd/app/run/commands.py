@@ -13,6 +13,7 @@ from mtbkd.app.config.run import RunConfig
 from mtbkd.app.config.text import seconds_of
 from mtbkd.app.folder import (
     JUDGED,
+    POLICY,
     SHOWN,
     amended,
     check_run,
@@ -29,7 +30,6 @@ from mtbkd.app.run import stages
 from mtbkd.app.run.calibration import calibrated
 from mtbkd.app.run.costs import TRAINING
 from mtbkd.app.run.few import FEW, keep_few
-from mtbkd.app.run.policy import FIGURE, POLICY
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.distillation.shares import decided
 from mtbkd.errors import shown
@@ -95,7 +95,7 @@ def run(
     extra = 0.0 if more is None else _extra(config, out, more)
     open_run(out, config)
     if extra and check_run(out):
-        reopen_run(out, stages.BACKGROUND, FEW, POLICY, FIGURE)
+        reopen_run(out, stages.BACKGROUND, FEW, POLICY)
     elif check_run(out):
         say("nothing to do: the run is complete")
         return read_json(out / "metrics.json")

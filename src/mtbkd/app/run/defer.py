@@ -9,14 +9,14 @@ import numpy as np
 import torch
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.folder import SHOWN, amended, check_run, read_run
+from mtbkd.app.folder import POLICY, SHOWN, amended, check_run, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Recipe, Task
 from mtbkd.app.report import draw_defer
 from mtbkd.app.run import stages
 from mtbkd.app.run.calibration import calibrated, on_calibration
 from mtbkd.app.run.judged import Judged, judge, truly
-from mtbkd.app.run.policy import FIGURE, POLICY, Goal, Policy, record_of
+from mtbkd.app.run.policy import FIGURE, Goal, Policy, record_of
 from mtbkd.app.run.report_data import write_report
 from mtbkd.app.run.scoring import pool_of
 from mtbkd.distillation.choose import choose_weighting
@@ -61,7 +61,7 @@ def defer_run(
     """
     goal.check()
     config = read_run(out, "samples/manifest.json", "teachers/costs.json", network=network)
-    check_run(out, but=SHOWN)
+    check_run(out, but=(*SHOWN, POLICY))
     recipe = recipe or find_recipe(config.recipe)
     task = stages.load(recipe, config, out)
     if task.test.outcome.numeric:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from mtbkd.app.folder import POLICY
 from mtbkd.explain.defer import CONFIDENCE
 from mtbkd.files import read_sealed
 from mtbkd.types import Bools, Floats, Ints, outside, refuse
 
-POLICY, FIGURE = "defer.json", "defer.svg"
+FIGURE = "defer.svg"
 _BOUNDS = {"all": -math.inf, "none": math.inf}
 
 

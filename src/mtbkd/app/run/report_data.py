@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from mtbkd.app.config.run import RunConfig, build_config
+from mtbkd.app.folder import POLICY
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.report import FAMILIES, Example, Others, ReportData, Trust, render
 from mtbkd.app.run.others import PARTS
-from mtbkd.app.run.policy import POLICY, read_record
+from mtbkd.app.run.policy import read_record
 from mtbkd.files import load_tensors, read_json, write_bytes
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.types import Floats
