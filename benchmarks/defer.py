@@ -168,7 +168,11 @@ def main() -> None:
                     for i in (0, 1)
                 )
                 gaps.append(own[0] - other[0])
-                cells = [f"{who[j]:.3f}" for j in range(3) for who in (own, other)]
+                cells = [
+                    "–" if np.isnan(who[j]) else f"{who[j]:.3f}"
+                    for j in range(3)
+                    for who in (own, other)
+                ]
                 print(f"| {kind} {target} | {n} | " + " | ".join(cells) + " |", flush=True)
     print(f"alone, student less rival: mean {np.mean(gaps):.3f}, least {np.min(gaps):.3f}")
 
