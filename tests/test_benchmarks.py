@@ -57,6 +57,12 @@ def in_this_process(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(module, "child", child)
 
 
+def few_splits(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few calibration sets for a short run."""
+    shorter(module, monkeypatch)
+    constants(SPLITS=3)(module, monkeypatch)
+
+
 def a_run(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it looks at: a short run of several labels."""
     run(build_config(find_recipe("overlay").defaults, SHORT), Path("runs/one"))
@@ -70,6 +76,7 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "backbones": ("backbones", ["--proteins", "4"], unchanged, "largest difference"),
     "causes": ("causes", ["digits", *ONE_SEED, *OUT], shorter, "the student's entropy"),
     "csghmc": ("csghmc", [], constants(N_CHAINS=4, N_UPDATES=60, BURN_IN=20), "log_gamma"),
+    "defer": ("defer", ["digits", *ONE_SEED], few_splits, "student less rival"),
     "specialists": ("gaps", ["specialists", *ONE_SEED], shorter, "declared"),
     "missing": ("gaps", ["missing", *ONE_SEED], shorter, "half"),
     "harm": ("gaps", ["harm", *ONE_SEED], shorter, "ensemble on the"),

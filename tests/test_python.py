@@ -14,7 +14,7 @@ from torch import nn
 import mtbkd
 from mtbkd.app import cli
 from mtbkd.app.config.run import build_config
-from mtbkd.app.run.commands import predict_run
+from mtbkd.app.run.new_inputs import predict_run
 from mtbkd.explain.nearest import nearest
 from mtbkd.explain.outside import Seen
 from mtbkd.outputs.teacher_outputs import joined_outputs

@@ -17,7 +17,7 @@ from mtbkd.app.config.run import build_config, load_config
 from mtbkd.app.folder import read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling
-from mtbkd.app.run import commands, diagnose, stages
+from mtbkd.app.run import commands, diagnose, new_inputs, stages
 from mtbkd.distillation.posterior import load_posterior
 from mtbkd.files import read_sealed, save_sealed
 
@@ -34,7 +34,7 @@ COLUMNS = {"synthetic": 4, "diabetes": 10, "own": 2}
 
 
 def predict(out):
-    found = commands.predict_run(out, out.parent / "new.csv")
+    found = new_inputs.predict_run(out, out.parent / "new.csv")
     said = found.predictive.probs if hasattr(found.predictive, "probs") else found.predictive.mean
     return [found.ids, found.classes, said, found.causes.outside, found.causes.flags]
 
@@ -60,7 +60,7 @@ def load(out):
 
 
 def predict_few(out):
-    found = commands.predict_run(out, out.parent / "new.csv", n_draws=8)
+    found = new_inputs.predict_run(out, out.parent / "new.csv", n_draws=8)
     return [found.ids, found.predictive.total, found.causes.flags]
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mtbkd.app import answering
 from mtbkd.app.asked import Asked, Baselines, More, Network, check_labelling, makes_a_run, meant
 from mtbkd.errors import InputError
 
@@ -33,7 +34,7 @@ _NO_VERDICT = 3
 _LONGEST, _END = 2000, 200
 _INTERRUPTED = 130  # what typer makes of Ctrl-C
 
-RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
+RunDir = answering.RunDir
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
@@ -131,36 +132,9 @@ def distill(asked: Asked) -> None:
     print(f"{n} draws of {posterior.student.n_parameters} parameters: {folder / 'samples'}")
 
 
-@app.command()
-def predict(
-    run_dir: RunDir,
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="New inputs, without labels.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Ends in .parquet, .csv or .jsonl; INPUT's name.predictions.parquet by default."
-        ),
-    ] = None,
-    draws: Annotated[
-        int | None, typer.Option(help="8: the few draws that the run chose in place of all.")
-    ] = None,
-    network: Network = None,
-) -> None:
-    """Predict new inputs, with intervals, and with the cause where the answer is uncertain."""
-    from mtbkd.app.console import Progress, answers_table
-    from mtbkd.app.folder import check_place
-    from mtbkd.app.run import commands as recipe_run
-    from mtbkd.app.tables import check_suffix, prediction_tables, write_tables
-
-    path = out or Path(f"{Path(source.name.removesuffix('.gz')).stem}.predictions.parquet")
-    check_suffix(path)
-    check_place(run_dir, source, path)
-    with Progress() as progress:
-        found = recipe_run.predict_run(run_dir, source, progress.report, draws, network=network)
-    answered = (found.ids, found.classes, found.predictive, found.causes)
-    write_tables(path, prediction_tables(*answered))
-    answers_table(*answered)
-    print(f"{len(found.ids)} predictions: {path}")
+app.command()(answering.predict)
+app.command()(answering.defer)
+app.command()(answering.ask)
 
 
 @app.command()

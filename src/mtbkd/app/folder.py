@@ -20,7 +20,11 @@ from mtbkd.types import InputError, refuse
 _CONFIG, _MANIFEST = "config.yaml", "manifest.json"
 JUDGED = ("metrics.json", "predictions.parquet", "evaluation.safetensors")
 """Files that evaluation writes."""
-SHOWN = ("report.html", "diagnose.json", "diagnose.svg")
+POLICY = "defer.json"
+"""The file that says which answers are given alone."""
+ASKED = "asked"
+"""The folder of what teachers say of new rows, which grows after a run is finished."""
+SHOWN = ("report.html", "diagnose.json", "diagnose.svg", "defer.svg")
 """Files that people read, and no command."""
 
 
@@ -165,6 +169,8 @@ def _mending(out: Path, name: str) -> str:
     """What to do about a file that was changed."""
     if name == _CONFIG:
         return "Put it back as it was, or start a new run."
+    if name == POLICY:
+        return f"Make it again with `mtbkd defer {out}`."
     if name in JUDGED:
         return f"Make it again with `mtbkd evaluate {out}`."
     folder, _, inner = name.partition("/")
@@ -221,7 +227,8 @@ def amended(out: Path, *again: str) -> Iterator[None]:
 def _written(out: Path) -> list[str]:
     """The run's files by path, but for the manifest and what a killed run was about to write."""
     files = (p for p in out.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return sorted(p.relative_to(out).as_posix() for p in files if p != out / _MANIFEST)
+    names = (p.relative_to(out).as_posix() for p in files if p != out / _MANIFEST)
+    return sorted(name for name in names if not name.startswith(f"{ASKED}/"))
 
 
 def _peak_memory() -> int | None:

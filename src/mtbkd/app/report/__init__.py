@@ -7,6 +7,8 @@ from mtbkd.app.report.data import Numbers as Numbers
 from mtbkd.app.report.data import Others as Others
 from mtbkd.app.report.data import ReportData as ReportData
 from mtbkd.app.report.data import Trust as Trust
+from mtbkd.app.report.deferring import draw_defer as draw_defer
+from mtbkd.app.report.deferring import promise as promise
 from mtbkd.app.report.families import FAMILIES as FAMILIES
 from mtbkd.app.report.page import render as render
 from mtbkd.app.report.reference import ReferenceData as ReferenceData

@@ -166,6 +166,7 @@ class ReportData(Generic[Part]):
         part: What only this family has.
         others: Inputs beside the test set, by what they are.
         trust: What stacked weights depend on; None if weights are not stacked.
+        defer: The content of ``defer.json``; None if the run has none.
     """
 
     title: str
@@ -190,6 +191,7 @@ class ReportData(Generic[Part]):
     part: Part
     others: Mapping[str, Others] = field(default_factory=dict)
     trust: Trust | None = None
+    defer: dict[str, Any] | None = None
 
     @property
     def student(self) -> dict[str, Any]:

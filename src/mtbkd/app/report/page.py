@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from mtbkd.app.report import figures, figures_classes, figures_trust
+from mtbkd.app.report import deferring, figures, figures_classes, figures_trust
 from mtbkd.app.report.canvas import CHAINS
 from mtbkd.app.report.data import ReportData, check
 from mtbkd.app.report.families import FAMILIES, SPREAD, Column
@@ -64,6 +64,7 @@ def render(data: ReportData[Any]) -> str:
         "chain_rows": _chain_rows(data),
         "sources": _sources(data.metrics.get("by_source", {}), columns),
         "named": figures_trust.by_named_class(data.trust, data.classes),
+        "deferring": deferring,
         "flags": _flags(data.metrics.get("flags", {})),
         "examples": [
             {"id": example.id, "drawn": Markup(example.html), "teachers": example.teachers}
@@ -146,6 +147,8 @@ def _figures(data: ReportData[Any], in_each: str) -> dict[str, str]:
             )
         if data.trust is not None and data.trust.place is not None:
             drawn["trusted"] = figures_trust.trusted(data.trust, data.teachers)
+    if data.defer is not None:
+        drawn["defer"] = deferring.inline_defer(data.defer)
     if data.trace.size:
         drawn["trace"] = figures.trace(data.trace)
     return drawn

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 from typing import Any
-
-from torch import Tensor
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.config.text import seconds_of
 from mtbkd.app.folder import (
     JUDGED,
+    POLICY,
     SHOWN,
     amended,
     check_run,
@@ -29,18 +28,13 @@ from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Labelling, Recipe
 from mtbkd.app.run import stages
 from mtbkd.app.run.costs import TRAINING
-from mtbkd.app.run.few import FEW, keep_few, recall_few
+from mtbkd.app.run.few import FEW, keep_few
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.distillation.shares import decided
 from mtbkd.errors import shown
-from mtbkd.explain.causes import Causes, load_background
-from mtbkd.explain.promise import answer_file
 from mtbkd.files import read_json
-from mtbkd.inputs.kind import Unread
-from mtbkd.outputs import store
 from mtbkd.outputs.aligned import TeacherOutputs
-from mtbkd.predictive import Answer
-from mtbkd.types import InputError, Report, quiet, refuse
+from mtbkd.types import Report, quiet, refuse
 
 Say = Callable[[str], None]
 """Called with the name of each stage as it starts."""
@@ -59,23 +53,6 @@ class _Clock:
         start = perf_counter()
         yield
         self.seconds.setdefault(name, round(perf_counter() - start, 3))
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """Answers on new inputs.
-
-    Attributes:
-        ids: Ids of the examples.
-        classes: Names of classes, labels or targets.
-        predictive: What the posterior says.
-        causes: Why it is uncertain.
-    """
-
-    ids: tuple[str, ...]
-    classes: tuple[str, ...]
-    predictive: Answer
-    causes: Causes
 
 
 def run(
@@ -118,7 +95,7 @@ def run(
     extra = 0.0 if more is None else _extra(config, out, more)
     open_run(out, config)
     if extra and check_run(out):
-        reopen_run(out, stages.BACKGROUND, FEW)
+        reopen_run(out, stages.BACKGROUND, FEW, POLICY)
     elif check_run(out):
         say("nothing to do: the run is complete")
         return read_json(out / "metrics.json")
@@ -258,56 +235,3 @@ def report_run(out: Path, recipe: Recipe | None = None) -> Path:
         teachers, _ = stages.teach(recipe, config, task, out)
         write_report(config, task, teachers, out)
     return out / "report.html"
-
-
-def predict_run(
-    out: Path,
-    source: Path,
-    report: Report = quiet,
-    n_draws: int | None = None,
-    recipe: Recipe | None = None,
-    network: str | None = None,
-) -> Predicted:
-    """Predict new inputs with a distilled run, and say why answers are uncertain.
-
-    Args:
-        out: The run directory.
-        source: New inputs.
-        report: Called with the progress of long stages.
-        n_draws: As many as the run keeps in place of all draws; None for all.
-        recipe: Another one than the run names.
-        network: As `read_run` takes it.
-
-    Raises:
-        InputError: If the run is not distilled, a file of it was changed, or the inputs are not
-            what its recipe reads.
-    """
-    config = read_run(out, "samples/manifest.json", "teachers/manifest.json", network=network)
-    check_run(out, (stages.BACKGROUND, "examples.json", FEW))
-    if not (out / stages.BACKGROUND).exists():
-        raise InputError(
-            f"Expected {stages.BACKGROUND} in {out}, with which answers are compared, but it is "
-            f"missing. Make it with `mtbkd evaluate {out}`."
-        )
-    recipe = recipe or find_recipe(config.recipe)
-    classes = tuple(store.read_manifest(out / "teachers")["classes"])
-    inputs: Tensor | Unread
-    if recipe.read is not None:
-        ids, inputs = recipe.read(source)
-    elif recipe.read_as is not None:
-        ids, inputs = recipe.read_as(config, out / "features", source, report)
-    else:
-        raise ValueError(f"the recipe {recipe.name} reads no new inputs")
-    posterior = stages.recall(recipe, config, inputs[:1], classes, out)
-    head = replace(posterior, student=replace(posterior.student, frozen=None))
-    answering = head if n_draws is None else recall_few(head, out, n_draws)
-    level, point = config.predict.level, config.predict.point
-    predictive, causes = answer_file(
-        load_background(out / stages.BACKGROUND, level),
-        head,
-        lambda rows: posterior.student.features(inputs[rows]),
-        len(ids),
-        answer=lambda some: answering.predict(some, level=level, point=point),
-        report=report,
-    )
-    return Predicted(ids, classes, predictive, causes)

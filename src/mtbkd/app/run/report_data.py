@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import yaml
 
 from mtbkd.app.config.run import RunConfig, build_config
+from mtbkd.app.folder import POLICY
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.report import FAMILIES, Example, Others, ReportData, Trust, render
 from mtbkd.app.run.others import PARTS
+from mtbkd.app.run.policy import read_record
 from mtbkd.files import load_tensors, read_json, write_bytes
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.types import Floats
@@ -57,6 +59,7 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
         part=family.part(**{f.name: own.get(f.name) for f in fields(family.part)}),
         others={name: _other(name, arrays) for name in metrics["student"].get("others", {})},
         trust=_trust(arrays),
+        defer=read_record(out) if (out / POLICY).exists() else None,
     )
     write_bytes(out / "report.html", render(data).encode())
 
