@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -95,12 +97,8 @@ def onnx_of(graph: Graph, example: Tensor) -> Any:
     Raises:
         InputError: If the network does what ONNX cannot say.
     """
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of libraries, about one another
+        with _silent():
             program = torch.export.export(
                 graph,
                 (example,),
@@ -121,21 +119,21 @@ def onnx_of(graph: Graph, example: Tensor) -> Any:
             "Expected a network that ONNX can hold, for any number of examples, but got: "
             f"{lines[-1] if lines else type(error).__name__}. Change the layer that it names."
         ) from error
-    finally:
-        logger.setLevel(before)
 
 
 def quantised(model: Any) -> Any:
-    """The same with the draws as whole numbers of eight bits, and what meets them likewise.
+    """The same with the first layer's draws as whole numbers of eight bits, and its inputs likewise.
 
-    Products with training examples stay as they are: flags are made of small differences.
+    It holds most of them, and a scale for each unit of each draw. Products with training examples
+    stay as they are: flags are made of small differences.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    ours = {each.name for each in model.graph.initializer if each.name.startswith("stack.")}
+    kept = model.graph.initializer
+    ours = {k.name for k in kept if k.name.startswith("stack.") and len(k.dims) == 2}
     others = [node.name for node in model.graph.node if not ours & set(node.input)]
-    with tempfile.TemporaryDirectory(prefix="mtbkd-") as scratch:
+    with _silent(), tempfile.TemporaryDirectory(prefix="mtbkd-") as scratch:
         path = Path(scratch) / "model.onnx"
         quantize_dynamic(
             model,
@@ -146,3 +144,16 @@ def quantised(model: Any) -> Any:
             weight_type=QuantType.QInt8,
         )
         return onnx.load(path)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Without what libraries say about themselves and one another."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
