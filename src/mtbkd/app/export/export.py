@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mtbkd.app.export.answers import nll
 from mtbkd.app.export.card import card
-from mtbkd.app.export.graph import OPSET, Graph, Parts, onnx_of, quantised
+from mtbkd.app.export.graph import OPSET, Graph, Parts, quantised, to_onnx
 from mtbkd.app.export.loading import CARD, CONFIG, MANIFEST, MODEL, WEIGHTS, open_exported
 from mtbkd.app.folder import JUDGED, check_run, read_run
 from mtbkd.app.recipes import find_recipe
@@ -119,7 +119,7 @@ def _written(
     inputs = parts.before.undone(task.test.inputs)
     report("graph", 0, 2)
     graph = Graph(parts, inputs[:3]).eval()
-    model = onnx_of(graph, inputs[:3]).model_proto
+    model = to_onnx(graph, inputs[:3], graph.names).model_proto
     model = quantised(model) if wanted.int8 else model
     write_bytes(folder / MODEL, model.SerializeToString())
     report("graph", 1, 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,12 +87,13 @@ class Graph(nn.Module):
         return tuple(each.float() if each.is_floating_point() else each for each in found)
 
 
-def onnx_of(graph: Graph, example: Tensor) -> Any:
-    """The graph as ONNX, for any number of examples.
+def to_onnx(graph: nn.Module, example: Tensor, names: Sequence[str] | None) -> Any:
+    """A module that reads one tensor as ONNX, for any number of examples.
 
     Args:
         graph: The student.
         example: Two inputs or more.
+        names: What its outputs are called.
 
     Raises:
         InputError: If the network does what ONNX cannot say.
@@ -110,7 +111,7 @@ def onnx_of(graph: Graph, example: Tensor) -> Any:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["inputs"],
-                output_names=list(graph.names),
+                output_names=names,
                 verbose=False,
             )
     except Exception as error:  # whatever it is, there is no file
