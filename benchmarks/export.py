@@ -43,6 +43,7 @@ class Head(nn.Module):
         self.stack, self.family, self.units = stack, family, units
 
     def forward(self, inputs: Tensor) -> tuple[Tensor, ...]:
+        """From shape (example, feature) to what is compared."""
         draws = self.stack(inputs)
         if self.family is None:
             return (draws,)

@@ -123,9 +123,9 @@ def to_onnx(graph: nn.Module, example: Tensor, names: Sequence[str] | None) -> A
 
 
 def quantised(model: Any) -> Any:
-    """The same with the first layer's draws as whole numbers of eight bits, and its inputs likewise.
+    """The same with the first layer in whole numbers of eight bits, its draws and its inputs.
 
-    It holds most of them, and a scale for each unit of each draw. Products with training examples
+    It holds most of the draws; each unit of each has its own scale. Products with training examples
     stay as they are: flags are made of small differences.
     """
     import onnx
