@@ -19,6 +19,9 @@ def export(
     head_only: Annotated[
         bool, typer.Option("--head-only", help="Begin at the features that the student reads.")
     ] = False,
+    push: Annotated[
+        str | None, typer.Option(help="Upload it to the hub as OWNER/NAME, for you alone.")
+    ] = None,
     network: Network = None,
 ) -> None:
     """Write the student as one ONNX file, with a model card and a sealed manifest."""
@@ -39,3 +42,7 @@ def export(
         f"run {checked['nll_of_the_run']:.4f}"
     )
     print(f"exported: {folder}")
+    if push is not None:
+        from mtbkd.app.export.hub import push_to_hub
+
+        print(f"uploaded: {push_to_hub(folder, push)}")
