@@ -40,7 +40,8 @@ class Hub(BaseHTTPRequestHandler):
         return self.answer({"errors": [], "warnings": []})
 
     def do_GET(self):
-        self.answer({"id": "me/digits", "siblings": [], "sha": "0" * 40})
+        code = 403 if self.server.refuses else 200
+        self.answer({"id": "me/digits", "siblings": [], "sha": "0" * 40}, code)
 
     def answer(self, value, code=200):
         data = json.dumps(value).encode()
