@@ -35,7 +35,10 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 N, CLOSE = 300, 1e-5
-FIELDS = ("probs", "mean", "total", "aleatoric", "epistemic", "lower", "upper", "second")
+FIELDS = (
+    "probs", "mean", "total", "aleatoric", "epistemic", "lower", "upper", "second",
+    "mean_lower", "mean_upper",
+)  # fmt: skip
 CAUSES = {"dissent": "dissent", "pool": "pool", "reliable": "reliable", "set": "sets"}
 
 
