@@ -82,6 +82,8 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "harm": ("gaps", ["harm", *ONE_SEED], shorter, "ensemble on the"),
     "labels": ("gaps", ["labels", *ONE_SEED], shorter, "pseudo-labels"),
     "draws": ("draws", ["runs/one"], a_run, "with all 8 draws"),
+    "export": ("export", ["heads", "--sizes", "4", "3", "2", "--draws", "3"],
+               constants(SECONDS=0.01), "3 draws of a head 4-3-2 against one"),
     "how_long": ("how_long", [], constants(EXAMPLES=(100,), HIDDEN=(4,), _SECONDS=0.05),
                  "| 100 | 4 |"),
     "networks": ("networks", ["--quick"], unchanged, "ratio"),

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -80,6 +81,26 @@ def write_bytes(
     """Write a whole file; see `replacing`."""
     with replacing(path, elsewhere=elsewhere, shared=shared) as partial:
         partial.write_bytes(data)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder beside a new one, which is called so once it is filled; if not, nothing is left.
+
+    Raises:
+        InputError: If the disk is full, or the place cannot be written to.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        partial.rename(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise _refused(path, error, "choose another place") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def append_bytes(path: Path, data: bytes) -> None:

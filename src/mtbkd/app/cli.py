@@ -17,6 +17,7 @@ import typer
 
 from mtbkd.app import answering
 from mtbkd.app.asked import Asked, Baselines, More, Network, check_labelling, makes_a_run, meant
+from mtbkd.app.export.command import export
 from mtbkd.errors import InputError
 
 app = typer.Typer(
@@ -69,11 +70,9 @@ def run(
             more=more,
             begun=begun,
         )
-    if as_json:
-        print(json.dumps(metrics))
-        return
-    metrics_table(metrics)
-    print(f"report: {folder / 'report.html'}")
+    print(json.dumps(metrics)) if as_json else metrics_table(metrics)
+    if not as_json:
+        print(f"report: {folder / 'report.html'}")
 
 
 @app.command()
@@ -128,13 +127,16 @@ def distill(asked: Asked) -> None:
     with Progress() as progress:
         labelling = Labelling(may_run_code, report=progress.report)
         posterior = recipe_run.distill(config, folder, progress.report, labelling)
-    n = posterior.samples.n_chains * posterior.samples.n_draws
-    print(f"{n} draws of {posterior.student.n_parameters} parameters: {folder / 'samples'}")
+    samples, n = posterior.samples, posterior.student.n_parameters
+    print(f"{samples.n_chains * samples.n_draws} draws of {n} parameters: {folder / 'samples'}")
 
 
 app.command()(answering.predict)
 app.command()(answering.defer)
 app.command()(answering.ask)
+
+
+app.command()(export)
 
 
 @app.command()
@@ -145,10 +147,7 @@ def evaluate(run_dir: RunDir, network: Network = None, as_json: Json = False) ->
 
     with Progress() as progress:
         metrics = recipe_run.evaluate_run(run_dir, progress.report, network=network)
-    if as_json:
-        print(json.dumps(metrics))
-    else:
-        metrics_table(metrics)
+    print(json.dumps(metrics)) if as_json else metrics_table(metrics)
 
 
 @app.command()

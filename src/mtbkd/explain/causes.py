@@ -42,10 +42,10 @@ KNOWN = "teachers know more"
 AMBIGUOUS = "truly ambiguous"
 FLAGS = (OUTSIDE, DISPUTED, KNOWN, AMBIGUOUS)
 _MOST = 2000  # training examples, and held-out ones, that are kept to compare with
-_ALIKE = 20
+ALIKE = 20
 RARE = 0.02
 """Share of examples like the held-out ones that is flagged as outside, at most."""
-_DISPUTED, _EVEN = 0.25, 0.5
+MUCH_DISSENT, EVEN = 0.25, 0.5
 _BATCH = 1024
 
 
@@ -228,9 +228,9 @@ def find_causes(background: Background, seen: Seen, predictive: Answer) -> Cause
     else:
         reliable = predictive.probs.max(1)
         sets = class_sets(predictive.probs, float(background.bounds))
-    cause = np.where(np.nan_to_num(pool) >= _EVEN, KNOWN, AMBIGUOUS).astype(object)
-    cause[np.nan_to_num(against) >= _DISPUTED] = DISPUTED
-    cause[reliable >= _EVEN] = ""
+    cause = np.where(np.nan_to_num(pool) >= EVEN, KNOWN, AMBIGUOUS).astype(object)
+    cause[np.nan_to_num(against) >= MUCH_DISSENT] = DISPUTED
+    cause[reliable >= EVEN] = ""
     cause[outside <= RARE] = OUTSIDE
     flags = tuple(cause.tolist())
     return Causes(outside, against, pool, reliable, flags, sets, labels, scores=scores)
@@ -312,10 +312,10 @@ def _expected(values: Tensor, like: Tensor, answers: Tensor) -> Floats:
     """Mean of what is known on the training examples that are answered most alike."""
     known = ~values.isnan()
     values, like = values[known], like[known]
-    if len(values) < _ALIKE:
+    if len(values) < ALIKE:
         return np.full(len(answers), np.nan)
     parts = [
-        values[torch.cdist(part.float(), like).topk(_ALIKE, largest=False).indices].mean(1)
+        values[torch.cdist(part.float(), like).topk(ALIKE, largest=False).indices].mean(1)
         for part in answers.split(_BATCH)
     ]
     return torch.cat(parts).double().numpy()

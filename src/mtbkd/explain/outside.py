@@ -23,7 +23,7 @@ from mtbkd.types import Bools, Floats, Ints
 from mtbkd.weights.directions import few_columns
 
 ENOUGH = 50  # held-out examples of a group that is calibrated by itself
-_DRAWS, _NEAREST, _BATCH, _ROWS = 4, 10, 1024, 256
+DRAWS, NEAREST, _BATCH, _ROWS = 4, 10, 1024, 256
 _CLOSE = 0.01  # of the median spread: copies of one example are no closer than that
 
 
@@ -90,7 +90,7 @@ def see(posterior: Posterior, features: Tensor) -> Seen:
     """
     student = posterior.student
     found = last_layer(student)
-    draws = posterior.samples.segments[-1][:_DRAWS, -1].to(student.prior_mean.device)
+    draws = posterior.samples.segments[-1][:DRAWS, -1].to(student.prior_mean.device)
     positions = [student.standardised(draw) for draw in draws]
     parts = []
     with torch.no_grad():
@@ -112,8 +112,8 @@ def make_reference(seen: Seen) -> Reference:
     spreads = []
     for values in (kept.inputs.float(), kept.hidden.float()):
         # each is its own nearest
-        mean, _ = _nearest(values, values, min(_NEAREST + 1, len(values)))
-        mean = mean * (min(_NEAREST + 1, len(values)) / max(1, min(_NEAREST, len(values) - 1)))
+        mean, _ = _nearest(values, values, min(NEAREST + 1, len(values)))
+        mean = mean * (min(NEAREST + 1, len(values)) / max(1, min(NEAREST, len(values) - 1)))
         spreads.append(mean.clamp_min(max(_CLOSE * float(mean.median()), 1e-12)))
     return Reference(kept.inputs, kept.hidden, torch.stack(spreads))
 
@@ -123,7 +123,7 @@ def outside_scores(reference: Reference, seen: Seen, predictive: Answer) -> Floa
     scores = []
     pairs = ((seen.inputs, reference.inputs), (seen.hidden, reference.hidden))
     for (values, known), spread in zip(pairs, reference.spread, strict=True):
-        mean, which = _nearest(values.float(), known.float(), min(_NEAREST, len(known)))
+        mean, which = _nearest(values.float(), known.float(), min(NEAREST, len(known)))
         scores.append((mean / spread[which].mean(1)).double().numpy())
     return np.stack([*scores, doubt(predictive)], 1)
 

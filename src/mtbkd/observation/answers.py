@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mtbkd.types import Bools, Floats, Ints
 
-_GRID = 64
+_GRID = torch.linspace(0, 1, 64).tolist()
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def marginal_mode(probs: Tensor) -> Tensor:
     low, high = probs.amin(0), probs.amax(0)
     width = (probs.std(0) * n_draws ** (-0.2)).clamp_min(1e-6)
     best, mode = torch.full_like(low, -1.0), low
-    for fraction in torch.linspace(0, 1, _GRID).tolist():
+    for fraction in _GRID:
         at = low + fraction * (high - low)
         density = torch.exp(-0.5 * ((at - probs) / width) ** 2).sum(0)
         mode, best = torch.where(density > best, at, mode), torch.maximum(best, density)

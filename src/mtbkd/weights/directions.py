@@ -91,11 +91,16 @@ def few_columns(features: Tensor) -> Tensor:
     n = flat.shape[1]
     if n <= COLUMNS:
         return flat if flat.is_floating_point() else flat.float()
-    generator = torch.Generator().manual_seed(n)
-    where = torch.randint(COLUMNS, (n,), generator=generator).to(flat.device)
-    sign = (2.0 * torch.randint(2, (n,), generator=generator) - 1).to(flat.device)
+    where, sign = (part.to(flat.device) for part in sketch(n))
     found = torch.zeros(len(flat), COLUMNS, device=flat.device)
     rows = max(1, _PIECE // n)
     for into, part in zip(found.split(rows), flat.split(rows), strict=True):
         into.index_add_(1, where, part.float() * sign)
     return found
+
+
+def sketch(n: int) -> tuple[Tensor, Tensor]:
+    """To which column each of so many is added by `few_columns`, and its sign, both (column,)."""
+    generator = torch.Generator().manual_seed(n)
+    where = torch.randint(COLUMNS, (n,), generator=generator)
+    return where, 2.0 * torch.randint(2, (n,), generator=generator) - 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
@@ -97,6 +98,44 @@ class Labelling:
     say: Callable[[str], None] = lambda _: None
 
 
+@dataclass(frozen=True)
+class Before:
+    """What is done to an example before the student reads it, as far as arithmetic can do it.
+
+    Attributes:
+        what: What it is done to, in words.
+        raw: Whether that is what people have; else something has to make numbers of it first.
+        mean: Subtracted, shape (feature,) or ().
+        scale: Multiplies what is left, shape (feature,) or ().
+        clip: Deviations within which it is kept; None if it is not.
+    """
+
+    what: str
+    raw: bool = True
+    mean: Tensor = torch.tensor(0.0)
+    scale: Tensor = torch.tensor(1.0)
+    clip: float | None = None
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """What the student reads, shape (example, ...); bytes stay what they are."""
+        if not inputs.is_floating_point():
+            return inputs
+        found = (inputs - self.mean) * self.scale
+        return found if self.clip is None else found.clamp(-self.clip, self.clip)
+
+    def undone(self, read: Tensor) -> Tensor:
+        """What it may have been done to, from what the student reads of it."""
+        if not read.is_floating_point():
+            return read
+        return torch.where(self.scale > 0, read / self.scale, 0.0) + self.mean
+
+
+def features_only(config: RunConfig, out: Path) -> Before:
+    """What recipes have whose examples something else has to make numbers of."""
+    del config, out
+    return Before("features, as the student reads them", raw=False)
+
+
 ReadAs = Callable[[RunConfig, Path, Path, Report], tuple[tuple[str, ...], Tensor | Unread]]
 """Reads new inputs as a run does: its configuration, its folder of features, the file, reports."""
 
@@ -122,6 +161,8 @@ class Recipe:
         label: Instead of `teach`, labels into a folder and writes a store of outputs there.
         template: A configuration with comments, for users to start from.
         students: Kinds of students that it has beside ``auto``.
+        before: What is done to an example before the student reads it, from the configuration and
+            the run directory.
     """
 
     name: str
@@ -137,6 +178,7 @@ class Recipe:
     label: Callable[[RunConfig, Task, Path, Labelling], Costs] | None = None
     template: str | None = None
     students: tuple[str, ...] = ("mlp",)
+    before: Callable[[RunConfig, Path], Before] = features_only
 
 
 def mlp(widths: list[int]) -> nn.Sequential:

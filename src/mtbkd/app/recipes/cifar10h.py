@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.data import data_root
 from mtbkd.app.data.cifar10h import COUNTS, IMAGES, NETWORK
-from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
+from mtbkd.app.recipes.base import Before, Costs, Recipe, Task, features_only, mlp
 from mtbkd.app.recipes.deeploc.shared import Standardise
 from mtbkd.app.recipes.efficientnet import lite0_features
 from mtbkd.data import make_dataset
@@ -142,6 +142,13 @@ def entropy(votes: Ints) -> Floats:
     return -(shares * np.log(np.where(shares > 0, shares, 1.0))).sum(1)
 
 
+def before(config: RunConfig, out: Path) -> Before:
+    """Bytes, or what EfficientNet makes of them."""
+    if config.student.kind == "encoder":
+        return features_only(config, out)
+    return Before("images of 3 by 32 by 32 bytes")
+
+
 def _as_read(config: RunConfig, pixels: Tensor, report: Report) -> Tensor:
     """What the student reads: bytes, or EfficientNet's features."""
     return lite0_features(pixels, report) if config.student.kind == "encoder" else pixels
@@ -208,4 +215,5 @@ RECIPE = Recipe(
     read_as=read_as,
     scenarios=SCENARIOS,
     students=("cnn", "encoder"),
+    before=before,
 )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.base import Costs, Task, mlp
+from mtbkd.app.recipes.base import Before, Costs, Task, mlp
 from mtbkd.data import Dataset, make_dataset
 from mtbkd.inputs.tables import read_table
 from mtbkd.outputs.aligned import TeacherOutputs, align
@@ -107,6 +107,11 @@ def reader(
         return data.ids, data.inputs
 
     return read
+
+
+def divided(what: str, unit: float = 1.0) -> Callable[[RunConfig, Path], Before]:
+    """The same for a graph: numbers, which are ``what``, are divided by ``unit``."""
+    return lambda config, out: Before(what, scale=torch.tensor(1 / unit))
 
 
 def mixed(test: Dataset, seed: int) -> dict[str, Dataset]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
-from mtbkd.app.recipes.common import Rows, ask, mixed, network, reader
+from mtbkd.app.recipes.common import Rows, ask, divided, mixed, network, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.teachers.sklearn_estimator import from_sklearn
@@ -101,4 +101,5 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read=reader(_COLUMNS, "patients", unit=_SCALE),
+    before=divided(f"{_COLUMNS} numbers of a patient, as scikit-learn has them", _SCALE),
 )

@@ -23,7 +23,7 @@ from torch import nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task, mlp
-from mtbkd.app.recipes.common import Rows, ask, mixed, network, picture, reader
+from mtbkd.app.recipes.common import Rows, ask, divided, mixed, network, picture, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import Kind, TeacherOutputs
 from mtbkd.teachers.base import Teacher, from_callable
@@ -185,5 +185,6 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read=reader(_PIXELS, "images", unit=16),
+    before=divided("64 pixels, row by row, from 0 to 16", 16.0),
     scenarios=SCENARIOS,
 )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
-from mtbkd.app.recipes.common import Rows, ask, mixed, network, picture, reader
+from mtbkd.app.recipes.common import Rows, ask, divided, mixed, network, picture, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import TeacherOutputs
 from mtbkd.teachers.sklearn_estimator import from_sklearn
@@ -144,4 +144,5 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read=reader(_PIXELS, "pictures"),
+    before=divided(f"{_PIXELS} pixels, row by row, from 0 to 1"),
 )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Recipe, Task
+from mtbkd.app.recipes.common import divided
 from mtbkd.data import Dataset, make_dataset
 from mtbkd.files import load_tensors, read_sealed, save_sealed, save_tensors
 from mtbkd.inputs.tables import read_arrays, read_table
@@ -147,4 +148,5 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read_as=read_as,
+    before=divided("what the student reads"),
 )

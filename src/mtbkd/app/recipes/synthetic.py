@@ -17,7 +17,7 @@ from scipy.special import ndtri, softmax
 
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Costs, Recipe, Task
-from mtbkd.app.recipes.common import network, reader
+from mtbkd.app.recipes.common import divided, network, reader
 from mtbkd.data import make_dataset
 from mtbkd.outputs.aligned import TeacherOutputs, align, make_table
 from mtbkd.types import Floats, Report, quiet
@@ -260,5 +260,6 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read=reader(_INPUTS, "points"),
+    before=divided(f"{_INPUTS} coordinates"),
     scenarios=tuple(SCENARIOS),
 )

@@ -32,11 +32,18 @@ Arrays = dict[str, Floats]
 
 def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: Path) -> None:
     """Write ``report.html`` from the run's metrics, predictions and evaluation."""
+    write_bytes(out / "report.html", render(report_data(config, task, teachers, out)).encode())
+
+
+def report_data(
+    config: RunConfig, task: Task, teachers: TeacherOutputs, out: Path
+) -> ReportData[Any]:
+    """What the report of an evaluated run shows."""
     metrics = read_json(out / "metrics.json")
     family, arrays = FAMILIES[task.test.family], _arrays(task, out)
     total = arrays["total"] / np.square(arrays.get("unit", 1.0))
     own = arrays | {"level": config.predict.level}
-    data = ReportData(
+    return ReportData(
         title=task.name,
         asked=_flat(config.model_dump(mode="json")),
         command=_command(config),
@@ -61,7 +68,6 @@ def write_report(config: RunConfig, task: Task, teachers: TeacherOutputs, out: P
         trust=_trust(arrays),
         defer=read_record(out) if (out / POLICY).exists() else None,
     )
-    write_bytes(out / "report.html", render(data).encode())
 
 
 def _arrays(task: Task, out: Path) -> Arrays:

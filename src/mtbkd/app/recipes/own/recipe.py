@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mtbkd.app.config.own import AUTOMATIC, OwnConfig, student_kind
 from mtbkd.app.config.run import RunConfig
-from mtbkd.app.recipes.base import Labelling, Recipe, Sources, Task
+from mtbkd.app.recipes.base import Before, Labelling, Recipe, Sources, Task
 from mtbkd.app.recipes.common import mixed, network
 from mtbkd.app.recipes.own.columns import (
     classes_of,
@@ -251,6 +252,21 @@ def student_network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Mo
     return network(config, example, n_outputs)
 
 
+def before(config: RunConfig, out: Path) -> Before:
+    """Standardised columns, or bytes; of other kinds the features, standardised."""
+    record, own = read_sealed(out / RECORD), _section(config)
+    raw = own.student_encoder is None and own.reads not in ("proteins", "texts")
+    what = f"the columns {', '.join(record.get('features', []))}"
+    if own.reads == "images":
+        what = f"images of {record['channels']} by {' by '.join(map(str, record['size']))} bytes"
+    if not raw:
+        what = f"the features that {own.student_encoder or 'the run'} makes of {own.reads}"
+    if "mean" not in record:
+        return Before(what, raw)
+    scale = torch.tensor(record["scale"]) if "scale" in record else 1 / torch.tensor(record["sd"])
+    return Before(what, raw, torch.tensor(record["mean"]), scale, record.get("clip"))
+
+
 def _section(config: RunConfig) -> OwnConfig:
     return cast(OwnConfig, config.own)  # a configuration of this recipe has it
 
@@ -300,4 +316,5 @@ RECIPE = Recipe(
     label=label,
     template=TEMPLATE,
     students=("mlp", "cnn", "text", "encoder"),
+    before=before,
 )
