@@ -265,6 +265,6 @@ def test_a_run_augments_its_student_and_its_baselines(tmp_path, monkeypatch, cap
         told[augment] = [p.read_bytes() for p in sorted((out / "baselines").glob("*.safetensors"))]
         told[augment].append((out / "modes.safetensors").read_bytes())
         assert yaml.safe_load((out / "config.yaml").read_text())["student"]["augment"] == augment
-    assert len(told[None]) == len(told["flip+crop"]) > 4
+    assert len(told[None]) == len(told["flip+crop"]) > 2
     for clean, other in zip(*told.values(), strict=True):
         assert clean != other

@@ -255,7 +255,7 @@ COSTS = {
                 "better than the ensemble on the stacked pool in NLL (0.470 against 0.500, "
                 "difference \N{MINUS SIGN}0.030 ± 0.010) and finding “far” by AUROC (0.540",
                 "; no better than it in finding errors by AUROC (0.510",
-                "It costs 30 times as much as the ensemble (2.0 CPU seconds of training against 60",
+                "It costs 30 times as much as the ensemble (60 CPU seconds of training against 2.0",
             ],
         ),
         (

@@ -17,7 +17,7 @@ _MOST_ROWS = 10**9
 
 
 Baselines = Annotated[
-    str | None, typer.Option(help="none, fast (one network each) or all, which is the default.")
+    str | None, typer.Option(help="none, fast (the strongest alone) or all, which is the default.")
 ]
 More = Annotated[
     str | None, typer.Option(help="Go on with a finished run for so long, such as 5min.")

@@ -109,7 +109,7 @@ class RunConfig(BaseModel):
             unless ``own.split`` says which they are.
         predict: How predictions are made.
         baselines: Which are trained as well: ``none``; ``all``, each with as many modes as the
-            student has chains; or ``fast``, the same with one mode each.
+            student has chains; or ``fast``, the strongest alone.
         device: ``auto``, ``cpu`` or ``cuda``.
         own: Your examples and teachers, for the recipe ``own`` only.
         backbones: Protein language models, for the recipe ``deeploc-backbones`` only.

@@ -81,9 +81,13 @@ def _cost(data: ReportData[Any], name: str, better: bool, worse: bool) -> str:
         return ""
     own = spent["choices"] + spent["modes"] + spent["sampling"]
     other = spent["choices"] + other
-    seconds = f"({significant(other, 2)} CPU seconds of training against {significant(own, 2)})"
+    ours, theirs = f"{significant(own, 2)}", f"{significant(other, 2)}"
     ratio = own / max(other, 1e-3)
     if better:
-        return f" It costs {significant(ratio, 2)} times as much as the ensemble {seconds}."
+        return (
+            f" It costs {significant(ratio, 2)} times as much as the ensemble ({ours} CPU seconds "
+            f"of training against {theirs})."
+        )
+    seconds = f"({theirs} CPU seconds of training against {ours})"
     cost = f"1/{ratio:.0f} of the cost" if ratio >= 1.5 else f"{1 / ratio:.1f} times the cost"
     return f" The ensemble is {'better' if worse else 'as good'}, for {cost} {seconds}."

@@ -12,7 +12,7 @@ from typing import Literal
 from mtbkd.app.config.run import RunConfig
 from mtbkd.app.recipes.base import Task
 from mtbkd.app.run import stages
-from mtbkd.app.run.baselines import TRAININGS
+from mtbkd.app.run.baselines import TRAININGS, n_modes
 from mtbkd.distillation.cross_fit import FOLDS, shorter_chains
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.distillation.shares import decided, read_shares, shortened
@@ -88,29 +88,25 @@ def expected(config: RunConfig, task: Task, posterior: Posterior, out: Path) -> 
         steps += passes_to_adapt(short.burn_in, n)
         return 0.0 if posterior.instead else part * steps * shares.per_step
 
-    all_modes = TRAININGS * shares.modes
+    of_a_rival = _part(n_modes(config, posterior.student), config.chains) * shares.modes
     return After(
         judging=_REPORT + answers * milliseconds / 1000,
         modes=part * shares.modes,
         chains=chains,
-        baselines={
-            "all": all_modes,
-            "fast": all_modes * _part(1, config.chains),
-            "none": 0.0,
-        },
+        baselines={which: n * of_a_rival for which, n in TRAININGS.items()},
     )
 
 
 def choose_folds(asked: Baselines, after: After, allowance: Allowance) -> None:
     """How many students there are that did not see the labels of a fold, and how long chains.
 
-    As many and as long as usual if all that is to come fits then. They are shortened before there
-    are no baselines, but for these there may be one network each.
+    As many and as long as usual if all that is to come fits then. They are shortened before the
+    strongest baseline is alone with the student.
     """
 
     def decide() -> list[float]:
         left = allowance.seconds - allowance.spent() - after.judging
-        left -= after.baselines["none" if asked == "none" else "fast"]
+        left -= after.baselines[_least(asked)]
         costs = (k * (after.modes + after.chains(length)) for length, k in _LADDER)
         fits = [rung for rung, cost in zip(_LADDER, costs, strict=True) if cost <= left]
         return list(fits[0] if fits else _LADDER[-1])
@@ -121,24 +117,23 @@ def choose_folds(asked: Baselines, after: After, allowance: Allowance) -> None:
 def choose_baselines(asked: Baselines, after: After, allowance: Allowance) -> None:
     """Which baselines there is time for, of those that are asked for.
 
-    Warns where they are fewer.
+    The strongest of them is never left out, unless none is asked for. Warns where it is alone.
     """
 
     def decide() -> Baselines:
         left = allowance.seconds - allowance.spent() - after.judging
-        ladder: tuple[Baselines, ...] = ("all", "fast", "none")
-        possible = ladder[ladder.index(asked) :]
-        fits: list[Baselines] = [each for each in possible if after.baselines[each] <= left]
-        return fits[0] if fits else "none"
+        return asked if after.baselines[asked] <= left else _least(asked)
 
-    found = decided(allowance.out, "baselines", decide)
-    if found != asked:
-        told = {"fast": "are one network each", "none": "are left out"}[found]
+    if decided(allowance.out, "baselines", decide) != asked:
         warnings.warn(
-            f"Baselines {told}, as the budget leaves no time for more. For all of them raise "
-            "`budget`.",
+            "The strongest baseline is trained alone, as the budget leaves no time for more. For "
+            "all of them raise `budget`.",
             stacklevel=2,
         )
+
+
+def _least(asked: Baselines) -> Baselines:
+    return "none" if asked == "none" else "fast"
 
 
 def _part(n: int, of: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,8 +37,8 @@ _WIDENINGS = (1.0, 4.0)
 _HOTTEST = 10.0  # a temperature is between this and its reciprocal
 _ROWS = 2**14
 _DEAR_MODES = 2
-TRAININGS = 12
-"""Times that modes are found for baselines: four of them, under two weight priors, and on all."""
+TRAININGS = {"all": 12, "fast": 3, "none": 0}
+"""Times that modes are found for baselines: each under two weight priors, and on all."""
 
 
 def rival_name(weighting: Weighting) -> str:
@@ -62,9 +62,8 @@ def baselines(
     """What a student is usually trained with, and `rival_name`, by name.
 
     Every baseline has the student's network, number of updates and number of modes, whose
-    predictions are averaged, or one mode where they are to be fast; then the last is no rival, and
-    is called a network. With a budget, and a network whose chains go one by one, they have two; and
-    what there was no time for is left out.
+    predictions are averaged. With a budget, and a network whose chains go one by one, they have
+    two. Where they are to be fast, or a budget leaves no time for all, the rival is alone.
     What it learns from differs. Its weight prior is the student's or a wider one, whichever has the
     better log score on the calibration labels. The ensemble on the pool learns from the teachers
     under the student's own weights, and has a temperature. Where the student learns from the
@@ -72,14 +71,14 @@ def baselines(
     one on labels only has the student's weight prior.
     """
     which = was_decided(out, "baselines", config.baselines)
-    config = config.model_copy(update={"baselines": which})
     if which == "none":
         return {}
     posterior = posterior.at_temperature(1.0)
     prior, units, told = posterior.prior, posterior.units, metered(out, report)
-    trials = lessons(task.train, teachers, posterior)
-    again = lessons(learned(config, task), teachers, posterior)
-    if not len(again["labels only"]):
+    names = [rival_name(posterior.weighting)] if which == "fast" else None
+    trials = lessons(task.train, teachers, posterior, names)
+    again = lessons(learned(config, task), teachers, posterior, names)
+    if names is None and not len(again["labels only"]):
         del trials["labels only"]
         warnings.warn(
             "The baseline `labels only` is left out, since no training example has a label.",
@@ -89,14 +88,13 @@ def baselines(
     held = task.calibration.subset(known.nonzero()[:, 0])
     labels = held.labels if units is None else units.labels(held.labels)
     found: dict[str, Rival] = {}
-    for lesson, training in trials.items():
-        its_prior = replace(prior, power=0.0) if lesson == "labels only" else prior
-        name = lesson if config.baselines == "all" else lesson.replace("ensemble", "network")
+    for name, training in trials.items():
+        its_prior = replace(prior, power=0.0) if name == "labels only" else prior
         *single, last = stages_of(name)
         if not len(training):
             n = len(learned(config, task))
             own = posterior.student
-            modes = trained(config, own, again[lesson], its_prior, n, out, last, told)
+            modes = trained(config, own, again[name], its_prior, n, out, last, told)
             samples = modes_as_samples(own, modes)
             found[name] = Rival(own, samples, held=samples)
             continue
@@ -109,12 +107,12 @@ def baselines(
             if score > best:
                 samples = modes_as_samples(student, modes)
                 best, found[name] = score, Rival(student, samples, held=samples)
-        if lesson == rival_name(posterior.weighting):
+        if name == rival_name(posterior.weighting):
             temperature = best_temperature(found[name], held, units)
             found[name] = found[name]._replace(temperature=temperature)
-        if len(again[lesson]) > len(training):
+        if len(again[name]) > len(training):
             student = found[name].student
-            training, n = again[lesson], len(learned(config, task))
+            training, n = again[name], len(learned(config, task))
             modes = trained(config, student, training, its_prior, n, out, last, told)
             found[name] = found[name]._replace(samples=modes_as_samples(student, modes))
     return found
@@ -136,37 +134,38 @@ def trained(
         training,
         prior,
         same_updates(modes_of(config, n_all, out), len(training), n_all),
-        n_chains=_n_modes(config, student),
+        n_chains=n_modes(config, student),
         seed=config.seed,
         path=out / "baselines" / f"{stage}.safetensors",
         progress=progress_of(told, stage),
     )
 
 
-def _n_modes(config: RunConfig, student: Student) -> int:
+def n_modes(config: RunConfig, student: Student) -> int:
     """As many as the student has chains; with a budget fewer of a network whose steps are dear."""
-    if config.baselines == "fast":
-        return 1
     dear = config.budget is not None and student.passage.in_turn
     return min(_DEAR_MODES, config.chains) if dear else config.chains
 
 
 def lessons(
-    data: Dataset, teachers: TeacherOutputs, posterior: Posterior
+    data: Dataset,
+    teachers: TeacherOutputs,
+    posterior: Posterior,
+    names: Collection[str] | None = None,
 ) -> dict[str, TrainingSet]:
-    """What each baseline learns from, by name."""
-    student, units = posterior.student, posterior.units
+    """What each baseline learns from, by name; of those named alone, if any are."""
+    student, units, own = posterior.student, posterior.units, posterior.weighting
 
     def weighed(weighting: Weighting) -> TrainingSet:
         return training_set(student, data, teachers, weighting, units=units)
 
-    own = weighed(posterior.weighting)
-    return {
-        "labels only": own.subset(data.known),
-        "averaged KD": pooled(weighed(Weighting("uniform"))),
-        "entropy-weighted KD": pooled(weighed(Weighting("entropy"))),
-        rival_name(posterior.weighting): pooled(own),
+    every = {
+        "labels only": lambda: weighed(own).subset(data.known),
+        "averaged KD": lambda: pooled(weighed(Weighting("uniform"))),
+        "entropy-weighted KD": lambda: pooled(weighed(Weighting("entropy"))),
+        rival_name(own): lambda: pooled(weighed(own)),
     }
+    return {name: lesson() for name, lesson in every.items() if names is None or name in names}
 
 
 def same_updates(settings: MapSettings, n: int, n_all: int) -> MapSettings:
