@@ -39,41 +39,21 @@ def predict(
     """Predict new inputs, with intervals, and with the cause where the answer is uncertain."""
     from mtbkd.app.console import Progress, answers_table
     from mtbkd.app.folder import check_place
-    from mtbkd.app.run.asking import STUDENT, answered_alone, rows_to_ask
     from mtbkd.app.run.new_inputs import predict_run
-    from mtbkd.app.run.policy import read_policy
-    from mtbkd.app.tables import check_suffix, prediction_tables, write_table, write_tables
+    from mtbkd.app.tables import check_suffix, prediction_tables, write_tables
 
     path = out or Path(f"{Path(source.name.removesuffix('.gz')).stem}.predictions.parquet")
     check_suffix(path)
     check_place(run_dir, source, path)
     if defer:
-        read_policy(run_dir)
-        check_suffix(rest)
-        check_place(run_dir, source, rest)
-        if path == rest:
-            raise InputError(f"Expected --rest beside --out, but both are {path}. Change one.")
+        _hand_over(run_dir, source, path, rest, draws, network)
+        return
     with Progress() as progress:
         found = predict_run(run_dir, source, progress.report, draws, network=network)
-    if not defer:
-        answered = (found.ids, found.classes, found.predictive, found.causes)
-        write_tables(path, prediction_tables(*answered))
-        answers_table(*answered)
-        print(f"{len(found.ids)} predictions: {path}")
-        return
-    alone = answered_alone(run_dir, found)
-    asked = rows_to_ask(source, run_dir, found.ids, ~alone)
-    own = found.at(alone)
-    if len(own.ids):
-        answered = (own.ids, own.classes, own.predictive, own.causes)
-        write_tables(path, _by(prediction_tables(*answered), STUDENT))
-        answers_table(*answered)
-        print(f"{len(own.ids)} of {len(found.ids)} rows answered alone: {path}")
-    if not alone.all():
-        write_table(rest, asked)
-        print(f"{asked.num_rows} rows to be asked: {rest} (mtbkd ask {run_dir} {rest})")
-    if found.causes.note:
-        print("what `mtbkd defer` promised is for rows like the calibration rows")
+    answered = (found.ids, found.classes, found.predictive, found.causes)
+    write_tables(path, prediction_tables(*answered))
+    answers_table(*answered)
+    print(f"{len(found.ids)} predictions: {path}")
 
 
 def defer(
@@ -166,6 +146,39 @@ def _tables(given: list[str]) -> dict[str, Path]:
                 f"Expected --table NAME=FILE, but got {shown(one)}. Name a teacher and its file."
             )
     return {name: Path(file) for name, _, file in pairs}
+
+
+def _hand_over(
+    run_dir: Path, source: Path, path: Path, rest: Path, draws: int | None, network: str | None
+) -> None:
+    """Answer what the policy of the run allows, and write the other rows down."""
+    from mtbkd.app.console import Progress, answers_table
+    from mtbkd.app.folder import check_place
+    from mtbkd.app.run.asking import STUDENT, answered_alone, rows_to_ask
+    from mtbkd.app.run.new_inputs import predict_run
+    from mtbkd.app.run.policy import read_policy
+    from mtbkd.app.tables import check_suffix, prediction_tables, write_table, write_tables
+
+    read_policy(run_dir)
+    check_suffix(rest)
+    check_place(run_dir, source, rest)
+    if path == rest:
+        raise InputError(f"Expected --rest beside --out, but both are {path}. Change one.")
+    with Progress() as progress:
+        found = predict_run(run_dir, source, progress.report, draws, network=network)
+    alone = answered_alone(run_dir, found)
+    asked = rows_to_ask(source, run_dir, found.ids, ~alone)
+    own = found.at(alone)
+    if len(own.ids):
+        answered = (own.ids, own.classes, own.predictive, own.causes)
+        write_tables(path, _by(prediction_tables(*answered), STUDENT))
+        answers_table(*answered)
+        print(f"{len(own.ids)} of {len(found.ids)} rows answered alone: {path}")
+    if not alone.all():
+        write_table(rest, asked)
+        print(f"{asked.num_rows} rows to be asked: {rest} (mtbkd ask {run_dir} {rest})")
+    if found.causes.note:
+        print("what `mtbkd defer` promised is for rows like the calibration rows")
 
 
 def _by(tables: Iterator[Any], who: str) -> Iterator[Any]:
