@@ -41,7 +41,8 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         calibration_fraction: That share, but ten labels or more; 0 chooses nothing.
         engine: Which sampler explores the posterior; ``auto`` is ``hmc`` or ``sghmc``.
         chains: How many, side by side, each from a mode of its own.
-        mode_steps: Steps that look for the modes, but one pass over the examples or more.
+        mode_steps: Steps that look for the modes, but one pass over the examples or more. If not
+            given, 1000, or 400 where chains go on from there until they agree.
         burn_in: Steps of the sampler that are dropped. If not given, as many as there are need of.
         draws: Kept of each chain.
         thinning: Steps for each draw. If not given, the chains make rounds of steps, each twice as
@@ -81,7 +82,7 @@ class DistilledClassifier(ClassifierMixin, BaseEstimator):
         calibration_fraction: float = 0.2,
         engine: EngineName = "auto",
         chains: int = 4,
-        mode_steps: int = 1000,
+        mode_steps: int | None = None,
         burn_in: int | None = None,
         draws: int = 50,
         thinning: int | None = None,

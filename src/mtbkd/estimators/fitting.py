@@ -38,6 +38,8 @@ EngineName = Literal["auto", "hmc", "sghmc", "sgld", "csghmc", "laplace", "ensem
 
 _MODE_BATCH, _BATCH = 64, 256
 _BURN_IN = 1000
+_MODE_STEPS, _FEW_MODE_STEPS = 1000, 400
+_ON = ("auto", "hmc", "sghmc", "sgld", "csghmc")  # engines whose chains leave the modes
 _FIRST, _FIRST_THINNING = 200, 4  # steps of the first round
 _FEWEST = 10  # labels that can choose the power
 
@@ -95,12 +97,13 @@ def _fit(
     seed = int(chance.randint(2**31 - 1))
     widths = [inputs.shape[1], *map(int, estimator.hidden)]
     n_outputs = data.outcome.n_outputs * len(rows.columns)
+    until_agreed = estimator.thinning is None
+    usual = _FEW_MODE_STEPS if until_agreed and estimator.engine in _ON else _MODE_STEPS
     modes = MapSettings(
-        epochs=math.ceil(estimator.mode_steps / math.ceil(len(data) / _MODE_BATCH)),
+        epochs=math.ceil((estimator.mode_steps or usual) / math.ceil(len(data) / _MODE_BATCH)),
         batch_size=_MODE_BATCH,
     )
     prior = _prior(estimator, [*widths, n_outputs], data, teachers, modes, seed)
-    until_agreed = estimator.thinning is None
     estimator.posterior_ = distill(
         _mlp([*widths, n_outputs]),
         data,
@@ -247,7 +250,7 @@ def _check_settings(estimator: Any) -> None:
     check("hidden", sizes, "a tuple of layer sizes above 0", "Give (64,), or () for none.")
     for name in ("chains", "mode_steps", "burn_in", "draws", "thinning"):
         value = getattr(estimator, name)
-        left_out = value is None and name in ("burn_in", "thinning")
+        left_out = value is None and name in ("mode_steps", "burn_in", "thinning")
         good = left_out or is_number(value, Integral)
         check(name, good, "a whole number above 0", "Raise it.")
     for name in ("weight_scale", "budget"):

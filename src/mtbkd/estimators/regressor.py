@@ -50,7 +50,7 @@ class DistilledRegressor(RegressorMixin, BaseEstimator):
         calibration_fraction: float = 0.2,
         engine: EngineName = "auto",
         chains: int = 4,
-        mode_steps: int = 1000,
+        mode_steps: int | None = None,
         burn_in: int | None = None,
         draws: int = 50,
         thinning: int | None = None,

@@ -49,11 +49,8 @@ def align(
     """
     alignment = plan_alignment(tables, ids, classes, missing=missing, top=top)
     layout = alignment.layout
-    values, mask = (torch.empty_like(t, device="cpu") for t in (layout.values, layout.mask))
-    kept, totals = (
-        None if t is None else torch.empty_like(t, device="cpu")
-        for t in (layout.kept, layout.totals)
-    )
+    values, mask = _room(layout.values), _room(layout.mask)
+    kept, totals = (None if t is None else _room(t) for t in (layout.kept, layout.totals))
     for piece in aligned_pieces(alignment):
         stop = piece.start + len(piece.mask)
         values[piece.teacher, piece.start : stop] = piece.values
@@ -63,6 +60,11 @@ def align(
         if totals is not None and piece.totals is not None:
             totals[piece.teacher, piece.start : stop] = piece.totals
     return replace(layout, values=values, mask=mask, kept=kept, totals=totals)
+
+
+def _room(like: Tensor) -> Tensor:
+    """An empty tensor in memory; `torch.empty_like` of what is in none imports for a second."""
+    return torch.empty(like.shape, dtype=like.dtype)
 
 
 def plan_alignment(
