@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mtbkd.inputs.proteins.residues import Residues
+from mtbkd.inputs.proteins.scales import UNKNOWN
 from mtbkd.types import Floats, Floats32
 
 Trees = Sequence[Any]
@@ -15,6 +16,7 @@ Trees = Sequence[Any]
 proteins have, or none."""
 
 _LEAVES, _RATE = 15, 0.1
+_AT_ONCE = 500  # proteins, whose residues are held
 _FEWEST = (
     20  # proteins with a label, and without, from which on a part of them can stop the boosting
 )
@@ -22,9 +24,12 @@ _FEWEST = (
 
 def shares(sequences: Sequence[str]) -> Floats:
     """Share of each of the 20 amino acids, (protein, 20); 0 for proteins of others alone."""
-    residues = Residues.of(sequences)
-    counts = residues.counts(np.ones(len(residues.codes), dtype=bool))
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    found = np.zeros((len(sequences), UNKNOWN))
+    for start in range(0, len(sequences), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        residues = Residues.of(sequences[rows])
+        found[rows] = residues.counts(np.ones(len(residues.codes), dtype=bool))
+    return found / np.maximum(found.sum(1, keepdims=True), 1)
 
 
 def boost(shares: Floats, labels: Floats32, rounds: int, seed: int) -> Trees:
