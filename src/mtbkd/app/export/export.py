@@ -13,13 +13,15 @@ from torch import Tensor
 
 from mtbkd.app.export.answers import nll
 from mtbkd.app.export.card import card
+from mtbkd.app.export.examples import write_examples
 from mtbkd.app.export.graph import OPSET, Graph, Parts, quantised, to_onnx
 from mtbkd.app.export.loading import CARD, CONFIG, MANIFEST, MODEL, WEIGHTS, open_exported
-from mtbkd.app.folder import JUDGED, check_run, read_run
+from mtbkd.app.folder import JUDGED, POLICY, check_run, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Before, Task
 from mtbkd.app.run import stages
 from mtbkd.app.run.few import FEW, recall_few
+from mtbkd.app.run.policy import read_record
 from mtbkd.app.run.report_data import report_data
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.errors import need
@@ -75,7 +77,7 @@ def export_run(
     _check(folder, wanted)
     needed = ("samples/manifest.json", "teachers/costs.json", stages.BACKGROUND)
     config = read_run(out, *needed, network=wanted.network)
-    check_run(out, (*needed, *JUDGED, "examples.json", FEW))
+    check_run(out, (*needed, *JUDGED, "examples.json", FEW, POLICY))
     recipe = find_recipe(config.recipe)
     before = recipe.before(config, out)
     if not before.raw and not wanted.head_only:
@@ -102,14 +104,26 @@ def export_run(
         point=config.predict.point,
         half=wanted.half,
     )
+    policy = policy_of(out)
     with new_folder(folder) as partial:
         told = _written(partial, parts, task, wanted, report)
+        write_examples(partial, config, task, teachers, before, posterior.units)
         told["sampled"] = config.student.sampled or "*"
+        told["defer"] = policy
+        told["run"] = sha256_of(out / "samples" / "manifest.json")
         save_json(partial / CONFIG, told)
         write_bytes(partial / CARD, card(told, config, judged).encode())
         hashes = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
         save_sealed(partial / MANIFEST, {"opset": OPSET, "sha256": hashes})
     return told
+
+
+def policy_of(out: Path) -> dict[str, Any] | None:
+    """Which answers a run's student may give alone, if it was found, without its figures."""
+    if not (out / POLICY).exists():
+        return None
+    found = read_record(out)
+    return {name: found[name] for name in ("goal", "confidence", "score", "above")}
 
 
 def _written(
@@ -169,7 +183,13 @@ def _config(
         "temperature": student.temperature,
         "draws": posterior.samples.n_chains * posterior.samples.n_draws,
         "stored": "float16" if wanted.half else "int8" if wanted.int8 else "float32",
-        "inputs": {"what": parts.before.what, **_shape(inputs)},
+        "inputs": {
+            "what": parts.before.what,
+            **_shape(inputs),
+            "raw": parts.before.raw,
+            "columns": list(parts.before.columns),
+            "grid": parts.before.grid,
+        },
         "outputs": [{"name": name, **_shape(each)} for name, each in answers.items()],
         "flags": list(FLAGS),
         "read": _shape(task.test.inputs),
