@@ -15,7 +15,15 @@ from mtbkd.app.export.answers import nll
 from mtbkd.app.export.card import card
 from mtbkd.app.export.examples import write_examples
 from mtbkd.app.export.graph import OPSET, Graph, Parts, quantised, to_onnx
-from mtbkd.app.export.loading import CARD, CONFIG, MANIFEST, MODEL, WEIGHTS, open_exported
+from mtbkd.app.export.loading import (
+    CARD,
+    CONFIG,
+    MANIFEST,
+    MODEL,
+    WEIGHTS,
+    check_exported,
+    open_exported,
+)
 from mtbkd.app.folder import JUDGED, POLICY, check_run, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Before, Task
@@ -26,7 +34,15 @@ from mtbkd.app.run.report_data import report_data
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.errors import need
 from mtbkd.explain.causes import FLAGS, load_background
-from mtbkd.files import new_folder, save_json, save_sealed, save_tensors, sha256_of, write_bytes
+from mtbkd.files import (
+    new_folder,
+    read_json,
+    save_json,
+    save_sealed,
+    save_tensors,
+    sha256_of,
+    write_bytes,
+)
 from mtbkd.observation import OUTCOMES
 from mtbkd.student.summary import summary
 from mtbkd.types import InputError, Report, quiet, refuse
@@ -124,6 +140,30 @@ def policy_of(out: Path) -> dict[str, Any] | None:
         return None
     found = read_record(out)
     return {name: found[name] for name in ("goal", "confidence", "score", "above")}
+
+
+def check_current(folder: Path, out: Path, draws: int | None = None) -> None:
+    """Compare an exported folder with the run that it is of.
+
+    Raises:
+        InputError: If the run, its policy or the number of draws asked for is another one now.
+    """
+    check_exported(folder)
+    told = read_json(folder / CONFIG)
+    changed = [
+        name
+        for name, same in (
+            ("run", told.get("run") == sha256_of(out / "samples" / "manifest.json")),
+            ("policy", told.get("defer") == policy_of(out)),
+            ("number of draws", draws in (None, told["draws"])),
+        )
+        if not same
+    ]
+    if changed:
+        raise InputError(
+            f"Expected {folder} to be of {out} as it is asked for now, but it has another "
+            f"{' and '.join(changed)}. Delete it and run the same command again."
+        )
 
 
 def _written(
