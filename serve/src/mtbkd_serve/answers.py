@@ -157,10 +157,15 @@ def _example(config: Config, examples: Examples, row: int) -> dict[str, Any]:
         for teacher, values in zip(examples.teachers, examples.said[:, row], strict=True)
         if not np.isnan(values).all()
     }
-    return {"id": examples.ids[row], "label": known, "said": said, **_shown(config, examples, row)}
+    return {
+        "id": examples.ids[row],
+        "label": known,
+        "said": said,
+        **shown_example(config, examples, row),
+    }
 
 
-def _shown(config: Config, examples: Examples, row: int) -> dict[str, Any]:
+def shown_example(config: Config, examples: Examples, row: int) -> dict[str, Any]:
     """The example itself: a picture in base64, or numbers; nothing where these are features."""
     if examples.inputs is None:
         return {}
@@ -184,7 +189,9 @@ def _listed(values: NDArray[Any]) -> list[Any]:
     """Plain numbers; None for those that JSON does not have."""
     if np.isfinite(values).all():
         return values.tolist()
-    return np.where(np.isfinite(values), values.astype(object), None).tolist()
+    found = values.astype(object)
+    found[~np.isfinite(values)] = None
+    return found.tolist()
 
 
 def _plain(value: Any) -> float | None:

@@ -19,7 +19,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
-from mtbkd_serve.answers import answers_of, check_answered, explained
+from mtbkd_serve.answers import answers_of, check_answered, explained, shown_example
 from mtbkd_serve.batching import Batcher, Found
 from mtbkd_serve.folder import Config, Student
 from mtbkd_serve.metrics import Metrics, make_metrics
@@ -209,7 +209,7 @@ def _bears(request: Request, token: str) -> bool:
     if not token:
         return True
     given = request.headers.get("Authorization", "")
-    return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+    return hmac.compare_digest(given.encode("latin-1"), f"Bearer {token}".encode())
 
 
 async def _answer(serving: Serving, request: Request) -> tuple[Asked, Found]:
@@ -274,6 +274,7 @@ def _about(student: Student, limits: Limits) -> dict[str, Any]:
         "inputs": config.inputs.model_dump(),
         "flags": config.flags,
         "teachers": student.examples.teachers,
+        "example": shown_example(config, student.examples, 0) or None,
         "defer": None if config.defer is None else config.defer.model_dump(),
         "limits": {"rows": limits.rows, "bytes": limits.body, "seconds": limits.seconds},
     }

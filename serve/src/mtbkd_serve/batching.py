@@ -56,7 +56,8 @@ class Batcher:
 
     def run(self, values: NDArray[Any]) -> Found:
         """The same at once, in this thread."""
-        return dict(zip(self.names, self.session.run(self.names, {"inputs": values}), strict=True))
+        outputs: Any = self.session.run(self.names, {"inputs": values})
+        return dict(zip(self.names, outputs, strict=True))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -86,14 +86,14 @@ def values_of(asked: Asked, inputs: Inputs, most_rows: int) -> NDArray[Any]:
             "exported folder: make the features with the run, and send them as rows."
         )
     given = asked.images or asked.rows or []
-    if (asked.images is not None) != inputs.pictures:
-        got = "rows" if asked.images is None else "images"
+    if bool(asked.images) != inputs.pictures:
+        got = "images" if asked.images else "rows"
         raise Refused(f"Expected {_wanted(inputs)}, but got {got}. Send these.")
     if len(given) > most_rows:
         raise Refused(
             f"Expected {most_rows} examples at most, but got {len(given)}. Send them in parts."
         )
-    if asked.images is not None:
+    if asked.images:
         return _each(asked.images, lambda text: _pixels(text, inputs))
     return _each(asked.rows or [], lambda row: _numbers(row, inputs))
 
