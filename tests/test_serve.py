@@ -137,6 +137,7 @@ def bomb() -> bytes:
         (b"<svg/>", "cannot be read"),
         ("no base64!", "in base64"),
     ],
+    ids=["bomb", "large", "cut", "gif", "pdf", "svg", "text"],
 )
 def test_images_that_are_none_are_refused(image, said, tmp_path):
     place = ship(tmp_path / "pictures", pictures=True)
@@ -169,6 +170,7 @@ def test_images_that_are_none_are_refused(image, said, tmp_path):
         (b"[" * 100_000, "recursion limit"),
         (b'{"rows": ' + b"[" * 5000, "recursion limit"),
     ],
+    ids=lambda value: value[:30] if isinstance(value, str) else "",
 )
 def test_what_it_cannot_answer_is_refused_with_the_reason(body, said, asked):
     found = asked.post("/predict", content=body)

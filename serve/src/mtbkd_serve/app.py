@@ -62,7 +62,7 @@ class Limits:
 
 @dataclass
 class Serving:
-    """A server at work; the only thing that changes is whether it stops.
+    """A server at work; what changes is counted below `token`.
 
     Attributes:
         student: What it serves.
@@ -72,6 +72,8 @@ class Serving:
         token: What requests have to bear; nothing if they need not.
         stopping: Whether it takes leave.
         inside: How many requests are being answered.
+        loop: In which it runs, once it does.
+        tasks: What it does beside answering.
     """
 
     student: Student
@@ -80,7 +82,9 @@ class Serving:
     batcher: Batcher
     token: str
     stopping: bool = False
-    inside: int = field(default=0)
+    inside: int = 0
+    loop: asyncio.AbstractEventLoop | None = None
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
 
 class Answered(Exception):
@@ -109,6 +113,7 @@ def make_app(student: Student, limits: Limits = Limits(), token: str | None = No
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        serving.loop = asyncio.get_running_loop()
         async with batcher.running():
             yield
 

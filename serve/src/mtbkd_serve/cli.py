@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import ctypes
+import socket
+import struct
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -13,7 +17,8 @@ import uvicorn
 from mtbkd_serve.app import Limits, Serving, make_app
 from mtbkd_serve.folder import FolderError, open_folder
 
-_LEAVE = 0.5  # seconds in which new requests are still taken after a signal, and told to go
+_LEAVE = 0.3  # seconds of each part of taking leave
+_ATTACH_FILTER = 26  # which the module socket does not name
 
 
 def main() -> None:
@@ -44,20 +49,49 @@ def main() -> None:
         sys.exit(1)
 
 
-def _leaving(server: uvicorn.Server, serving: Serving) -> object:
-    """What a signal does: say so at /ready, end connections as they are answered, then stop."""
+def _leaving(server: uvicorn.Server, serving: Serving) -> Callable[[int, FrameType | None], None]:
+    """What a signal does; a second one does not wait.
 
-    def stop() -> None:
+    First /ready says no and connections end with their next answer, so that nobody keeps one; then
+    no new ones may come; when those that came have sent their requests, uvicorn answers what is
+    left and stops.
+    """
+
+    async def take_leave() -> None:
+        await asyncio.sleep(_LEAVE)
+        for listener in server.servers:
+            for one in listener.sockets:
+                _drop_new(one)
+        await asyncio.sleep(_LEAVE)
+        for listener in server.servers:
+            listener.close()
+        await asyncio.sleep(_LEAVE)
         server.should_exit = True
 
     def leave(signum: int, frame: FrameType | None) -> None:
-        if serving.stopping:  # the second signal does not wait
-            stop()
+        loop = serving.loop
+        if serving.stopping or loop is None:
+            server.should_exit = True
             return
         serving.stopping = True
-        threading.Timer(_LEAVE, stop).start()
+        loop.call_soon_threadsafe(lambda: serving.tasks.append(loop.create_task(take_leave())))
 
     return leave
+
+
+def _drop_new(listener: socket.socket) -> None:
+    """Let no more connections come to a listening socket, while those that queue are taken.
+
+    The kernel resets what queues when a listening socket is closed. A filter that keeps no byte
+    (Linux's ``socket(7)``, ``SO_ATTACH_FILTER``) empties the queue first; who comes meanwhile is
+    refused once it is closed. Elsewhere a few may be reset.
+    """
+    if sys.platform != "linux":
+        return
+    code = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # return 0
+    listener.setsockopt(
+        socket.SOL_SOCKET, _ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(code))
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
