@@ -197,6 +197,7 @@ def test_too_many_and_too_slow_are_told_to_come_back(folder, monkeypatch):
         batcher = asked.app.state.serving.batcher
         ready = threading.Event()
         run = batcher.run
+        object.__setattr__(batcher, "most_at_once", 0)
         monkeypatch.setattr(type(batcher), "run", lambda _, values: (ready.wait(2), run(values))[1])
         found = []
         threads = [
@@ -215,9 +216,11 @@ def test_too_many_and_too_slow_are_told_to_come_back(folder, monkeypatch):
         assert asked.post("/predict", json={"rows": ROWS}).status_code == 200
 
 
-def test_requests_that_wait_are_answered_together(folder):
+@pytest.mark.parametrize("at_once", [0, 100])
+def test_requests_that_wait_are_answered_together(at_once, folder):
     with client(folder) as asked:
         batcher = asked.app.state.serving.batcher
+        object.__setattr__(batcher, "most_at_once", at_once)
         sizes, begun, run = [], threading.Event(), batcher.run
 
         def slow(values):

@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
 from mtbkd_serve.answers import answers_of, check_answered, explained, shown_example
-from mtbkd_serve.batching import Batcher, Found
+from mtbkd_serve.batching import Batcher, Found, rows_at_once
 from mtbkd_serve.folder import Config, Student
 from mtbkd_serve.metrics import Metrics, make_metrics
 from mtbkd_serve.reading import Asked, Refused, parse, values_of
@@ -107,7 +107,9 @@ def make_app(student: Student, limits: Limits = Limits(), token: str | None = No
     """
     metrics = make_metrics(student.config)
     names = [output.name for output in student.config.outputs]
-    batcher = Batcher(student.session, names, limits.rows, metrics.batches.observe)
+    inputs = student.config.inputs
+    at_once = rows_at_once(student.session, np.zeros((1, *inputs.shape), inputs.dtype))
+    batcher = Batcher(student.session, names, limits.rows, metrics.batches.observe, at_once)
     given = os.environ.get(TOKEN, "") if token is None else token
     serving = Serving(student, limits, metrics, batcher, given)
 

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+
+_TIMED, _UNNOTICED = 5, 0.002  # runs, seconds
 
 Found = dict[str, NDArray[Any]]
 """Outputs of the graph by name, each (example, ...)."""
@@ -28,21 +31,24 @@ class Waiting:
 
 @dataclass(frozen=True)
 class Batcher:
-    """Runs the graph in a thread of its own, for all requests that came in the meantime.
+    """Runs the graph for all requests that came in the meantime.
 
-    Nothing waits for others to come: the batch is what queued while the last one ran.
+    In a thread of its own, unless that takes less than handing it over may. Nothing waits for
+    others to come: the batch is what queued while the last one ran.
 
     Attributes:
         session: That of onnxruntime.
         names: Outputs that are asked for.
         most_rows: Rows of a batch; one request of more goes alone.
         seen: Told the number of rows of each batch.
+        most_at_once: Rows of a batch up to which no thread is asked.
     """
 
     session: onnxruntime.InferenceSession
     names: list[str]
     most_rows: int
     seen: Any
+    most_at_once: int = 0
     _queue: deque[Waiting] = field(default_factory=deque)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _thread: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
@@ -80,7 +86,10 @@ class Batcher:
             values = np.concatenate([one.values for one in batch])
             self.seen(len(values))
             try:
-                found = await loop.run_in_executor(self._thread, self.run, values)
+                if len(values) <= self.most_at_once:
+                    found = self.run(values)
+                else:
+                    found = await loop.run_in_executor(self._thread, self.run, values)
             except Exception as error:
                 for one in batch:
                     _tell(one, error)
@@ -101,6 +110,21 @@ class Batcher:
                 batch.append(one)
                 rows += len(one.values)
         return batch
+
+
+def rows_at_once(session: onnxruntime.InferenceSession, example: NDArray[Any]) -> int:
+    """How many examples the graph answers before others would notice that they wait.
+
+    Args:
+        session: That of onnxruntime, which is warm afterwards.
+        example: One of them, shape (1, ...).
+    """
+    spent = []
+    for _ in range(_TIMED):
+        begun = perf_counter()
+        session.run(None, {"inputs": example})
+        spent.append(perf_counter() - begun)
+    return int(_UNNOTICED / min(spent))
 
 
 def _tell(one: Waiting, found: Found | Exception) -> None:
