@@ -11,7 +11,7 @@ from mtbkd.app import doctor
 @pytest.fixture
 def quick(monkeypatch):
     """Nothing is imported for long."""
-    monkeypatch.setattr(doctor.importlib, "import_module", lambda name: name)
+    monkeypatch.setattr(doctor, "import_module", lambda name: name)
 
 
 def test_a_whole_installation_is_fine(quick, monkeypatch, capsys, tmp_path):
@@ -40,7 +40,7 @@ def test_what_cannot_be_imported_is_broken(monkeypatch, capsys):
         if name == "onnxruntime":
             raise OSError("libfoo.so: cannot open\nshared object file")
 
-    monkeypatch.setattr(doctor.importlib, "import_module", imported)
+    monkeypatch.setattr(doctor, "import_module", imported)
     code, said, _ = call(monkeypatch, capsys, "doctor")
     assert code == 1
     assert "cannot be imported: OSError: libfoo.so: cannot open shared object file." in said

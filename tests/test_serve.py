@@ -23,7 +23,7 @@ from mtbkd.inputs.images.opening import decode
 from mtbkd_serve import app as served
 from mtbkd_serve.app import Limits, make_app
 from mtbkd_serve.folder import FolderError, open_folder
-from mtbkd_serve.reading import upright
+from mtbkd_serve.reading import Asked, upright, values_of
 
 ROWS = [[1.0, -2.0, 0.5], [0.0, 0.1, 0.0], [-3.0, 2.0, 1.0]]
 
@@ -100,14 +100,17 @@ def test_images_are_read_as_the_run_reads_them(tmp_path):
     place = ship(tmp_path / "pictures", pictures=True)
     kinds = [png(), png((20, 8), "RGB"), png((SIDE, SIDE), "LA"), png((9, 9), "P")]
     sent = [base64.b64encode(data).decode() for data in kinds]
+    inputs = open_folder(place).config.inputs
     with client(place) as asked:
         both = asked.post("/explain", json={"images": [*sent, f"data:image/png;base64,{sent[0]}"]})
         answers = both.json()["answers"]
         refused = asked.post("/predict", json={"rows": [[0.0] * 36]})
     for answer, data in zip(answers, [*kinds, kinds[0]], strict=True):
         (tmp_path / "x.png").write_bytes(data)
-        pixels = decode(tmp_path / "x.png", "x", (SIDE, SIDE), 1).reshape(1, -1) / np.float32(64)
-        logits = pixels.astype(np.float32) @ weights(SIDE**2)
+        wanted = decode(tmp_path / "x.png", "x", (SIDE, SIDE), 1)
+        found = values_of(Asked(images=[base64.b64encode(data).decode()]), inputs, 1)
+        np.testing.assert_array_equal(found, wanted[None])
+        logits = wanted.reshape(1, -1).astype(np.float32) / 64 @ weights(SIDE**2)
         assert answer["answer"] == CLASSES[int(logits.argmax())]
         wanted = np.exp(logits - logits.max())
         assert answer["probs"]["a"] == pytest.approx(float(wanted[0, 0] / wanted.sum()), abs=1e-5)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError
 
 from packaging.requirements import Requirement
@@ -102,7 +102,7 @@ def _fault(one: Requirement) -> str:
         return f"{one.name} is {version}, but {one.specifier} is needed"
     module = _MODULES.get(one.name.lower(), one.name.lower().replace("-", "_"))
     try:
-        importlib.import_module(module)
+        import_module(module)
     except Exception as error:  # whatever it is, it does not work
         told = " ".join(str(error).split())[:200]
         return f"{one.name} {version} cannot be imported: {type(error).__name__}: {told}"
