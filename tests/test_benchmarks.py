@@ -10,6 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from serving import SOURCES
+from shipped import ship
 
 from mtbkd.app.config.run import build_config
 from mtbkd.app.recipes import find_recipe
@@ -72,6 +74,13 @@ def unchanged(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     pass
 
 
+def a_server(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder to serve, one start, and the server to be found."""
+    ship(Path("shipped"))
+    monkeypatch.setenv("PYTHONPATH", str(SOURCES))
+    monkeypatch.setattr(module, "STARTS", 1)
+
+
 CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "backbones": ("backbones", ["--proteins", "4"], unchanged, "largest difference"),
     "causes": ("causes", ["digits", *ONE_SEED, *OUT], shorter, "the student's entropy"),
@@ -94,6 +103,7 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
                 "| silhouettes |"),
     "proteins": ("proteins", ["deeploc", *ONE_SEED, *SETS, *OUT], unchanged, "1 - max"),
     "recipes": ("recipes", ["overlay", *ONE_SEED, *SETS, *OUT], unchanged, "worst ece"),
+    "serve": ("serve", ["shipped", "--seconds", "0.2"], a_server, "statuses {'200': 40}"),
     "sampling": ("sampling", [], constants(ROUNDS=3, STEPS=2), "of a step"),
     "rows": ("scale", ["rows", "--many", "4000", "--few", "2500", "--repeats", "1"],
              unchanged, "float16"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from own_data import call, write_config, write_examples, write_table
+from own_data import call, points, write_config, write_examples, write_table
 from torch import nn
 
 from mtbkd.app.export.export import Wanted, export_run
@@ -19,6 +19,7 @@ from mtbkd.data import make_dataset
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.explain.causes import find_causes, make_background
 from mtbkd.explain.outside import see
+from mtbkd.files import load_tensors
 from mtbkd.inference.engines import Plan
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.observation import OUTCOMES
@@ -149,6 +150,11 @@ def test_the_graph_answers_as_the_posterior_does(kind, point):
             assert np.mean(np.abs(found[name] * 1.0 - wanted) > 1e-3) <= 0.08
     if causes.labels is not None:
         assert (found["labels"] == causes.labels).all()
+    reference = seen.hidden, parts.background.reference.hidden.float()
+    wanted = torch.cdist(*reference).topk(10, largest=False).values.numpy()
+    np.testing.assert_allclose(found["distances"], wanted, rtol=1e-3, atol=1e-2)
+    near = torch.cdist(*reference).gather(1, torch.from_numpy(found["nearest"])).numpy()
+    np.testing.assert_allclose(near, found["distances"], rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.slow
@@ -193,6 +199,21 @@ def test_it_reads_raw_rows_and_is_checked_against_the_run(run):
     assert np.abs(found["probs"] - answer.probs).max() <= CLOSE
 
 
+def test_training_examples_are_shipped_with_what_was_said_of_them(run):
+    exported = load_exported(run / "shipped")
+    tensors = load_tensors(run / "shipped" / "examples.safetensors")
+    names = json.loads((run / "shipped" / "examples.json").read_text())
+    nearest = exported.predict(tensors["inputs"])["nearest"][:, 0]
+    assert (nearest == np.arange(len(names["ids"]))).mean() >= 0.95  # each is its own nearest
+    x, _ = points()
+    told = dict(
+        zip(*np.loadtxt(run / "old.csv", str, delimiter=",", skiprows=1).T[[0, 1]], strict=True)
+    )
+    for i, name in enumerate(names["ids"]):
+        np.testing.assert_allclose(tensors["inputs"][i], x[int(name[1:])].round(3), atol=1e-5)
+        assert float(tensors["said"][0, i, 0]) == pytest.approx(float(told[name]), abs=1e-4)
+
+
 def test_the_card_says_who_taught_it_and_how_good_it_is(run):
     text = (run / "shipped" / "README.md").read_text()
     head = yaml.safe_load(text.split("---\n")[1])
@@ -206,7 +227,16 @@ def test_the_card_says_who_taught_it_and_how_good_it_is(run):
 
 
 @pytest.mark.parametrize(
-    "name", ["model.onnx", "model.safetensors", "config.json", "README.md", "manifest.json"]
+    "name",
+    [
+        "model.onnx",
+        "model.safetensors",
+        "config.json",
+        "README.md",
+        "examples.json",
+        "examples.safetensors",
+        "manifest.json",
+    ],  # fmt: skip
 )
 def test_a_file_that_was_changed_is_refused_by_name(name, run):
     path = run / "shipped" / name

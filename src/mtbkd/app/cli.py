@@ -17,11 +17,10 @@ import typer
 
 from mtbkd.app import answering
 from mtbkd.app.asked import Asked, Baselines, More, Network, check_labelling, makes_a_run, meant
-from mtbkd.app.export.command import export
+from mtbkd.app.export.command import export, serve
 from mtbkd.errors import InputError
 
 app = typer.Typer(
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Distil several teacher models into one small Bayesian student.",
@@ -137,6 +136,17 @@ app.command()(answering.ask)
 
 
 app.command()(export)
+app.command()(serve)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, what is broken, and what to do. Exit code 1 if anything is broken."""
+    from mtbkd.app.doctor import examine
+
+    found = examine()
+    print(found.text)
+    sys.exit(1 if found.broken else 0)
 
 
 @app.command()

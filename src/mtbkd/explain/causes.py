@@ -157,10 +157,10 @@ def make_background(
             Without them, predicted classes are taken for groups.
     """
     chance = np.random.default_rng(seed)
-    some = train.subset(np.sort(chance.permutation(len(train))[:_MOST]))
+    some = train.subset(_drawn(len(train), chance))
     features = posterior.student.features(some.inputs)
     reference = make_reference(see(posterior, features))
-    kept = np.sort(chance.permutation(len(calibration))[:_MOST])
+    kept = _drawn(len(calibration), chance)
     others = calibration.subset(kept)
     seen = see(posterior, posterior.student.features(others.inputs))
     said = rows_of(answers, kept)
@@ -188,6 +188,15 @@ def make_background(
         level=torch.tensor(level, dtype=torch.float64),
         temperature=torch.tensor(posterior.student.temperature, dtype=torch.float64),
     )
+
+
+def compared_rows(n_train: int, seed: int) -> Ints:
+    """Which training examples `make_background` keeps, in the order of its reference."""
+    return _drawn(n_train, np.random.default_rng(seed))
+
+
+def _drawn(n: int, chance: np.random.Generator) -> Ints:
+    return np.sort(chance.permutation(n)[:_MOST])
 
 
 def find_causes(background: Background, seen: Seen, predictive: Answer) -> Causes:

@@ -13,18 +13,36 @@ from torch import Tensor
 
 from mtbkd.app.export.answers import nll
 from mtbkd.app.export.card import card
+from mtbkd.app.export.examples import write_examples
 from mtbkd.app.export.graph import OPSET, Graph, Parts, quantised, to_onnx
-from mtbkd.app.export.loading import CARD, CONFIG, MANIFEST, MODEL, WEIGHTS, open_exported
-from mtbkd.app.folder import JUDGED, check_run, read_run
+from mtbkd.app.export.loading import (
+    CARD,
+    CONFIG,
+    MANIFEST,
+    MODEL,
+    WEIGHTS,
+    check_exported,
+    open_exported,
+)
+from mtbkd.app.folder import JUDGED, POLICY, check_run, read_run
 from mtbkd.app.recipes import find_recipe
 from mtbkd.app.recipes.base import Before, Task
 from mtbkd.app.run import stages
 from mtbkd.app.run.few import FEW, recall_few
+from mtbkd.app.run.policy import read_record
 from mtbkd.app.run.report_data import report_data
 from mtbkd.distillation.posterior import Posterior
 from mtbkd.errors import need
 from mtbkd.explain.causes import FLAGS, load_background
-from mtbkd.files import new_folder, save_json, save_sealed, save_tensors, sha256_of, write_bytes
+from mtbkd.files import (
+    new_folder,
+    read_json,
+    save_json,
+    save_sealed,
+    save_tensors,
+    sha256_of,
+    write_bytes,
+)
 from mtbkd.observation import OUTCOMES
 from mtbkd.student.summary import summary
 from mtbkd.types import InputError, Report, quiet, refuse
@@ -75,7 +93,7 @@ def export_run(
     _check(folder, wanted)
     needed = ("samples/manifest.json", "teachers/costs.json", stages.BACKGROUND)
     config = read_run(out, *needed, network=wanted.network)
-    check_run(out, (*needed, *JUDGED, "examples.json", FEW))
+    check_run(out, (*needed, *JUDGED, "examples.json", FEW, POLICY))
     recipe = find_recipe(config.recipe)
     before = recipe.before(config, out)
     if not before.raw and not wanted.head_only:
@@ -102,14 +120,50 @@ def export_run(
         point=config.predict.point,
         half=wanted.half,
     )
+    policy = policy_of(out)
     with new_folder(folder) as partial:
         told = _written(partial, parts, task, wanted, report)
+        write_examples(partial, config, task, teachers, before, posterior.units)
         told["sampled"] = config.student.sampled or "*"
+        told["defer"] = policy
+        told["run"] = sha256_of(out / "samples" / "manifest.json")
         save_json(partial / CONFIG, told)
         write_bytes(partial / CARD, card(told, config, judged).encode())
         hashes = {path.name: sha256_of(path) for path in sorted(partial.iterdir())}
         save_sealed(partial / MANIFEST, {"opset": OPSET, "sha256": hashes})
     return told
+
+
+def policy_of(out: Path) -> dict[str, Any] | None:
+    """Which answers a run's student may give alone, if it was found, without its figures."""
+    if not (out / POLICY).exists():
+        return None
+    found = read_record(out)
+    return {name: found[name] for name in ("goal", "confidence", "score", "above")}
+
+
+def check_current(folder: Path, out: Path, draws: int | None = None) -> None:
+    """Compare an exported folder with the run that it is of.
+
+    Raises:
+        InputError: If the run, its policy or the number of draws asked for is another one now.
+    """
+    check_exported(folder)
+    told = read_json(folder / CONFIG)
+    changed = [
+        name
+        for name, same in (
+            ("run", told.get("run") == sha256_of(out / "samples" / "manifest.json")),
+            ("policy", told.get("defer") == policy_of(out)),
+            ("number of draws", draws in (None, told["draws"])),
+        )
+        if not same
+    ]
+    if changed:
+        raise InputError(
+            f"Expected {folder} to be of {out} as it is asked for now, but it has another "
+            f"{' and '.join(changed)}. Delete it and run the same command again."
+        )
 
 
 def _written(
@@ -169,7 +223,13 @@ def _config(
         "temperature": student.temperature,
         "draws": posterior.samples.n_chains * posterior.samples.n_draws,
         "stored": "float16" if wanted.half else "int8" if wanted.int8 else "float32",
-        "inputs": {"what": parts.before.what, **_shape(inputs)},
+        "inputs": {
+            "what": parts.before.what,
+            **_shape(inputs),
+            "raw": parts.before.raw,
+            "columns": list(parts.before.columns),
+            "grid": parts.before.grid,
+        },
         "outputs": [{"name": name, **_shape(each)} for name, each in answers.items()],
         "flags": list(FLAGS),
         "read": _shape(task.test.inputs),

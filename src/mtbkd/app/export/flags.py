@@ -82,10 +82,11 @@ class Flags(nn.Module):
 
     def forward(self, features: Tensor, answers: Answers) -> dict[str, Tensor]:
         """What `Causes` holds, by name, beside the answers; each of shape (example, ...)."""
-        scores = self._scores(features, answers)
+        scores, distances, nearest = self._scores(features, answers)
         probs = answers.get("probs")
         own = None if probs is None else probs.argmax(1)
         found = {"outside_scores": scores, "outside": self._outside(scores, own)}
+        found |= {"nearest": nearest, "distances": distances}
         is_outside = found["outside"] <= RARE
         if probs is None:
             flag = torch.where(is_outside, FLAGS.index(OUTSIDE), -1)
@@ -109,24 +110,29 @@ class Flags(nn.Module):
         cause = torch.where(found["reliable"] >= EVEN, -1, cause)
         return found | {"flag": torch.where(is_outside, FLAGS.index(OUTSIDE), cause)}
 
-    def _scores(self, features: Tensor, answers: Answers) -> Tensor:
-        """How far outside each example is, as `outside_scores`: (example, score)."""
+    def _scores(self, features: Tensor, answers: Answers) -> tuple[Tensor, Tensor, Tensor]:
+        """How far outside each example is, as `outside_scores`, (example, score), and what is near.
+
+        The last are distances to the nearest training examples in what the last layer reads, and
+        their positions, each (example, near).
+        """
         flat = features.flatten(1).float()
         if flat.shape[1] > COLUMNS:
             room = flat.new_zeros(flat.shape[0], COLUMNS)
             flat = room.index_add(1, self.get_buffer("where"), flat * self.get_buffer("sign"))
         hidden = self.hidden(features).transpose(0, 1).flatten(1)
-        scores = []
+        scores, distances, which = [], flat, flat
         for i, (values, name) in enumerate(((flat, "inputs"), (hidden, "seen"))):
             others = self.known(name).float()
-            mean, which = _nearest(values, others, min(outside.NEAREST, len(others)))
-            scores.append((mean / self.known("spread")[i][which].mean(1)).double())
+            distances, which = _nearest(values, others, min(outside.NEAREST, len(others)))
+            spread = self.known("spread")[i][which].mean(1)
+            scores.append((distances.mean(1) / spread).double())
         epistemic = answers["epistemic"]
         if "mean" in answers:
             doubt = 0.5 * (epistemic / answers["aleatoric"]).log1p().sum(1)
         else:
             doubt = epistemic if epistemic.dim() == 1 else epistemic.sum(1)
-        return torch.stack([*scores, doubt], 1)
+        return torch.stack([*scores, doubt], 1), distances, which
 
     def _outside(self, scores: Tensor, own: Tensor | None) -> Tensor:
         """As `mtbkd.explain.outside.outside_p`: (example,)."""
@@ -189,12 +195,12 @@ def _ranked(held: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _nearest(values: Tensor, others: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Mean distance to the nearest of the others, and which they are: (example,), (example, n)."""
+    """Distances to the nearest of the others, nearest first, and which they are: (example, n)."""
     centre = others.mean(0)
     values, others = values - centre, others - centre
     square = values.square().sum(1, keepdim=True) + others.square().sum(1) - 2 * values @ others.T
     found = square.clamp_min(0).topk(n, 1, largest=False)
-    return found.values.sqrt().mean(1), found.indices
+    return found.values.sqrt(), found.indices
 
 
 def _ahead(probs: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from mtbkd.student.student import Student, make_student
 from mtbkd.types import InputError, refuse
 
 MODEL, WEIGHTS, CONFIG = "model.onnx", "model.safetensors", "config.json"
+EXAMPLES, NAMES = "examples.safetensors", "examples.json"
 CARD, MANIFEST = "README.md", "manifest.json"
 _THEN = "Export the run again, or fetch the folder again."
 

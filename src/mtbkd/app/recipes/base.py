@@ -108,6 +108,8 @@ class Before:
         mean: Subtracted, shape (feature,) or ().
         scale: Multiplies what is left, shape (feature,) or ().
         clip: Deviations within which it is kept; None if it is not.
+        columns: What its numbers are called, if they are columns of a table.
+        grid: Height, width and largest value, if its numbers are the pixels of a grey picture.
     """
 
     what: str
@@ -115,6 +117,8 @@ class Before:
     mean: Tensor = torch.tensor(0.0)
     scale: Tensor = torch.tensor(1.0)
     clip: float | None = None
+    columns: tuple[str, ...] = ()
+    grid: tuple[int, int, float] | None = None
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """What the student reads, shape (example, ...); bytes stay what they are."""

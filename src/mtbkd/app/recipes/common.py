@@ -109,9 +109,15 @@ def reader(
     return read
 
 
-def divided(what: str, unit: float = 1.0) -> Callable[[RunConfig, Path], Before]:
-    """The same for a graph: numbers, which are ``what``, are divided by ``unit``."""
-    return lambda config, out: Before(what, scale=torch.tensor(1 / unit))
+def divided(
+    what: str, unit: float = 1.0, size: tuple[int, int] | None = None
+) -> Callable[[RunConfig, Path], Before]:
+    """The same for a graph: numbers, which are ``what``, are divided by ``unit``.
+
+    They are the pixels of a grey picture, up to ``unit``, if its height and width are given.
+    """
+    grid = None if size is None else (*size, unit)
+    return lambda config, out: Before(what, scale=torch.tensor(1 / unit), grid=grid)
 
 
 def mixed(test: Dataset, seed: int) -> dict[str, Dataset]:

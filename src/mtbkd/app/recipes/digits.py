@@ -185,6 +185,6 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read=reader(_PIXELS, "images", unit=16),
-    before=divided("64 pixels, row by row, from 0 to 16", 16.0),
+    before=divided("64 pixels, row by row, from 0 to 16", 16.0, (8, 8)),
     scenarios=SCENARIOS,
 )

@@ -144,5 +144,5 @@ RECIPE = Recipe(
     teach=teach,
     network=network,
     read=reader(_PIXELS, "pictures"),
-    before=divided(f"{_PIXELS} pixels, row by row, from 0 to 1"),
+    before=divided(f"{_PIXELS} pixels, row by row, from 0 to 1", size=(8, _WIDTH)),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from mtbkd.app.run.scoring_classes import ClassScoring
@@ -105,6 +106,21 @@ def teacher_scores(
         for k, name in enumerate(outputs.names)
         if outputs.mask[k].any()
     }
+
+
+def said_by_each(outputs: TeacherOutputs, units: Units | None) -> Floats:
+    """Probabilities, or means in the targets' units, of each teacher: (teacher, example, column).
+
+    NaN where a teacher says nothing.
+    """
+    outcome = outputs.outcome
+    if outcome.numeric:
+        found = outputs.values[..., 0].float()
+    else:
+        complete = _weighed(outputs, Weighting("uniform"), units)[1].exp()
+        found = complete if outcome.exclusive else complete[..., 1]
+    mask = outputs.mask if outputs.mask.dim() == 3 else outputs.mask[..., None]
+    return torch.where(mask, found, torch.nan).numpy()
 
 
 def pool_of(

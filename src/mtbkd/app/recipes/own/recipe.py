@@ -256,15 +256,16 @@ def before(config: RunConfig, out: Path) -> Before:
     """Standardised columns, or bytes; of other kinds the features, standardised."""
     record, own = read_sealed(out / RECORD), _section(config)
     raw = own.student_encoder is None and own.reads not in ("proteins", "texts")
-    what = f"the columns {', '.join(record.get('features', []))}"
+    columns = tuple(record.get("features", ())) if raw else ()
+    what = f"the columns {', '.join(columns)}"
     if own.reads == "images":
         what = f"images of {record['channels']} by {' by '.join(map(str, record['size']))} bytes"
     if not raw:
         what = f"the features that {own.student_encoder or 'the run'} makes of {own.reads}"
     if "mean" not in record:
-        return Before(what, raw)
+        return Before(what, raw, columns=columns)
     scale = torch.tensor(record["scale"]) if "scale" in record else 1 / torch.tensor(record["sd"])
-    return Before(what, raw, torch.tensor(record["mean"]), scale, record.get("clip"))
+    return Before(what, raw, torch.tensor(record["mean"]), scale, record.get("clip"), columns)
 
 
 def _section(config: RunConfig) -> OwnConfig:
