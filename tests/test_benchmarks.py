@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,14 +18,15 @@ from shipped import ship
 
 from mtbkd.app.config.run import build_config
 from mtbkd.app.recipes import find_recipe
-from mtbkd.app.run.commands import run
+from mtbkd.app.run.commands import distill
+from mtbkd.inference import modes
 
 pytestmark = pytest.mark.slow
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 SHORT = [
     "map.epochs=2", "sampler.burn_in=20", "sampler.draws=4", "sampler.thinning=2", "chains=2",
-    "student.hidden=[4]", "prior.power=1", "prior.discount=0",
+    "student.hidden=[4]", "prior.power=1", "prior.discount=0", "baselines=fast",
 ]  # fmt: skip
 SETS = [part for setting in SHORT for part in ("--set", setting)]
 ONE_SEED = ["--seeds", "0"]
@@ -48,13 +52,16 @@ def constants(**values: Any) -> Callable[[ModuleType, pytest.MonkeyPatch], None]
 
 
 def in_this_process(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes of `scale classes`, whose children would not see them."""
+    """What `scale` asks of children, who would not see these sizes."""
     constants(TOP_ROWS=200, TOP_CLASSES=2000, TOP_BATCH=4, ROUNDS=3)(module, monkeypatch)
+    monkeypatch.setattr(modes, "find_modes", modes.find_modes)  # which it replaces for good
 
-    def child(command: str, what: str) -> dict[str, Any]:
-        if command == "measure-top":
-            return module.measure_top(int(what))
-        return module.write_top(Path(what)) or {}
+    def child(*arguments: str) -> dict[str, Any]:
+        told = io.StringIO()
+        with contextlib.redirect_stdout(told), monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["scale.py", *arguments])
+            module.main()
+        return json.loads(told.getvalue() or "{}")
 
     monkeypatch.setattr(module, "child", child)
 
@@ -67,7 +74,24 @@ def few_splits(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def a_run(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it looks at: a short run of several labels."""
-    run(build_config(find_recipe("overlay").defaults, SHORT), Path("runs/one"))
+    distill(build_config(find_recipe("overlay").defaults, SHORT), Path("runs/one"))
+
+
+def one_case(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second of each study, in short runs with every baseline."""
+    studies = {name: cases[1:2] for name, cases in module.STUDIES.items()}
+    constants(STUDIES=studies)(module, monkeypatch)
+    build = module.build_config
+    short = [*SHORT, "baselines=all"]
+    monkeypatch.setattr(
+        module, "build_config", lambda defaults, asked=(): build(defaults, [*asked, *short])
+    )
+
+
+def few_draws(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of NUTS, in a short run."""
+    shorter(module, monkeypatch)
+    constants(CHAINS=2, CHUNK=2, IMAGES=10)(module, monkeypatch)
 
 
 def unchanged(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,18 +110,19 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "causes": ("causes", ["digits", *ONE_SEED, *OUT], shorter, "the student's entropy"),
     "csghmc": ("csghmc", [], constants(N_CHAINS=4, N_UPDATES=60, BURN_IN=20), "log_gamma"),
     "defer": ("defer", ["digits", *ONE_SEED], few_splits, "student less rival"),
-    "specialists": ("gaps", ["specialists", *ONE_SEED], shorter, "declared"),
-    "missing": ("gaps", ["missing", *ONE_SEED], shorter, "half"),
+    "specialists": ("gaps", ["specialists", *ONE_SEED], one_case, "declared"),
+    "missing": ("gaps", ["missing", *ONE_SEED], one_case, "half"),
     "harm": ("gaps", ["harm", *ONE_SEED], shorter, "ensemble on the"),
-    "labels": ("gaps", ["labels", *ONE_SEED], shorter, "pseudo-labels"),
+    "labels": ("gaps", ["labels", *ONE_SEED], one_case, "pseudo-labels"),
     "draws": ("draws", ["runs/one"], a_run, "with all 8 draws"),
     "export": ("export", ["heads", "--sizes", "4", "3", "2", "--draws", "3"],
                constants(SECONDS=0.01), "3 draws of a head 4-3-2 against one"),
     "how_long": ("how_long", [], constants(EXAMPLES=(100,), HIDDEN=(4,), _SECONDS=0.05),
                  "| 100 | 4 |"),
     "networks": ("networks", ["--quick"], unchanged, "ratio"),
-    "kills": ("kills", ["--kills", "2"], unchanged, "as those of an undisturbed one"),
-    "nuts": ("nuts", ["--seconds", "0.2", "--warm-up", "5"], shorter, "| sghmc |"),
+    "kills": ("kills", ["--kills", "8"], constants(SETTINGS=SETS),
+              "as those of an undisturbed one"),
+    "nuts": ("nuts", ["--seconds", "0.2", "--warm-up", "5"], few_draws, "| sghmc |"),
     "outside": ("outside", ["digits"],
                 constants(LOOKS=((8, "blurred"),), EPOCHS=3, STEPS=10, OUTSIDERS=30),
                 "| silhouettes |"),
@@ -106,7 +131,7 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
     "serve": ("serve", ["shipped", "--seconds", "0.2"], a_server, "statuses {'200': 40}"),
     "sampling": ("sampling", [], constants(ROUNDS=3, STEPS=2), "of a step"),
     "rows": ("scale", ["rows", "--many", "4000", "--few", "2500", "--repeats", "1"],
-             unchanged, "float16"),
+             in_this_process, "float16"),
     "classes": ("scale", ["classes"], in_this_process, "value and slope"),
     "strangers": ("strangers", ["--tasks", "small", "--budget", "4 s"], unchanged, "| small |"),
     "synthetic": ("synthetic", ["--scenarios", "one", "--replications", "2", *OUT],

@@ -245,9 +245,12 @@ def error_of(shares):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", OUTCOMES)
 def test_sets_and_flags_made_on_cross_fitted_answers_keep_their_promise(family):
-    """With so many inputs, those made on answers that know their labels do not: 72 % and 13 %."""
+    """With so many inputs, those made on answers that know their labels do not: 72 % and 13 %.
+
+    The mean share of flags has a standard error of 1 %, and of 0.8 % where it is judged alone.
+    """
     held, flagged = [], []
-    for seed in range(40):
+    for seed in range(40 if family == "regression" else 24):
         data, calibration, teachers = scene(seed, 20, 60, family, width=20)
         posterior = distilled(data, calibration, teachers, prior=replace(PRIOR, power=0.1))
         answer, temperature = tempered(posterior, data, calibration, teachers)
@@ -268,11 +271,11 @@ def test_sets_and_flags_made_on_cross_fitted_answers_keep_their_promise(family):
 @pytest.mark.slow
 def test_intervals_of_a_student_that_learned_from_calibration_labels_hold_what_they_say():
     held = []
-    chains = mtbkd.SamplerSettings("sghmc", burn_in=300, draws=20, thinning=10, batch_size=100)
+    chains = mtbkd.SamplerSettings("sghmc", burn_in=150, draws=20, thinning=10, batch_size=100)
     for seed in range(20):
         data, calibration, teachers = scene(seed, 30, 40, "regression")
         posterior = distilled(
-            data, calibration, teachers, sampler=chains, modes=replace(MODES, epochs=200)
+            data, calibration, teachers, sampler=chains, modes=replace(MODES, epochs=80)
         )
         test = scene(1000 + seed, 500, 1, "regression")[0]
         new, truth = posterior.predict(test.inputs), test.labels.numpy()

@@ -24,7 +24,7 @@ from mtbkd.inference import hmc, sghmc, sgld
 from mtbkd.inference import map as map_engine
 from mtbkd.inference.chains import chain_generators, chainwise_gradient
 
-N_CHAINS, N_STEPS, BURN_IN, THINNING, MINIMAL_ESS = 64, 3000, 300, 10, 400
+N_CHAINS, N_STEPS, BURN_IN, THINNING, MINIMAL_ESS = 256, 750, 300, 10, 400
 
 ROTATION = torch.linalg.qr(torch.tensor([[1.0, 2.0, 0.5], [-1.0, 1.0, 2.0], [0.3, 1.0, -1.0]]))[0]
 COVARIANCE = ROTATION @ torch.diag(torch.tensor([0.16, 0.5, 1.5])) @ ROTATION.T
@@ -192,7 +192,7 @@ def test_kinetic_temperature_is_one_on_a_gaussian_and_above_under_noisy_gradient
     means = {}
     for label, gradient in (("exact", exact), ("noisy", noisy)):
         engine = sghmc.build(gradient, temperature=1.0, step_size=step_size)
-        _, infos = run(engine, MEAN.repeat(N_CHAINS, 1), 0, 1500)
+        _, infos = run(engine, MEAN.repeat(N_CHAINS, 1), 0, 600)
         series = torch.stack([info["kinetic_temperature"] for info in infos[300:]], 1)
         assert float(array_stats.ess(series.numpy(), chain_axis=0, draw_axis=1)) > MINIMAL_ESS
         means[label] = float(series.mean())

@@ -216,7 +216,9 @@ class TestUnits:
 @pytest.mark.parametrize(("recipe", "key"), [("overlay", "f1_macro"), ("diabetes", "crps")])
 def test_recipes_run_predict_and_report(recipe, key, tmp_path, monkeypatch, capsys):
     out = tmp_path / "run"
-    code, printed, error = call(monkeypatch, capsys, "run", recipe, "--out", out, *TINY)
+    code, printed, error = call(
+        monkeypatch, capsys, "run", recipe, "--out", out, *TINY, "--baselines=fast"
+    )
     assert code == 0, error
     assert "Bayesian student" in printed
     metrics = json.loads((out / "metrics.json").read_text())

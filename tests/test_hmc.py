@@ -151,7 +151,7 @@ def test_acceptance_is_near_its_target_after_the_burn_in(step_size):
     is kept, acceptance is higher (0.8 becomes 0.85 to 0.95 here).
     """
     engine = hmc.build(everywhere(badly_scaled), temperature=1.0, step_size=step_size, burn_in=2000)
-    state, _, info = run(engine, torch.zeros(8, 20), 4000)
+    state, _, info = run(engine, torch.zeros(16, 20), 3000)
     after = {name: values[:, 2000:].sum(1) for name, values in info.items()}
     acceptance = after["acceptance"] / after["trajectories"]
     assert 0.7 < float(acceptance.mean()) < 0.97

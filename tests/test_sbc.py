@@ -30,7 +30,7 @@ from mtbkd.student.student import make_student
 from mtbkd.training import TrainingSet
 from mtbkd.types import Batch
 
-REPLICATIONS, DRAWS, BINS, SIGNIFICANCE = 400, 99, 20, 0.01
+REPLICATIONS, DRAWS, BINS, SIGNIFICANCE = 500, 39, 20, 0.01
 EXAMPLES, CLASSES, CONCENTRATION = 12, 3, 2.0
 LABELLED = torch.arange(EXAMPLES) % 4 != 3
 
@@ -143,7 +143,7 @@ THINNING = {"hmc": 60, "sghmc": 36}
 def p_values(monkeypatch, engine: str, broken: str = "") -> np.ndarray:
     """Of the chi-square test of uniform ranks, shape (statistic,)."""
     model = make_model()
-    replications = REPLICATIONS // 4 if broken else REPLICATIONS
+    replications = REPLICATIONS // 5 if broken else REPLICATIONS
     truth, _ = prior_draws(model, replications)
     labels = draw_labels(model, truth)
     claimed = {"too few examples": EXAMPLES // 2, "too many examples": 2 * EXAMPLES}
@@ -181,10 +181,13 @@ def p_values(monkeypatch, engine: str, broken: str = "") -> np.ndarray:
 
 
 def independent_enough(drawn) -> None:
-    """The test takes draws for independent: their mean correlation with the next must be small."""
+    """The test takes draws for independent: their mean correlation with the next must be small.
+
+    As measured about the mean of few draws it is too low by one over their number.
+    """
     centred = drawn - drawn.mean(1, keepdim=True)
     after = (centred[:, 1:] * centred[:, :-1]).mean(1) / centred.square().mean(1)
-    assert float(after.mean(0).max()) < 0.05
+    assert float(after.mean(0).max()) + 1 / drawn.shape[1] < 0.06
 
 
 def test_prior_draws_are_those_of_importance_weights():

@@ -3,12 +3,18 @@
 import errno
 import json
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.collections import Collection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.text import Text
 from own_data import NEAREST, write_config, write_examples, write_module, write_table
 
 import mtbkd
@@ -106,6 +112,32 @@ def run(request, tmp_path_factory):
     return folder / "run"
 
 
+@pytest.fixture
+def sketched(monkeypatch):
+    """Figures are not laid out: a page holds the numbers, paths and words that are drawn."""
+
+    def numbers(artist):
+        if isinstance(artist, Line2D):
+            return artist.get_xydata()
+        if isinstance(artist, Patch):
+            return artist.get_patch_transform().transform(artist.get_path().vertices)
+        if isinstance(artist, Collection):
+            paths = [path.vertices for path in artist.get_paths()]
+            return [*paths, artist.get_offsets(), artist.get_array(), artist.get_facecolor()]
+        return artist.get_text() if isinstance(artist, Text) else artist.get_array()
+
+    def sketch(figure, file, **_):
+        drawn = [
+            plain(numbers(artist))
+            for axes in figure.axes
+            for kind in ("lines", "patches", "collections", "images", "texts")
+            for artist in getattr(axes, kind)
+        ]
+        file.write(f"<svg>{json.dumps(drawn)}</svg>")
+
+    monkeypatch.setattr(Figure, "savefig", sketch)
+
+
 def plain(value):
     """Answers as something that can be compared."""
     if isinstance(value, bytes):
@@ -155,7 +187,11 @@ def its_like(path):
     path.write_bytes(after[0].read_bytes() if after else b"other")
 
 
-HARMS = [a_byte, the_last_byte, cut, emptied, gone, its_like]
+HARMS = [its_like, gone, emptied, a_byte, the_last_byte, cut]
+ENOUGH = 3
+"""Harms after which a file counts as not read, if none of them was noticed."""
+ALIKE = re.compile(r"baselines/.*-[14]\.safetensors|cross_fit/fold-[1-3]\.safetensors")
+"""Files that the code of others writes and reads, which lie beside them and are harmed."""
 
 
 def leaves(value, path=()):
@@ -214,8 +250,10 @@ def harm_each(run, tmp_path, ask, harms):
     out, refused = tmp_path / "run", set()
     shutil.copy(run.parent / "new.csv", tmp_path)
     shutil.copytree(run, out)
-    for name in files(run):
-        for harm in harms:
+    for name in (n for n in files(run) if not ALIKE.fullmatch(n)):
+        for place, harm in enumerate(harms):
+            if place == ENOUGH and name not in refused:
+                break
             harm(out / name)
             if ask(out, name):
                 refused.add(name)
@@ -254,12 +292,15 @@ def test_a_harmed_file_is_named_or_changes_no_answer(reader, run, tmp_path):
     check_reader(reader, run, tmp_path, HARMS)
 
 
+@pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize("reader", ["evaluate", "report"])
 def test_a_changed_file_is_named_or_changes_no_answer(reader, run, tmp_path):
     check_reader(reader, run, tmp_path, [its_like])
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sketched")
+@pytest.mark.parametrize("run", ["diabetes", "own"], indirect=True)
 @pytest.mark.parametrize("reader", ["evaluate", "report"])
 def test_a_file_harmed_in_any_way_is_named_or_changes_no_answer(reader, run, tmp_path):
     check_reader(reader, run, tmp_path, HARMS)
@@ -315,6 +356,7 @@ def test_no_manifest_is_taken_for_another(run, tmp_path):
             shutil.rmtree(out)
 
 
+@pytest.mark.usefixtures("sketched")
 @pytest.mark.parametrize("reader", READERS)
 def test_every_value_of_a_file_counts_or_changes_no_answer(reader, run, tmp_path):
     before = plain(READERS[reader](run))
@@ -414,8 +456,9 @@ def test_an_empty_file_of_an_unfinished_run_is_named(run, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("run", ["diabetes", "own"], indirect=True)
 def test_a_harmed_file_of_an_unfinished_run_is_named_or_made_again(run, tmp_path):
-    resumed(run, tmp_path, [a_byte, cut, gone])
+    resumed(run, tmp_path, [a_byte, gone])
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -38,14 +39,6 @@ def render(data: ReportData[Any]) -> str:
         InputError: If arrays do not fit together, with one message for each.
     """
     check(data)
-    environment = Environment(
-        loader=PackageLoader("mtbkd.app.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {how.__name__: how for how in (count, number, percent, significant)}
     family = FAMILIES[data.family]
     in_each = family.each.format(data.noun)
     drawn = family.figures(data) | _figures(data, in_each)
@@ -72,8 +65,22 @@ def render(data: ReportData[Any]) -> str:
             for example in data.examples
         ],
     }
-    page = environment.get_template("page.html.j2")
+    page = _environment().get_template("page.html.j2")
     return page.render(shared | family.more(data)) + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    """One for all pages, so that templates are compiled once."""
+    environment = Environment(
+        loader=PackageLoader("mtbkd.app.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {how.__name__: how for how in (count, number, percent, significant)}
+    return environment
 
 
 def _flags(flags: dict[str, Any]) -> list[tuple[str, list[str]]]:
