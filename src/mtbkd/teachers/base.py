@@ -64,6 +64,23 @@ class Teacher:
         return json.loads(json.dumps(said, default=list))
 
 
+@dataclass(frozen=True)
+class Answered:
+    """What a teacher said of some rows of a batch, and why it said nothing of others.
+
+    Attributes:
+        values: As `Teacher.predict` gives them; what stands in rows without an answer is left out.
+        reasons: Why there is none, by position in the batch.
+    """
+
+    values: Any
+    reasons: Mapping[int, str]
+
+
+class CannotGoOn(InputError):
+    """Why a teacher can be asked no further, such as a limit: no row is to blame."""
+
+
 def as_numbers(teacher: Teacher, output: object, where: str) -> Numbers:
     """What a teacher returned, as tensors on the CPU with one column for each class.
 

@@ -46,11 +46,6 @@ def sample_table(teacher: Teacher, key: str) -> TeacherTable:
 
 def checked_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherTable:
     """As `as_table`, always in double precision."""
-    if teacher.kind == "counts":
-        raise InputError(
-            f"Expected probabilities or logits of teacher {teacher.name!r}, which is asked, but "
-            "its kind is counts. Give counts as a table, or declare their shares as probs."
-        )
     values, variance = numbers
     table = make_table(
         teacher.name,

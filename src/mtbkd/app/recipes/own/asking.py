@@ -24,6 +24,7 @@ from mtbkd.inputs.tables import TABLES, read_table
 from mtbkd.outputs.aligned import TeacherOutputs, TeacherTable
 from mtbkd.outputs.store import load_outputs
 from mtbkd.teachers.files import from_table
+from mtbkd.teachers.language.prompt import Shot
 from mtbkd.types import InputError
 
 
@@ -67,6 +68,7 @@ def ask_about(
         ask=partial(kind.ask, rows.values),
         rows=np.arange(len(rows.ids)),
         classes=tuple(about["classes"]),
+        shots=tuple(Shot(row, tuple(says)) for row, says in about.get("shots", [])),
     )
     section = own.model_copy(update={"teachers": asked, "missing": "mask"})
     label_all(section, questions, place, labelling, lambda: None)
