@@ -130,8 +130,8 @@ label(made({url!r}, Path({store!r})), rows({n}), Path({labels!r}), **ASKING)
 
 
 @pytest.mark.slow
-def test_ten_thousand_answers_of_a_faulty_server_killed_five_times(tmp_path):
-    n, kills, state = 10_000, 5, Faulty(rate=100)
+def test_thousands_of_answers_of_a_faulty_server_killed_five_times(tmp_path):
+    n, kills, state = 2_000, 5, Faulty(rate=100)
     told = []
     with serving(state) as url:
         label(made(url, tmp_path / "calm"), rows(n), tmp_path / "one", **ASKING)
@@ -158,7 +158,7 @@ def test_ten_thousand_answers_of_a_faulty_server_killed_five_times(tmp_path):
     assert len(again) <= 4 * kills
     assert everything(tmp_path / "one") == everything(tmp_path / "two")
     failed = lines(tmp_path / "two" / "failures.jsonl")
-    assert 50 < len(failed) < 150
+    assert 5 < len(failed) < 40
     assert all("no label" in one["error"] for one in failed)
     assert KEY.encode() not in b"".join([*everything(tmp_path).values(), *told])
 

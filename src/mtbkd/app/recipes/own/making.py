@@ -15,6 +15,7 @@ from mtbkd.teachers.base import Teacher
 from mtbkd.teachers.factory import from_factory
 from mtbkd.teachers.hugging_face import from_hugging_face
 from mtbkd.teachers.language.exchange import Limits, Server
+from mtbkd.teachers.language.local import Running, from_language_model
 from mtbkd.teachers.language.prompt import Prompt, Shot
 from mtbkd.teachers.language.server import Asked, from_server
 from mtbkd.teachers.onnx_model import from_onnx
@@ -85,7 +86,14 @@ def _language(
 ) -> Teacher:
     prompt = prompt_of(name, config, own, classes, shots[: config.examples])
     if isinstance(config, LanguageModelTeacher):
-        raise NotImplementedError
+        running = Running(
+            chat=config.chat,
+            device=config.device,
+            precision="float32" if config.precision == "auto" else config.precision,
+            max_tokens=config.max_tokens,
+        )
+        place = model_of(own, config.language_model)
+        return from_language_model(name, place, prompt, running, held_out=config.held_out)
     limits = config.limits.model_dump(exclude_none=True)
     if "prices" in limits:
         limits["prices"] = tuple(limits["prices"])
