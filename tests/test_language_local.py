@@ -8,7 +8,7 @@ import torch
 
 transformers = pytest.importorskip("transformers")
 
-from mtbkd.teachers.language.local import Running, from_language_model  # noqa: E402
+from mtbkd.teachers.language.local import Running, _load, from_language_model  # noqa: E402
 from mtbkd.teachers.language.prompt import Prompt, Shot  # noqa: E402
 from mtbkd.teachers.language.scoring import Scorer, plain_scores  # noqa: E402
 from mtbkd.types import InputError  # noqa: E402
@@ -89,8 +89,10 @@ def test_what_all_prompts_begin_with_is_computed_once():
 
 
 @pytest.fixture
-def folder(tmp_path):
+def folder(tmp_path, monkeypatch):
     """A tiny model that reads words, and a chat template that it has or has not."""
+    monkeypatch.setenv("MTBKD_CACHE", str(tmp_path / "cache"))
+    _load.cache_clear()
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = (
@@ -109,7 +111,7 @@ def folder(tmp_path):
     return write
 
 
-def test_several_texts_of_a_class_add_up(folder):
+def test_several_texts_of_a_class_add_up(folder, monkeypatch):
     place, number = folder()
     shots = (Shot({"text": "cup"}, ("Sports",)),)
     texts = (("World", "the world"), ("Sports",))
@@ -125,6 +127,9 @@ def test_several_texts_of_a_class_add_up(folder):
         )
         assert np.allclose(row, [np.logaddexp(world, the_world), sports], atol=1e-4)
     assert teacher.kind == "logits"
+    monkeypatch.setattr(Scorer, "scores", None)  # what was answered is not computed again
+    assert np.array_equal(teacher.predict([{"text": "b"}, {"text": "vote a"}]), found[::-1])
+    monkeypatch.undo()
     other = Prompt("{{ text }} Topic:", ("World", "Sports"), texts, True, shots)
     again = from_language_model("small", place, other, Running(device="cpu"))
     assert again.fingerprint != teacher.fingerprint
@@ -156,6 +161,7 @@ def test_models_that_are_none_are_told(folder, tmp_path):
     with pytest.raises(InputError, match="has none. Leave out chat"):
         from_language_model("t", place, prompt, Running(chat=True, device="cpu"))
     (place / "model.safetensors").unlink()
+    _load.cache_clear()
     with pytest.raises(InputError, match="causal language model with safetensors weights"):
         from_language_model("t", place, prompt)
     (tmp_path / "x.gguf").write_bytes(b"GGUF")
@@ -166,6 +172,7 @@ def test_models_that_are_none_are_told(folder, tmp_path):
     (place / "config.json").write_text(json.dumps(bloom))
     model = transformers.AutoModelForCausalLM.from_config(transformers.BloomConfig(**bloom))
     model.save_pretrained(place)
+    _load.cache_clear()
     with pytest.raises(InputError, match="side by side, but got BloomForCausalLM"):
         from_language_model("t", place, prompt)
     assert config["model_type"] == "llama"

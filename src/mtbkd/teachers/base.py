@@ -41,6 +41,7 @@ class Teacher:
         fingerprint: A hash of its parameters, where they can be hashed, so that labelling is not
             resumed with a teacher that was trained again.
         parameters: How many it has, where they can be counted; for reports only.
+        group: Teachers of one group share mistakes, as prompts of one model do, and count as one.
     """
 
     name: str
@@ -56,11 +57,14 @@ class Teacher:
     top: int | None = None
     fingerprint: str = ""
     parameters: int | None = None
+    group: str = ""
 
     def declaration(self) -> dict[str, Any]:
         """All that says what its numbers mean, as JSON can hold it."""
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         del said["predict"], said["parameters"]
+        if not self.group:
+            del said["group"]  # as in folders of labels from before there were groups
         return json.loads(json.dumps(said, default=list))
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ import torch
 
 from mtbkd.errors import need
 from mtbkd.files import sha256_of
+from mtbkd.inputs.cache import cache_root, keep, key_of, recall
 from mtbkd.inputs.models import first_line
 from mtbkd.student.devices import find_device
 from mtbkd.teachers.base import Teacher, fingerprint_of, from_callable
@@ -42,7 +44,13 @@ class Running:
 
 
 def from_language_model(
-    name: str, path_or_id: str | Path, prompt: Prompt, running: Running = Running(), **declared: Any
+    name: str,
+    path_or_id: str | Path,
+    prompt: Prompt,
+    running: Running = Running(),
+    *,
+    store: Path | None = None,
+    **declared: Any,
 ) -> Teacher:
     """A teacher from a causal language model; needs ``pip install 'mtbkd[llm]'``.
 
@@ -57,12 +65,23 @@ def from_language_model(
         path_or_id: A folder that ``save_pretrained`` wrote, a GGUF file, or an id on the hub.
         prompt: What is asked about a row.
         running: How the model runs.
+        store: Folder for answers, which are found by their content; the user's cache if not given.
         **declared: The other attributes of `Teacher`.
 
     Raises:
         InputError: If the model cannot be loaded, or has no chat template where one is wanted.
     """
-    model, tokenizer, digest = _load(name, str(path_or_id), getattr(torch, running.precision))
+    try:
+        loaded = _load(str(path_or_id), getattr(torch, running.precision))
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises nearly everything for what is not there
+        raise InputError(
+            f"Expected a causal language model with safetensors weights, or a GGUF file, at "
+            f"{str(path_or_id)!r} for teacher {name!r}, but got: {first_line(error)}. Check the "
+            "path or id, and the network if it is an id."
+        ) from None
+    model, tokenizer, digest = loaded
     model = model.to(find_device(running.device)).eval()
     chat = bool(tokenizer.chat_template) if running.chat is None else running.chat
     if chat and not tokenizer.chat_template:
@@ -74,17 +93,26 @@ def from_language_model(
     _check(name, scorer)
     ways = [len(texts) for texts in prompt.answers]
 
+    identity = json.dumps([digest, prompt.fingerprint, chat, running.precision])
+    kept = (store or cache_root() / "answers") / hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+    def score(questions: Sequence[tuple[Turn, ...]]) -> torch.Tensor:
+        found = scorer.scores([_tokens(tokenizer, prompt, chat, one) for one in questions])
+        each = [torch.stack([part.logsumexp(0) for part in one.split(ways)]) for one in found]
+        return torch.stack(each).float()
+
     def predict(rows: Sequence[Row]) -> Floats:
         questions = [question for row in rows for question in prompt.questions(row)]
-        found = scorer.scores([_tokens(tokenizer, prompt, chat, one) for one in questions])
-        scores = torch.stack([
-            torch.stack([part.logsumexp(0) for part in one.split(ways)]) for one in found
-        ]).numpy()  # fmt: skip
+        keys = [key_of(json.dumps(question)) for question in questions]
+        scores, known = recall(kept, keys, len(ways))
+        fresh = (~known).nonzero()[:, 0].tolist()
+        if fresh:
+            scores[fresh] = score([questions[row] for row in fresh])
+            keep(kept, [keys[row] for row in fresh], scores[fresh])
         if prompt.exclusive:
-            return scores
-        return np.diff(scores)[:, 0].reshape(len(rows), -1)
+            return scores.double().numpy()
+        return np.diff(scores.double().numpy())[:, 0].reshape(len(rows), -1)
 
-    identity = json.dumps([digest, prompt.fingerprint, chat, running.precision])
     declared.setdefault("fingerprint", hashlib.sha256(identity.encode()).hexdigest())
     declared.setdefault("parameters", sum(p.numel() for p in model.parameters()))
     declared["family"] = "classification" if prompt.exclusive else "multilabel"
@@ -127,24 +155,16 @@ def _tokens(
     return tokenizer(said, add_special_tokens=not chat).input_ids
 
 
-def _load(name: str, source: str, dtype: torch.dtype) -> tuple[Any, Any, str]:
+@lru_cache(maxsize=1)  # several prompts of one model are several teachers
+def _load(source: str, dtype: torch.dtype) -> tuple[Any, Any, str]:
     """Model, tokenizer, and a hash of the weights."""
     transformers = need("transformers", "llm")
-    try:
-        if source.endswith(".gguf"):
-            return _load_gguf(transformers, Path(source), dtype)
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, use_safetensors=True, trust_remote_code=False
-        )
-        tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except InputError:
-        raise
-    except Exception as error:  # transformers raises nearly everything for what is not there
-        raise InputError(
-            f"Expected a causal language model with safetensors weights, or a GGUF file, at "
-            f"{source!r} for teacher {name!r}, but got: {first_line(error)}. Check the path or id, "
-            "and the network if it is an id."
-        ) from None
+    if source.endswith(".gguf"):
+        return _load_gguf(transformers, Path(source), dtype)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype, use_safetensors=True, trust_remote_code=False
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     return model, tokenizer, fingerprint_of(model.state_dict())
 
 

@@ -30,7 +30,7 @@ class Scorer:
     """A causal model that scores continuations.
 
     Attributes:
-        model: Of transformers, in evaluation mode.
+        model: One of transformers, in evaluation mode.
         max_tokens: Most tokens of a batch.
         shares_prefix: Whether what all prompts begin with is computed once.
     """

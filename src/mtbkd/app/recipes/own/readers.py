@@ -17,6 +17,7 @@ from mtbkd.app.recipes.own.heads import LabelledProteins
 from mtbkd.errors import need
 from mtbkd.inputs.columns import Table
 from mtbkd.observation import OUTCOMES
+from mtbkd.outputs.aligned import TeacherTable
 from mtbkd.teachers.language.prompt import Shot
 from mtbkd.types import Floats32, InputError
 
@@ -35,6 +36,7 @@ class Questions:
         proteins: What teachers with a backbone are trained on and asked about.
         matrices: Numbers of columns that were read before, shape (row of the file, column).
         shots: Labelled rows that language models are shown.
+        mend: All tables, and which are language models', to the tables as they are learned from.
     """
 
     examples: Table
@@ -45,6 +47,9 @@ class Questions:
     proteins: LabelledProteins | None = None
     matrices: dict[tuple[str, ...], Floats32] = field(default_factory=dict)
     shots: tuple[Shot, ...] = ()
+    mend: Callable[[dict[str, TeacherTable], list[str]], dict[str, TeacherTable]] = (
+        lambda tables, _: tables
+    )
 
     @property
     def ids(self) -> tuple[str, ...]:

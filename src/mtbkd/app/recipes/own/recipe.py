@@ -39,6 +39,7 @@ from mtbkd.app.recipes.own.inputs import (
     scaling_of,
     standardise,
 )
+from mtbkd.app.recipes.own.mending import mend
 from mtbkd.app.recipes.own.readers import Questions
 from mtbkd.app.recipes.own.shots import withhold
 from mtbkd.app.recipes.own.split import groups_of, split_rows
@@ -215,6 +216,9 @@ def label(
         classes=task.train.classes,
         proteins=proteins,
         shots=tuple(Shot(row, tuple(says)) for row, says in data.record.get("shots", [])),
+        mend=lambda tables, names: mend(
+            tables, names, task.train, task.calibration, folder, labelling.say
+        ),
     )
     return label_all(own, questions, folder, labelling, begin)
 

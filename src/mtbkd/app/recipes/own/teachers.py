@@ -88,8 +88,7 @@ def label_all(
     halves = labelling.dtype == "float16"
     for name in list(made):
         place = folder / "labels" / slug(name)
-        speaks = isinstance(own.teachers[name], Prompted)
-        most = _UNANSWERED if speaks else 0.0
+        most = _UNANSWERED if isinstance(own.teachers[name], Prompted) else 0.0
         tables[name], costs[name] = _ask(name, made.pop(name), place, labelling, most)
         journal = read_journal(place)
         halves |= journal is not None and journal.header["dtype"] == "float16"
@@ -102,6 +101,8 @@ def label_all(
             tables[name], costs[name] = answer(
                 name, config, backbones.pop(name, None), proteins, folder, labelling
             )
+    speaking = [name for name, teacher in own.teachers.items() if isinstance(teacher, Prompted)]
+    tables = questions.mend(tables, speaking)
     align_to(
         folder,
         [tables[name] for name in own.teachers],
