@@ -101,6 +101,7 @@ def training_set(
         observation=replace(outputs, blocks=blocks).observation,
         augment=student.augment,
         totals=None if outputs.totals is None else outputs.totals.to(where),
+        groups=outputs.groups,
     )
 
 
@@ -155,6 +156,7 @@ class TrainingSet:
         observation: How outputs meet labels and teachers.
         augment: What is done to images at each step.
         totals: As in `TeacherOutputs`, shape (teacher, example).
+        groups: As in `TeacherOutputs`, shape (teacher,).
     """
 
     features: Tensor
@@ -168,6 +170,7 @@ class TrainingSet:
     observation: Observation = CATEGORICAL
     augment: Augment | None = None
     totals: Tensor | None = None
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

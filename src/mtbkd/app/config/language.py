@@ -66,11 +66,6 @@ class LanguageModelTeacher(BaseModel):
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_tokens: int = Field(ge=1, default=2048)
 
-    @property
-    def model(self) -> str:
-        """Which model it is; teachers of one model share mistakes."""
-        return self.language_model
-
 
 class LimitsConfig(BaseModel):
     """What one command may spend on a server.

@@ -30,6 +30,7 @@ def as_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherT
             classes=teacher.classes,
             held_out=teacher.held_out,
             partial=teacher.partial,
+            group=teacher.group,
         )
         return table if teacher.top is None else cut(table, teacher.top)
     return checked_table(teacher, numbers, ids)
@@ -59,6 +60,7 @@ def checked_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> Tea
         partial=teacher.partial,
         class_map=teacher.class_map,
         merge=teacher.merge,
+        group=teacher.group,
     )
     return table if teacher.top is None else cut(table, teacher.top)
 

@@ -66,6 +66,7 @@ def table_of(folder: Path, journal: Journal, ids: Sequence[str]) -> TeacherTable
     columns, said = header["columns"], header["teacher"]
     if said["kind"] == "counts":
         more = {key: said[key] for key in ("held_out", "partial", "class_map", "merge")}
+        more["group"] = said.get("group", "")
         name, classes = said["name"], said["classes"]
         return make_table(name, values, kind="counts", ids=ids, classes=classes, **more)
     return TeacherTable(
@@ -78,6 +79,7 @@ def table_of(folder: Path, journal: Journal, ids: Sequence[str]) -> TeacherTable
         kept=kept,
         partial=columns["partial"],
         covers={key: tuple(meant) for key, meant in columns["covers"].items()},
+        group=said.get("group", ""),
     )
 
 

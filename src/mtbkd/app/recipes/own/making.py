@@ -93,7 +93,8 @@ def _language(
             max_tokens=config.max_tokens,
         )
         place = model_of(own, config.language_model)
-        return from_language_model(name, place, prompt, running, held_out=config.held_out)
+        more = {"held_out": config.held_out, "group": place}
+        return from_language_model(name, place, prompt, running, **more)
     limits = config.limits.model_dump(exclude_none=True)
     if "prices" in limits:
         limits["prices"] = tuple(limits["prices"])
@@ -106,7 +107,8 @@ def _language(
         limits=Limits(**limits),
     )
     asked = Asked(chat=config.chat, votes=config.votes, echo=config.echo, top=config.top)
-    return from_server(name, config.model, prompt, server, asked=asked, held_out=config.held_out)
+    more = {"held_out": config.held_out, "group": f"{config.base_url} {config.model}"}
+    return from_server(name, config.model, prompt, server, asked=asked, **more)
 
 
 def prompt_of(
