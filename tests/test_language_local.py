@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from tiny_language import tiny, write_language_model
 
 transformers = pytest.importorskip("transformers")
 
@@ -12,42 +13,6 @@ from mtbkd.teachers.language.local import Running, _load, from_language_model  #
 from mtbkd.teachers.language.prompt import Prompt, Shot  # noqa: E402
 from mtbkd.teachers.language.scoring import Scorer, plain_scores  # noqa: E402
 from mtbkd.types import InputError  # noqa: E402
-
-SHAPE = {
-    "vocab_size": 97,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "pad_token_id": None,
-    "bos_token_id": None,
-    "eos_token_id": None,
-}
-LAYERS = ["sliding_attention", "sliding_attention", "full_attention"]
-
-
-def tiny(architecture: str, seed: int = 0):
-    """A model with random weights, three times as large as usual, so that it is sure of things."""
-    t = transformers
-    if architecture == "gpt2":
-        config = t.GPT2Config(
-            vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=256, bos_token_id=None,
-            eos_token_id=None,
-        )  # fmt: skip
-    elif architecture == "gemma3":
-        config = t.Gemma3TextConfig(**SHAPE, head_dim=8, sliding_window=8, layer_types=LAYERS)
-    elif architecture == "mistral":
-        config = t.MistralConfig(**SHAPE, sliding_window=8)
-    else:
-        config = t.LlamaConfig(**SHAPE)
-    with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(seed)
-        model = t.AutoModelForCausalLM.from_config(config).eval()
-    for parameter in model.parameters():
-        parameter.data.mul_(3)
-    return model
 
 
 @torch.inference_mode()
@@ -93,22 +58,7 @@ def folder(tmp_path, monkeypatch):
     """A tiny model that reads words, and a chat template that it has or has not."""
     monkeypatch.setenv("MTBKD_CACHE", str(tmp_path / "cache"))
     _load.cache_clear()
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    words = (
-        "<unk> a b Topic : World Sports the world cup vote user model yes no Yes No ? Is it".split()
-    )
-    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, "<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
-
-    def write(template: str | None = None):
-        fast.chat_template = template
-        fast.save_pretrained(tmp_path)
-        tiny("llama").save_pretrained(tmp_path)
-        return tmp_path, {w: i for i, w in enumerate(words)}
-
-    return write
+    return lambda template=None: (tmp_path, write_language_model(tmp_path, template))
 
 
 def test_several_texts_of_a_class_add_up(folder, monkeypatch):
