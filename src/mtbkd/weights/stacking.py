@@ -77,7 +77,7 @@ def fit_stacked(
         features: What the student reads behind its frozen part, shape (example, ...).
         directions: What trust by input is along; without them it is not tried.
         groups: As in `TeacherOutputs`: teachers of one group share the weight of one before any
-            label speaks, and their a, b, d and e may be as far from 0 together as those of one.
+            label speaks, and what is fitted may be as far from 0 for all of them as for one.
     """
     place = None
     if directions is not None and features is not None:
