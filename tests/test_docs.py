@@ -12,7 +12,10 @@ import yaml
 from mtbkd.app.config.run import build_config
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "docs/teachers.md", "docs/estimators.md", "docs/python.md"]
+PAGES = [
+    "README.md",
+    *(f"docs/{name}.md" for name in ("teachers", "estimators", "python", "language_models")),
+]
 
 
 def blocks(page: str, language: str) -> list[tuple[int, str]]:
@@ -90,8 +93,9 @@ def test_snippets_run_with_ray(models):
         ray.shutdown()
 
 
-def test_configurations_are_valid():
-    found = blocks("docs/teachers.md", "yaml")
+@pytest.mark.parametrize("page", ["docs/teachers.md", "docs/language_models.md"])
+def test_configurations_are_valid(page):
+    found = blocks(page, "yaml")
     assert found
     for _, text in found:
         config = build_config(yaml.safe_load(text))

@@ -79,9 +79,7 @@ def training_set(
     where = student.prior_mean.device
     outputs = teachers.at(data.ids)
     observation = outputs.observation
-    values = outputs.values
-    if units is not None:
-        values = units.values(values)
+    values = outputs.values if units is None else units.values(outputs.values)
     features = cached_features(student, data.inputs, out)
     said = weighting.apply(values, outputs.mask, outputs.kept, observation, features)
     labels = data.labels if units is None else units.labels(data.labels)
@@ -89,6 +87,7 @@ def training_set(
         said = _judged(said, labels, data.known.nonzero()[:, 0], weighting.temperature, observation)
     temperature = weighting.temperature
     blocks = None if outputs.blocks is None else outputs.blocks.to(where)
+    totals = None if outputs.totals is None else outputs.totals.to(where)
     return TrainingSet(
         features=features,
         labels=labels.to(where),
@@ -100,7 +99,8 @@ def training_set(
         temperature=None if temperature is None else temperature.to(where),
         observation=replace(outputs, blocks=blocks).observation,
         augment=student.augment,
-        totals=None if outputs.totals is None else outputs.totals.to(where),
+        totals=totals,
+        groups=outputs.groups,
     )
 
 
@@ -154,7 +154,7 @@ class TrainingSet:
             multiplies their variance.
         observation: How outputs meet labels and teachers.
         augment: What is done to images at each step.
-        totals: As in `TeacherOutputs`, shape (teacher, example).
+        totals: As in `TeacherOutputs`, shape (teacher, example); and ``groups``, shape (teacher,).
     """
 
     features: Tensor
@@ -168,6 +168,7 @@ class TrainingSet:
     observation: Observation = CATEGORICAL
     augment: Augment | None = None
     totals: Tensor | None = None
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)

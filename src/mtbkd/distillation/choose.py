@@ -173,7 +173,7 @@ def choose_weighting(
     if rule == "auto":
         enough = teachers.held_out and len(labels) >= _FEWEST_LABELS
         rule = "stacked" if enough else "entropy"
-    weighting = Weighting(rule)
+    weighting = Weighting(rule, groups=teachers.groups)
     if rule == "stacked":
         values = held.values if units is None else units.values(held.values)
         labels = labels if units is None else units.labels(labels)
@@ -186,8 +186,9 @@ def choose_weighting(
             observation=held.observation,
             features=torch.cat([split.inputs[split.known] for split in splits]),
             directions=find_directions(data.inputs),
+            groups=teachers.groups,
         )
-        weighting = Weighting(rule, fit)
+        weighting = replace(weighting, stacked=fit)
     if path is not None:
         save_weighting(path, weighting, teachers.names)
     return weighting
@@ -207,6 +208,8 @@ def _labelled(
 def save_weighting(path: Path, weighting: Weighting, teachers: Sequence[str]) -> None:
     """Write it for `read_weighting`, with the names of the teachers that it weighs."""
     stored: dict[str, Any] = {"rule": weighting.rule, "teachers": tuple(teachers)}
+    if weighting.groups is not None:
+        stored["groups"] = weighting.groups.tolist()
     if weighting.stacked is not None:
         stored["fit"] = _as_lists(asdict(weighting.stacked))
     save_sealed(path, stored)
@@ -219,12 +222,13 @@ def read_weighting(path: Path) -> Weighting:
         InputError: If it is missing or was changed.
     """
     stored = read_sealed(path)
+    groups = torch.tensor(stored["groups"]) if "groups" in stored else None
     if stored["rule"] != "stacked":
-        return Weighting(stored["rule"])
+        return Weighting(stored["rule"], groups=groups)
     fit = _as_tensors(stored["fit"])
     if fit["directions"] is not None:
         fit["directions"] = Directions(**fit["directions"])
-    return Weighting("stacked", Stacked(**fit))
+    return Weighting("stacked", Stacked(**fit), groups)
 
 
 def _as_lists(values: Any) -> Any:

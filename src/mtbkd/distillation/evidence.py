@@ -51,7 +51,8 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
 
     What all teachers have in common, above all examples that they were all trained on, does not
     show in their disagreement: then the estimate is too large, and the number should be declared.
-    Layers before the last are taken as they are at the mode.
+    Layers before the last are taken as they are at the mode. Teachers of one group, which share
+    mistakes, are one cluster.
 
     Args:
         student: Its last layer must be linear.
@@ -68,13 +69,17 @@ def disagreement_evidence(student: Student, mode: Tensor, data: TrainingSet) -> 
             f"Expected classification for prior.evidence=disagreement, but got "
             f"{data.observation.family}. Declare the evidence as a number."
         )
-    n_teachers = len(data.values)
+    n_teachers = len(data.values) if data.groups is None else len(data.groups.unique())
     if n_teachers < 2:
         raise InputError(
-            "Expected two teachers or more for prior.evidence=disagreement, but got one. Declare "
+            "Expected two teachers or more, of different groups, for "
+            "prior.evidence=disagreement, but got one. Declare "
             "how many labelled examples it was trained on, for example prior.evidence=600."
         )
     hessian, pulls = _sums(student, mode, data)
+    if data.groups is not None:  # teachers that share mistakes are one cluster
+        place = data.groups.unique(return_inverse=True)[1].to(pulls.device)
+        pulls = torch.zeros_like(pulls[:n_teachers]).index_add_(0, place, pulls)
     pulls = pulls - pulls.mean(0)
     ridge = _RIDGE * hessian.diagonal().mean()
     solved = hessian + ridge * torch.eye(len(hessian), dtype=torch.float64, device=hessian.device)

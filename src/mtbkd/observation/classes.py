@@ -133,7 +133,7 @@ class Classes:
     def neutral(self, kind: Kind, n_columns: int) -> float:
         """All classes alike, and logits that are no probabilities."""
         even = 1 / max(n_columns, 1)
-        return {"probs": even, "log_probs": math.log(even)}.get(kind, 0.0)
+        return {"probs": even, "log_probs": math.log(even), "counts": 1.0}.get(kind, 0.0)
 
     def pooled(self, log_weights: Tensor, complete: Tensor) -> Tensor:
         return pool_log_probs(log_weights, complete).nan_to_num(neginf=LOG_FLOOR)

@@ -65,10 +65,11 @@ def confidence(log_probs: Tensor, sizes: Tensor | None = None) -> Tensor:
 def certainty(log_probs: Tensor, mask: Tensor) -> Tensor:
     """Log of the paper's weights before they are normalised, ``1 - H_k / sum_j H_j`` (MT-BKD).
 
-    Log-probabilities (teacher, ..., class), for labels of no and of yes, to the shape of the mask.
+    Log-probabilities (teacher, ..., class), for labels of no and of yes, to the shape of the mask,
+    which says how much each teacher counts in the sum.
     """
-    h = entropy(log_probs) * mask
-    share = h / h.sum(0).clamp_min(1e-12)
+    h = entropy(log_probs)
+    share = h / (h * mask).sum(0).clamp_min(1e-12)
     return torch.log((1 - share).clamp_min(1e-12))
 
 

@@ -139,10 +139,19 @@ def plan_alignment(
         family=family,
         **_layout(outcome, len(ids), torch.stack(all_blocks), width),
         totals=torch.empty(len(tables), len(ids), device="meta") if counted else None,
+        groups=_groups([t.group for t in tables]),
     )
     return Alignment(
         layout=layout, tables=tuple(tables), rows=tuple(all_rows), columns=tuple(all_columns)
     )
+
+
+def _groups(named: Sequence[str]) -> Tensor | None:
+    """For each teacher the first one of its group; None if no two are in one."""
+    first = [named.index(name) if name else row for row, name in enumerate(named)]
+    if first == list(range(len(named))):
+        return None
+    return torch.tensor(first, dtype=torch.int16)
 
 
 def _layout(outcome: Outcome, n_examples: int, blocks: Tensor, width: int | None) -> dict[str, Any]:

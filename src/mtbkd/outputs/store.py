@@ -96,6 +96,7 @@ def load_outputs(folder: Path) -> TeacherOutputs:
         tensors.get("blocks"),
         tensors.get("kept"),
         tensors.get("totals"),
+        tensors.get("groups"),
     )
     _check_shapes(folder, outputs, manifest["dtype"])
     return outputs
@@ -138,6 +139,8 @@ def _write(
             wanted[name] = (small, tensor.shape)
     if layout.totals is not None:
         wanted["totals"] = (torch.float32, layout.totals.shape)
+    if layout.groups is not None:
+        wanted["groups"] = (torch.int16, layout.groups.shape)
 
     def parts() -> Iterator[tuple[str, int, Tensor]]:
         for piece in pieces:
@@ -150,6 +153,8 @@ def _write(
                     yield name, row * torch.Size(wanted[name][1][2:]).numel(), tensor
         if layout.blocks is not None:
             yield "blocks", 0, layout.blocks
+        if layout.groups is not None:
+            yield "groups", 0, layout.groups
 
     try:
         texts = pa.array(layout.ids, pa.string())
@@ -226,6 +231,8 @@ def _check_shapes(folder: Path, outputs: TeacherOutputs, dtype: str) -> None:
     }
     if outputs.totals is not None:
         found["totals"], wanted["totals"] = outputs.totals, (n_teachers, n_rows)
+    if outputs.groups is not None:
+        found["groups"], wanted["groups"] = outputs.groups, (n_teachers,)
     if outputs.blocks is not None:
         found["blocks"], wanted["blocks"] = outputs.blocks, (n_teachers, n_classes)
     if outputs.kept is not None:

@@ -46,6 +46,7 @@ class TeacherTable:
         partial: Whether it is declared to know fewer classes than the data.
         covers: Own class to the classes of the data that it stands for, where that is several.
         totals: As in `TeacherOutputs`, shape (example,), if the outputs are counts.
+        group: Teachers of one group share mistakes, and count as one; "" is in none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class TeacherTable:
     partial: bool = False
     covers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     totals: Tensor | None = None
+    group: str = ""
 
     @property
     def outcome(self) -> Outcome:
@@ -77,6 +79,7 @@ class Declared:
             several, None to leave one out; the others are then renormalised, and the table is
             partial. Classes that are not in it keep their names.
         merge: Whether own classes that mean the same are added; else they are refused.
+        group: Teachers of one group share mistakes, such as prompts of one model, and count as one.
     """
 
     family: Family = "classification"
@@ -84,6 +87,7 @@ class Declared:
     partial: bool = False
     class_map: ClassMap | None = None
     merge: bool = False
+    group: str = ""
 
 
 def make_table(
@@ -110,8 +114,8 @@ def make_table(
         classes: One for each column, in the teacher's own words.
         variance: A regression teacher's, above zero, in squared units of the target: one number,
             one for each target, or shape (example, target). None if it gives none.
-        **declared: ``family``, ``held_out``, ``partial``, ``class_map`` and ``merge``, as
-            `Declared` describes them.
+        **declared: ``family``, ``held_out``, ``partial``, ``class_map``, ``merge`` and ``group``,
+            as `Declared` describes them.
 
     Raises:
         InputError: With one message for each fault.
@@ -172,6 +176,7 @@ def make_table(
         partial=said.partial or plan.drops,
         covers=plan.covers,
         totals=totals,
+        group=said.group,
     )
 
 

@@ -43,6 +43,8 @@ class TeacherOutputs:
         totals: Where some teacher gives counts: how many are behind what it says, those of the
             prior included (`mtbkd.outputs.counts`), shape (teacher, example), infinity for all
             others. None if no teacher does.
+        groups: For each teacher the first one of its group, shape (teacher,): teachers of one group
+            share mistakes, and count as one. None if no two are in one group.
 
     ``blocks`` and ``kept`` are of the smallest integers that hold the number of classes, so that
     they may stay mapped too: call ``.long()`` on the part that is used as an index.
@@ -58,6 +60,7 @@ class TeacherOutputs:
     blocks: Tensor | None = None
     kept: Tensor | None = None
     totals: Tensor | None = None
+    groups: Tensor | None = None
 
     @property
     def outcome(self) -> Outcome:

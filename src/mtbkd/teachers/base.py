@@ -41,6 +41,7 @@ class Teacher:
         fingerprint: A hash of its parameters, where they can be hashed, so that labelling is not
             resumed with a teacher that was trained again.
         parameters: How many it has, where they can be counted; for reports only.
+        group: Teachers of one group share mistakes, as prompts of one model do, and count as one.
     """
 
     name: str
@@ -56,12 +57,32 @@ class Teacher:
     top: int | None = None
     fingerprint: str = ""
     parameters: int | None = None
+    group: str = ""
 
     def declaration(self) -> dict[str, Any]:
         """All that says what its numbers mean, as JSON can hold it."""
         said = {field.name: getattr(self, field.name) for field in fields(self)}
         del said["predict"], said["parameters"]
+        if not self.group:
+            del said["group"]  # as in folders of labels from before there were groups
         return json.loads(json.dumps(said, default=list))
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a teacher said of some rows of a batch, and why it said nothing of others.
+
+    Attributes:
+        values: As `Teacher.predict` gives them; what stands in rows without an answer is left out.
+        reasons: Why there is none, by position in the batch.
+    """
+
+    values: Any
+    reasons: Mapping[int, str]
+
+
+class CannotGoOn(InputError):
+    """Why a teacher can be asked no further, such as a limit: no row is to blame."""
 
 
 def as_numbers(teacher: Teacher, output: object, where: str) -> Numbers:

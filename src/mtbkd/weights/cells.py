@@ -13,6 +13,7 @@ from torch import Tensor
 from mtbkd.observation import OUTCOMES, Observation, Outcome, Said
 from mtbkd.observation.base import labelled
 from mtbkd.types import Bools, Floats
+from mtbkd.weights.rules import log_alike
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Cells:
     kept: Tensor | None
     observation: Observation
     place: Tensor | None
+    groups: Tensor | None = None
 
     def at(self, rows: Tensor) -> Cells:
         """Some of the examples."""
@@ -54,6 +56,11 @@ class Cells:
     def speaking(self) -> Bools:
         """The mask, true for everybody in cells that do not count, so that all is finite."""
         return _array(self.mask.flatten(1)) | ~self.known
+
+    @cached_property
+    def alike(self) -> Floats:
+        """As `mtbkd.weights.rules.log_alike` has it, (teacher, cell)."""
+        return _array(log_alike(self.mask, self.groups).flatten(1).double())
 
     @cached_property
     def confidence(self) -> Floats:

@@ -140,6 +140,7 @@ class Problems:
         cells = self.cells
         scores, log_temperature, *odds = self._scatter(self.mean[rows] + self.spread[rows] * z)
         own, *slopes = cells.scores(log_temperature[..., 0], *odds)
+        scores[:, :-1] -= cells.alike
         scores[:, :-1][:, ~cells.speaking] = -np.inf
         scores[:, -1][~self.with_nobody[rows]] = -np.inf
         scores -= _logsumexp(scores)
@@ -193,6 +194,8 @@ def make_problems(cells: Cells, scales: Sequence[Scales], counts: Floats) -> Pro
     sizes["column"] = 0 if cells.outcome.numeric or n_columns == 1 else n_columns
     given = [{"column": one.own, **one._asdict()} for one in scales]
     each = [[one[name] for name, size in sizes.items() for _ in range(size)] for one in given]
+    # n teachers that count as one are free to move together as one is
+    members = np.sqrt(_members(cells, n_teachers))[:, None]
     mean = np.zeros((n_teachers, len(each[0])))
     if cells.gates is not None:
         mean[:, at] = cells.gates[0]
@@ -201,10 +204,18 @@ def make_problems(cells: Cells, scales: Sequence[Scales], counts: Floats) -> Pro
         counts=np.repeat(counts, n_columns, 1) * cells.known,
         design=np.concatenate(list(design.values()), 1),
         mean=np.tile([_NOBODY[0], *mean.ravel()], (len(scales), 1)),
-        spread=np.array([[_NOBODY[1], *n_teachers * row] for row in each]),
+        spread=np.array([[_NOBODY[1], *(members * row).ravel()] for row in each]),
         with_nobody=np.array([one.own > 0 and not cells.outcome.numeric for one in scales]),
         sizes=sizes,
     )
+
+
+def _members(cells: Cells, n_teachers: int) -> Floats:
+    """How many teachers are in each one's group, (teacher,)."""
+    if cells.groups is None:
+        return np.ones(n_teachers)
+    first = cells.groups.cpu().numpy()
+    return (first[:, None] == first).sum(1).astype(float)
 
 
 def fit_pool(cells: Cells, scales: Scales, n_draws: int = 1) -> Stacked:

@@ -22,9 +22,29 @@ from mtbkd.weights.directions import Directions
 _ROWS = 2**14
 
 
-def uniform_weights(mask: Tensor) -> Tensor:
-    """Log weights, equal among the teachers that speak: (teacher, ...), bool to float."""
-    return _normalise(torch.zeros(mask.shape, device=mask.device), mask)
+def uniform_weights(mask: Tensor, groups: Tensor | None = None) -> Tensor:
+    """Log weights, equal among the teachers that speak: (teacher, ...), bool to float.
+
+    Teachers of one group, as in `TeacherOutputs`, share the weight of one.
+    """
+    return _normalise(-log_alike(mask, groups), mask)
+
+
+def log_alike(mask: Tensor, groups: Tensor | None) -> Tensor:
+    """Log of how many of a teacher's group speak, itself among them: 0 if there are no groups.
+
+    What teachers say that share their mistakes is said once: their weights before any label are
+    those of one teacher, in equal parts.
+
+    Args:
+        mask: Shape (teacher, ...).
+        groups: The first teacher of each one's group, shape (teacher,).
+    """
+    if groups is None:
+        return torch.zeros(mask.shape, device=mask.device)
+    one = groups.to(mask.device).long()
+    same = (one[:, None] == one).float()
+    return torch.tensordot(same, mask.float(), 1).clamp_min(1).log()
 
 
 def entropy_weights(log_probs: Tensor, mask: Tensor) -> Tensor:
@@ -48,11 +68,13 @@ class Seen(NamedTuple):
         confidence: How sure each teacher is, shape (teacher, ..., feature).
         named: Position of the class that each teacher names, shape (teacher, example).
         place: Where each example lies, as in `Directions`, shape (example, component).
+        alike: As `log_alike` has it, shape (teacher, ...).
     """
 
     confidence: Tensor
     named: Tensor | None = None
     place: Tensor | None = None
+    alike: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +145,7 @@ class Stacked:
         if self.by_input is not None and seen.place is not None:
             own = self.by_input @ seen.place.to(self.by_input).T
             scores = scores + own.view(*own.shape, *[1] * (scores.dim() - 3))
-        return scores
+        return scores if seen.alike is None else scores - seen.alike
 
     def inside(self, seen: Seen) -> Tensor | None:
         """Probability that a class that the teacher knows is true, (teacher, example)."""
@@ -140,10 +162,12 @@ class Weighting:
     Attributes:
         rule: ``uniform``, ``entropy`` (by precision for numbers) or ``stacked``.
         stacked: The fit, for ``stacked``.
+        groups: As in `TeacherOutputs`.
     """
 
     rule: Literal["uniform", "entropy", "stacked"]
     stacked: Stacked | None = None
+    groups: Tensor | None = None
 
     @property
     def temperature(self) -> Tensor | None:
@@ -195,13 +219,17 @@ class Weighting:
     def _weigh(
         self, values: Tensor, mask: Tensor, observation: Observation, place: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        alike = None if self.groups is None else log_alike(mask, self.groups)
         if self.stacked is not None:
             named = None if self.stacked.by_class is None else values.argmax(-1)
-            seen = Seen(observation.features(values), named, place)
+            seen = Seen(observation.features(values), named, place, alike)
             return *self.stacked.log_weights(seen, mask), self.stacked.inside(seen)
         if self.rule == "uniform":
-            return uniform_weights(mask), None, None
-        return _normalise(observation.certainty(values, mask), mask), None, None
+            return uniform_weights(mask, self.groups), None, None
+        if alike is None:
+            return _normalise(observation.certainty(values, mask), mask), None, None
+        scores = observation.certainty(values, mask * torch.exp(-alike)) - alike
+        return _normalise(scores, mask), None, None
 
 
 def _single(values: Tensor) -> Tensor:

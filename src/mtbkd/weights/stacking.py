@@ -40,6 +40,7 @@ def fit_stacked(
     observation: Observation = CATEGORICAL,
     features: Tensor | None = None,
     directions: Directions | None = None,
+    groups: Tensor | None = None,
 ) -> Stacked:
     """Fit stacked weights and temperatures jointly on labels that no teacher was trained on.
 
@@ -75,6 +76,8 @@ def fit_stacked(
         observation: How a student's outputs meet these teachers.
         features: What the student reads behind its frozen part, shape (example, ...).
         directions: What trust by input is along; without them it is not tried.
+        groups: As in `TeacherOutputs`: teachers of one group share the weight of one before any
+            label speaks, and what is fitted may be as far from 0 for all of them as for one.
     """
     place = None
     if directions is not None and features is not None:
@@ -86,6 +89,7 @@ def fit_stacked(
         kept=kept,
         observation=observation,
         place=place,
+        groups=groups,
     )
     some = cells.at(torch.arange(0, len(labels), -(-len(labels) // _MOST), device=labels.device))
     scores = dict(zip(_OWN, _cross_validated(some, _OWN), strict=True))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mtbkd.app.config.language import Prompted, columns_read
 from mtbkd.app.config.own_teachers import BackboneTeacher, Name, TeacherConfig
 from mtbkd.app.config.student import StudentConfig, augment_fault
 from mtbkd.inputs.images.reading import ID, LABEL, PATH
@@ -195,6 +196,26 @@ class OwnConfig(BaseModel):
                 "Expected the student to read an encoder's numbers or numeric features, but got "
                 "both. Remove own.encoder or own.features."
             )
+        return self
+
+    @model_validator(mode="after")
+    def _prompts(self) -> OwnConfig:
+        exclusive = OUTCOMES[self.family].exclusive
+        told = {*self.targets, self.split}
+        for name, teacher in self.teachers.items():
+            if not isinstance(teacher, Prompted):
+                continue
+            if OUTCOMES[self.family].numeric:
+                raise ValueError(
+                    "Expected language models for classification or multilabel, but got "
+                    f"{name!r} for regression. Write a factory or a table instead."
+                )
+            answer = next((c for c in columns_read(teacher, exclusive) if c in told), None)
+            if answer is not None:
+                raise ValueError(
+                    f"Expected a prompt of {name!r} that does not tell the answer, but got one "
+                    f"that reads the column {answer!r}. Remove it from the prompt."
+                )
         return self
 
     @model_validator(mode="after")

@@ -6,12 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
-
-def _text(value: Any) -> Any:
-    """Whole numbers as text; YAML reads a bare ``yes`` or ``off`` as true or false."""
-    if isinstance(value, bool):
-        raise ValueError(f"text; write '{'yes' if value else 'no'}' in quotes if that is its name")
-    return str(value) if isinstance(value, int) else value
+from mtbkd.app.config.language import LanguageModelTeacher, ServerTeacher
+from mtbkd.app.config.names import Name as Name
 
 
 def _numbers(value: Any) -> Any:
@@ -21,7 +17,6 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-Name = Annotated[str, BeforeValidator(_text)]
 Kind = Literal["logits", "probs", "log_probs", "mean"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 ClassMap = dict[Name, Name | list[Name] | None] | None
@@ -164,7 +159,9 @@ class BackboneTeacher(BaseModel):
     folds: int = Field(ge=3, default=5)
 
 
-ModelTeacher = FactoryTeacher | HuggingFaceTeacher | OnnxTeacher
+ModelTeacher = (
+    FactoryTeacher | HuggingFaceTeacher | OnnxTeacher | LanguageModelTeacher | ServerTeacher
+)
 """Teachers that are asked."""
 
 KINDS: dict[str, type[BaseModel]] = {
@@ -173,6 +170,8 @@ KINDS: dict[str, type[BaseModel]] = {
     "onnx": OnnxTeacher,
     "table": TableTeacher,
     "backbone": BackboneTeacher,
+    "language_model": LanguageModelTeacher,
+    "base_url": ServerTeacher,
 }
 """Kinds of teachers by the key that says which one it is."""
 
@@ -201,7 +200,9 @@ TeacherConfig = Annotated[
     | Annotated[HuggingFaceTeacher, Tag("hugging_face")]
     | Annotated[OnnxTeacher, Tag("onnx")]
     | Annotated[TableTeacher, Tag("table")]
-    | Annotated[BackboneTeacher, Tag("backbone")],
+    | Annotated[BackboneTeacher, Tag("backbone")]
+    | Annotated[LanguageModelTeacher, Tag("language_model")]
+    | Annotated[ServerTeacher, Tag("base_url")],
     Discriminator(
         _kind_of,
         custom_error_type="teacher",

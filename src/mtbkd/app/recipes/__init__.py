@@ -15,6 +15,7 @@ RECIPES: dict[str, str] = {
     "deeploc-multilabel": "deeploc.multilabel",
     "deeploc-backbones": "deeploc.backbones",
     "news": "news",
+    "news-llm": "news_llm",
     "cifar10h": "cifar10h",
     "synthetic": "synthetic",
     "own": "own.recipe",

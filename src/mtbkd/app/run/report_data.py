@@ -22,9 +22,12 @@ from mtbkd.app.run.others import PARTS
 from mtbkd.app.run.policy import read_record
 from mtbkd.files import load_tensors, read_json, write_bytes
 from mtbkd.outputs.aligned import TeacherOutputs
+from mtbkd.teachers.labelling.label import tally
+from mtbkd.teachers.labelling.shards import failure_reasons, read_journal
 from mtbkd.types import Floats
 
 _SHOWN = 12
+_REASONS = 5
 _CHAINS = ("step_size", "distance_moved", "kinetic_temperature", "acceptance", "divergences")
 
 Arrays = dict[str, Floats]
@@ -67,7 +70,22 @@ def report_data(
         others={name: _other(name, arrays) for name in metrics["student"].get("others", {})},
         trust=_trust(arrays),
         defer=read_record(out) if (out / POLICY).exists() else None,
+        unanswered=_unanswered(out),
     )
+
+
+def _unanswered(out: Path) -> tuple[str, ...]:
+    """A sentence on each teacher that left rows without an answer."""
+    told = []
+    for path in sorted((out / "teachers" / "labels").glob("*/journal.jsonl")):
+        journal = read_journal(path.parent)
+        reasons = failure_reasons(path.parent)
+        if journal is None or not reasons:
+            continue
+        rows, failed = tally(journal)
+        why = "; ".join(f"{count} × {reason}" for reason, count in reasons.most_common(_REASONS))
+        told.append(f"{journal.header['teacher']['name']}: {failed} of {rows} rows. {why}.")
+    return tuple(told)
 
 
 def _arrays(task: Task, out: Path) -> Arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,14 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from mtbkd.teachers.base import Numbers, Teacher, as_numbers, finite_rows
+from mtbkd.teachers.base import (
+    Answered,
+    CannotGoOn,
+    Numbers,
+    Teacher,
+    as_numbers,
+    finite_rows,
+)
 from mtbkd.teachers.labelling.convert import as_table, neutral
 from mtbkd.teachers.labelling.shards import Journal, shard_path, write_shard
 from mtbkd.types import InputError
@@ -91,7 +98,9 @@ def label_shard(
     known = torch.ones(end - start, dtype=torch.bool)
     known[[row - start for row in errors]] = False
     table = as_table(teacher, numbers, source.ids[start:end])
-    tensors = {"values": _cast(teacher, table.values, journal.header["dtype"]), "known": known}
+    # counts become shares once all of them are there
+    values = numbers[0] if teacher.kind == "counts" else table.values
+    tensors = {"values": _cast(teacher, values, journal.header["dtype"]), "known": known}
     if table.kept is not None:
         tensors["kept"] = table.kept.int()
     digest = write_shard(shard_path(folder, shard), tensors)
@@ -119,14 +128,24 @@ def _ask(
     """The numbers of some rows, and the errors of those that have none."""
     try:
         output = teacher.predict(source.read(first, last))
+    except CannotGoOn:
+        raise
     except Exception as error:  # whatever the teacher or the reader raises
         if last - first == 1:
             return neutral(teacher, 1), {first: f"{type(error).__name__}: {error}"}
         return _one_by_one(teacher, source, first, last)
+    output, reasons = _parted(output)
     numbers = as_numbers(teacher, output, f"rows {first} to {last - 1}")
     if len(numbers[0]) != last - first:
         return _one_by_one(teacher, source, first, last)
-    return numbers, {}
+    if reasons:
+        rows = list(reasons)
+        numbers[0][rows] = neutral(teacher, len(rows))[0].to(numbers[0].dtype)
+    return numbers, {first + row: reason for row, reason in reasons.items()}
+
+
+def _parted(output: object) -> tuple[object, Mapping[int, str]]:
+    return (output.values, output.reasons) if isinstance(output, Answered) else (output, {})
 
 
 def _one_by_one(
@@ -136,10 +155,14 @@ def _one_by_one(
     errors: dict[int, str] = {}
     for row in range(first, last):
         try:
-            output = teacher.predict(source.read(row, row + 1))
+            output, reasons = _parted(teacher.predict(source.read(row, row + 1)))
+            if reasons:
+                raise ValueError(reasons[0])
             numbers = as_numbers(teacher, output, f"row {row}")
             if len(numbers[0]) != 1:
                 raise ValueError(f"{len(numbers[0])} rows for 1 example")
+        except CannotGoOn:
+            raise
         except Exception as error:  # as above
             errors[row] = f"{type(error).__name__}: {error}"
             numbers = neutral(teacher, 1)

@@ -30,6 +30,7 @@ def as_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherT
             classes=teacher.classes,
             held_out=teacher.held_out,
             partial=teacher.partial,
+            group=teacher.group,
         )
         return table if teacher.top is None else cut(table, teacher.top)
     return checked_table(teacher, numbers, ids)
@@ -46,11 +47,6 @@ def sample_table(teacher: Teacher, key: str) -> TeacherTable:
 
 def checked_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> TeacherTable:
     """As `as_table`, always in double precision."""
-    if teacher.kind == "counts":
-        raise InputError(
-            f"Expected probabilities or logits of teacher {teacher.name!r}, which is asked, but "
-            "its kind is counts. Give counts as a table, or declare their shares as probs."
-        )
     values, variance = numbers
     table = make_table(
         teacher.name,
@@ -64,6 +60,7 @@ def checked_table(teacher: Teacher, numbers: Numbers, ids: Sequence[str]) -> Tea
         partial=teacher.partial,
         class_map=teacher.class_map,
         merge=teacher.merge,
+        group=teacher.group,
     )
     return table if teacher.top is None else cut(table, teacher.top)
 

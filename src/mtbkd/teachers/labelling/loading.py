@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from mtbkd.files import Layout, Pieces, bytes_of, fill, load_tensors, replacing
-from mtbkd.outputs.aligned import TeacherTable
+from mtbkd.outputs.aligned import TeacherTable, make_table
 from mtbkd.teachers.labelling.shards import IDS, Journal, check_shards, read_journal, shard_path
 from mtbkd.types import InputError
 
@@ -63,17 +63,23 @@ def table_of(folder: Path, journal: Journal, ids: Sequence[str]) -> TeacherTable
     with safe_open(str(source), framework="pt") as file:
         values = file.get_tensor("values")
         kept = file.get_tensor("kept") if header["columns"]["kept"] else None
-    columns = header["columns"]
+    columns, said = header["columns"], header["teacher"]
+    if said["kind"] == "counts":
+        more = {key: said[key] for key in ("held_out", "partial", "class_map", "merge")}
+        more["group"] = said.get("group", "")
+        name, classes = said["name"], said["classes"]
+        return make_table(name, values, kind="counts", ids=ids, classes=classes, **more)
     return TeacherTable(
-        name=header["teacher"]["name"],
+        name=said["name"],
         values=values,
         ids=ids,
         classes=tuple(columns["classes"]),
-        held_out=header["teacher"]["held_out"],
-        family=header["teacher"]["family"],
+        held_out=said["held_out"],
+        family=said["family"],
         kept=kept,
         partial=columns["partial"],
         covers={key: tuple(meant) for key, meant in columns["covers"].items()},
+        group=said.get("group", ""),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +123,14 @@ def first_failure(folder: Path) -> str:
     with (folder / FAILURES).open("rb") as file:
         record = from_line(file.readline()) or {"id": "?", "error": "unknown"}
     return f"{record['error']} for id {record['id']!r}"
+
+
+def failure_reasons(folder: Path) -> Counter[str]:
+    """How many rows failed for each reason, without what is said of one row alone."""
+    path = folder / FAILURES
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    records = (from_line(line) for line in lines)
+    return Counter(r["error"].partition(", such as ")[0] for r in records if r is not None)
 
 
 def check_shards(folder: Path, journal: Journal) -> None:

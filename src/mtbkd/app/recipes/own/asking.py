@@ -14,6 +14,7 @@ from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.config.own_teachers import ModelTeacher, TableTeacher
 from mtbkd.app.recipes.base import Labelling
 from mtbkd.app.recipes.own.inputs import kind_of
+from mtbkd.app.recipes.own.mending import mended
 from mtbkd.app.recipes.own.readers import Questions
 from mtbkd.app.recipes.own.teachers import label_all
 from mtbkd.files import read_sealed
@@ -24,6 +25,7 @@ from mtbkd.inputs.tables import TABLES, read_table
 from mtbkd.outputs.aligned import TeacherOutputs, TeacherTable
 from mtbkd.outputs.store import load_outputs
 from mtbkd.teachers.files import from_table
+from mtbkd.teachers.language.prompt import Shot
 from mtbkd.types import InputError
 
 
@@ -67,6 +69,8 @@ def ask_about(
         ask=partial(kind.ask, rows.values),
         rows=np.arange(len(rows.ids)),
         classes=tuple(about["classes"]),
+        shots=tuple(Shot(row, tuple(says)) for row, says in about.get("shots", [])),
+        mend=lambda tables, names: mended(tables, names, record.parent / "teachers"),
     )
     section = own.model_copy(update={"teachers": asked, "missing": "mask"})
     label_all(section, questions, place, labelling, lambda: None)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mtbkd.app.config.language import Prompted, columns_read
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.errors import collect
 from mtbkd.inputs.columns import Table
@@ -39,7 +40,14 @@ def text_columns(own: OwnConfig) -> list[str]:
     """The sequences first, then what teachers read as text."""
     reads = [getattr(teacher, "reads", None) for teacher in own.teachers.values()]
     texts = [own.sequence, *(column for column in reads if isinstance(column, str))]
-    return list(dict.fromkeys(column for column in texts if column))
+    return list(dict.fromkeys(column for column in (*texts, *prompt_columns(own)) if column))
+
+
+def prompt_columns(own: OwnConfig) -> list[str]:
+    """What the prompts of language models read."""
+    exclusive = OUTCOMES[own.family].exclusive
+    asked = [t for t in own.teachers.values() if isinstance(t, Prompted)]
+    return list(dict.fromkeys(c for teacher in asked for c in columns_read(teacher, exclusive)))
 
 
 def named_columns(own: OwnConfig) -> list[str]:
@@ -47,7 +55,13 @@ def named_columns(own: OwnConfig) -> list[str]:
     reads = [getattr(teacher, "reads", None) or [] for teacher in own.teachers.values()]
     lists = [[column] if isinstance(column, str) else column for column in reads]
     others = (c for c in (own.split, own.group, own.source, own.sequence) if c)
-    return [*own.targets, *(own.features or ()), *others, *itertools.chain(*lists)]
+    return [
+        *own.targets,
+        *(own.features or ()),
+        *others,
+        *itertools.chain(*lists),
+        *prompt_columns(own),
+    ]
 
 
 def labels_of(examples: Table, own: OwnConfig) -> Any:

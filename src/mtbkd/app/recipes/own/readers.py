@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtbkd.app.config.language import Prompted, columns_read
 from mtbkd.app.config.own import OwnConfig
 from mtbkd.app.config.own_teachers import HuggingFaceTeacher, ModelTeacher, OnnxTeacher
 from mtbkd.app.recipes.own.heads import LabelledProteins
 from mtbkd.errors import need
 from mtbkd.inputs.columns import Table
+from mtbkd.observation import OUTCOMES
+from mtbkd.outputs.aligned import TeacherTable
+from mtbkd.teachers.language.prompt import Shot
 from mtbkd.types import Floats32, InputError
 
 
@@ -31,6 +35,8 @@ class Questions:
         classes: Classes, labels or targets of the data.
         proteins: What teachers with a backbone are trained on and asked about.
         matrices: Numbers of columns that were read before, shape (row of the file, column).
+        shots: Labelled rows that language models are shown.
+        mend: All tables, and which are language models', to the tables as they are learned from.
     """
 
     examples: Table
@@ -40,6 +46,10 @@ class Questions:
     classes: tuple[str, ...]
     proteins: LabelledProteins | None = None
     matrices: dict[tuple[str, ...], Floats32] = field(default_factory=dict)
+    shots: tuple[Shot, ...] = ()
+    mend: Callable[[dict[str, TeacherTable], list[str]], dict[str, TeacherTable]] = (
+        lambda tables, _: tables
+    )
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -55,7 +65,12 @@ def reader_of(
     Raises:
         InputError: If a column is not there or holds something else.
     """
-    rows, reads = questions.rows, config.reads
+    rows = questions.rows
+    if isinstance(config, Prompted):
+        names = columns_read(config, OUTCOMES[own.family].exclusive)
+        columns = {name: questions.examples.words(name) for name in names}
+        return lambda start, stop: [cells_of(columns, row) for row in rows[start:stop]]
+    reads = config.reads
     if reads is None and own.reads != "numbers":
         if isinstance(config, OnnxTeacher) and own.reads != "images":
             raise InputError(
@@ -74,6 +89,11 @@ def reader_of(
         questions.matrices[columns] = questions.examples.matrix(columns)
     matrix = questions.matrices[columns]
     return lambda start, stop: matrix[rows[start:stop]]
+
+
+def cells_of(columns: Mapping[str, Sequence[str]], row: int) -> dict[str, str]:
+    """What a prompt reads of a row."""
+    return {name: cells[row] for name, cells in columns.items()}
 
 
 def _images(folder: Path, names: Sequence[str]) -> list[Any]:

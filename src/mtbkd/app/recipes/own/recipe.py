@@ -39,7 +39,9 @@ from mtbkd.app.recipes.own.inputs import (
     scaling_of,
     standardise,
 )
+from mtbkd.app.recipes.own.mending import mend
 from mtbkd.app.recipes.own.readers import Questions
+from mtbkd.app.recipes.own.shots import withhold
 from mtbkd.app.recipes.own.split import groups_of, split_rows
 from mtbkd.app.recipes.own.teachers import label_all
 from mtbkd.app.recipes.own.template import TEMPLATE
@@ -53,6 +55,7 @@ from mtbkd.inputs.proteins.kind import draw as draw_protein
 from mtbkd.inputs.proteins.kind import proteins
 from mtbkd.inputs.texts.kind import shortened
 from mtbkd.student.convolutional import convolutional
+from mtbkd.teachers.language.prompt import Shot
 from mtbkd.types import InputError, Report, quiet
 
 RECORD = "examples.json"
@@ -119,6 +122,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         name=f"data set {path}",
     )
     split = split_rows(examples, own, everyone.known.numpy(), groups, config.seed)
+    shots, split = withhold(own, examples, everyone, split, config.seed)
     if recorded is None:
         for note in (*left_out, *rows.notes, *split.notes):
             warnings.warn(note, stacklevel=2)
@@ -134,6 +138,7 @@ def load(config: RunConfig, folder: Path, report: Report = quiet) -> Task:
         **rows.about,
         **({} if read.encoder is None else {"encoder": read.encoder}),
         **stretch,
+        **({"shots": [[dict(shot.row), shot.says] for shot in shots]} if shots else {}),
     }
     sources = None
     if own.source is not None:
@@ -210,6 +215,10 @@ def label(
         rows=data.rows,
         classes=task.train.classes,
         proteins=proteins,
+        shots=tuple(Shot(row, tuple(says)) for row, says in data.record.get("shots", [])),
+        mend=lambda tables, names: mend(
+            tables, names, task.train, task.calibration, folder, labelling.say
+        ),
     )
     return label_all(own, questions, folder, labelling, begin)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
+from mtbkd.app.config.language import Prompted
 from mtbkd.app.config.own import OwnConfig, slug
 from mtbkd.app.config.own_teachers import FactoryTeacher, ModelTeacher, TableTeacher
 from mtbkd.app.recipes.base import Costs, Labelling
@@ -34,6 +35,7 @@ from mtbkd.teachers.labelling.shards import read_journal
 from mtbkd.types import InputError, refuse
 
 _SHARD_ROWS = 4096
+_UNANSWERED = 0.1  # of the rows of a language model, which may answer with no label
 
 
 class _Made(NamedTuple):
@@ -86,7 +88,8 @@ def label_all(
     halves = labelling.dtype == "float16"
     for name in list(made):
         place = folder / "labels" / slug(name)
-        tables[name], costs[name] = _ask(name, made.pop(name), place, labelling)
+        most = _UNANSWERED if isinstance(own.teachers[name], Prompted) else 0.0
+        tables[name], costs[name] = _ask(name, made.pop(name), place, labelling, most)
         journal = read_journal(place)
         halves |= journal is not None and journal.header["dtype"] == "float16"
     for name, config in own.teachers.items():
@@ -98,6 +101,8 @@ def label_all(
             tables[name], costs[name] = answer(
                 name, config, backbones.pop(name, None), proteins, folder, labelling
             )
+    speaking = [name for name, teacher in own.teachers.items() if isinstance(teacher, Prompted)]
+    tables = questions.mend(tables, speaking)
     align_to(
         folder,
         [tables[name] for name in own.teachers],
@@ -134,7 +139,7 @@ def _made(
                 f"never run. Run `mtbkd teach my.yaml --out {folder.parent}` with your own "
                 "configuration."
             )
-    make = partial(make_teacher, name, config, own)
+    make = partial(make_teacher, name, config, own, questions.classes, questions.shots)
     source = Examples(questions.ids, reader_of(config, own, questions))
     return _Made(make() if may_run else None, make, source)
 
@@ -156,9 +161,9 @@ def _alignment_faults(
 
 
 def _ask(
-    name: str, made: _Made, place: Path, labelling: Labelling
+    name: str, made: _Made, place: Path, labelling: Labelling, most: float
 ) -> tuple[TeacherTable, dict[str, float]]:
-    """Label, or take finished labels."""
+    """Label, or take finished labels; at least the share ``most`` of the rows may fail."""
     spent = place.parent / f"{place.name}.json"
     before = read_journal(place)
     start = perf_counter()
@@ -175,7 +180,7 @@ def _ask(
             "shard_rows": labelling.shard_rows or header.get("shard_rows", _SHARD_ROWS),
             "batch_size": labelling.batch_size,
             "dtype": labelling.dtype or header.get("dtype", "float32"),
-            "most_failures": labelling.most_failures,
+            "most_failures": max(labelling.most_failures, most),
             "report": lambda name, *at: labelling.report(f"asking {name}", *at),
         }
         if labelling.ray:

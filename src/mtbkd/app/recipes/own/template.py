@@ -48,6 +48,11 @@ own:
     # docs/own_proteins.md: pip install 'mtbkd[proteins]'
     # esm: {backbone: facebook/esm2_t33_650M_UR50D}
 
+    # a language model, in memory or behind a server, see docs/language_models.md:
+    # pip install 'mtbkd[llm]'
+    # here: {language_model: ./model.gguf, prompt: "Article: {{ text }}\\nTopic:", examples: 8}
+    # there: {base_url: "http://localhost:8000/v1", model: large, prompt: "{{ text }}", votes: 8}
+
     # an ONNX file: pip install 'mtbkd[onnx]'
     # scorer: {onnx: model.onnx, kind: logits, classes: [setosa, versicolor, virginica]}
 
