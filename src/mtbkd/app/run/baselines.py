@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ _WIDENINGS = (1.0, 4.0)
 _HOTTEST = 10.0  # a temperature is between this and its reciprocal
 _ROWS = 2**14
 _DEAR_MODES = 2
-TRAININGS = {"all": 12, "fast": 3, "none": 0}
+TRAININGS: dict[Literal["all", "fast", "none"], int] = {"all": 12, "fast": 3, "none": 0}
 """Times that modes are found for baselines: each under two weight priors, and on all."""
 
 
