@@ -17,6 +17,7 @@ import typer
 
 from mtbkd.app import answering
 from mtbkd.app.asked import Asked, Baselines, More, Network, check_labelling, makes_a_run, meant
+from mtbkd.app.bench.command import bench
 from mtbkd.app.export.command import export
 from mtbkd.errors import InputError
 
@@ -137,6 +138,7 @@ app.command()(answering.ask)
 
 
 app.command()(export)
+app.command()(bench)
 
 
 @app.command()
