@@ -43,8 +43,8 @@ class Fitted:
         answer: From inputs as the network's head reads them, shape (example, ...).
         held: Answers on the labelled calibration examples, of a fit that did not learn from them.
         parameters: Numbers that have to be kept to answer.
-        multiply_adds: Of one answer, behind what all methods share.
-        cpu_seconds: Of training, where it is not what the clock says of this cell alone.
+        multiply_adds: Those of one answer, behind what all methods share.
+        cpu_seconds: What training took, where it is not what the clock says of this cell alone.
     """
 
     answer: Callable[[Tensor], Answers]

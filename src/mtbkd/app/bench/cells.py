@@ -36,7 +36,7 @@ class Order:
     Attributes:
         task: A name, or a configuration of the user.
         stress: What is done to it.
-        seed: Of everything random.
+        seed: Seed of everything random.
         methods: By name.
         changes: What is set beside the task's own settings, as ``key=value``.
         out: The folder of the comparison.

@@ -137,7 +137,7 @@ def shifted(test: Dataset, shape: tuple[int, int] | None, seed: int) -> dict[str
     Args:
         test: Inputs as the student reads them; only real numbers are changed.
         shape: Rows and columns of an image, for what is done to images.
-        seed: Of noise.
+        seed: Seed of the noise.
     """
     inputs = test.inputs
     if not inputs.is_floating_point() or inputs.dim() != 2:

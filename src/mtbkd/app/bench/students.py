@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from mtbkd.app.bench.world import World
 from mtbkd.app.run.baselines import best_temperature, modes_as_samples, same_updates
 from mtbkd.app.run.scoring_shared import Rival
 from mtbkd.data import Dataset
+from mtbkd.files import load_tensors, save_tensors
+from mtbkd.inference import map as map_engine
+from mtbkd.inference.chains import chain_generators
 from mtbkd.inference.modes import MapSettings, mode_scores, progress_of, starting_modes
 from mtbkd.inference.samples import PosteriorSamples
 from mtbkd.prior.settings import Prior
 from mtbkd.student.student import Student, widened
-from mtbkd.training import TrainingSet
-from mtbkd.types import Progress, Report
+from mtbkd.training import Minibatches, TrainingSet
+from mtbkd.types import Batch, Progress, Report
 
 _WIDENINGS = (1.0, 4.0)
+_STREAM = 0
 
 Lesson = Callable[[World, Dataset], TrainingSet]
 """What examples teach, as a rival sees it."""
@@ -113,3 +118,46 @@ def trained_rival(world: World, how: Training, folder: Path, report: Report) -> 
     if len(every) > len(trial):
         rival = rival._replace(samples=find(student, every, len(world.everything), "all"))
     return rival
+
+
+Climb = Callable[[Tensor, Batch, Tensor], Tensor]
+"""``(position, batch, rows)`` to gradients of what is climbed, shape (chain, parameter).
+
+Rows are the places of the batch's examples in what is learned from, shape (chain, example).
+"""
+
+
+def climbed(
+    student: Student,
+    training: TrainingSet,
+    prior: Prior,
+    settings: MapSettings,
+    climb: Callable[[Sequence[torch.Generator]], Climb],
+    *,
+    n_chains: int,
+    seed: int,
+    path: Path | None,
+) -> Tensor:
+    """Networks trained by Adam on another gradient than that of the log posterior, kept in a file.
+
+    Steps, batches and the schedule are those of `mtbkd.inference.modes.find_modes`.
+    """
+    if path is not None and path.exists():
+        return load_tensors(path)["modes"]
+    generators = chain_generators(seed, _STREAM, n_chains, training.labels.device)
+    batches, gradient = Minibatches(training, prior, generators), climb(generators)
+    n_steps = settings.epochs * -(-len(training) // settings.batch_size)
+    size = min(settings.batch_size, len(training))
+    rows = torch.zeros(n_chains, size, dtype=torch.long)
+
+    def ascend(position: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        return torch.zeros(n_chains), gradient(position, batch, rows)
+
+    engine = map_engine.build(ascend, learning_rate=settings.learning_rate, n_steps=n_steps)
+    state = engine.init(student.initial_position(generators), generators)
+    for _ in range(n_steps):
+        rows = torch.stack([torch.randint(len(training), (size,), generator=g) for g in generators])
+        state, _ = engine.update(state, batches.at(rows), generators)
+    if path is not None:
+        save_tensors(path, {"modes": state.position})
+    return state.position

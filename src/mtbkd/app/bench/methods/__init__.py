@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from mtbkd.app.bench.methods import lessons, posteriors
+from mtbkd.app.bench.methods import (
+    ae_kd,
+    ca_mkd,
+    crowds,
+    dropout,
+    estimators,
+    gaussians,
+    lessons,
+    posteriors,
+)
 from mtbkd.app.bench.methods.base import CLASSES_ONLY, Method, student
 from mtbkd.app.bench.students import Training
 
@@ -35,6 +44,53 @@ METHODS: dict[str, Method] = {
         "stacked pool's most probable class as a label, ensemble of 8",
         student(Training(lessons.pseudo_labels, 8, from_teachers=False)),
         families=CLASSES_ONLY,
+    ),
+    "ca-mkd": Method(
+        "CA-MKD, ensemble of 8",
+        student(Training(ca_mkd.lesson, 8)),
+        families=CLASSES_ONLY,
+        pool=False,
+    ),
+    "ae-kd": Method(
+        "AE-KD (min-norm gradients), one network",
+        student(Training(ae_kd.lesson, search=ae_kd.search)),
+        families=CLASSES_ONLY,
+        pool=False,
+    ),
+    "dawid-skene": Method(
+        "Dawid-Skene on the teachers' votes, ensemble of 8",
+        student(Training(crowds.dawid_skene, 8)),
+        families=CLASSES_ONLY,
+        pool=False,
+        needs=("crowdkit", crowds.EXTRA),
+    ),
+    "crowdlab": Method(
+        "CROWDLAB on the teachers' votes, ensemble of 8",
+        student(Training(crowds.crowdlab, 8, from_teachers=False)),
+        families=CLASSES_ONLY,
+        pool=False,
+        needs=("cleanlab", crowds.EXTRA),
+    ),
+    "dropout": Method(
+        "stacked pool, MC dropout",
+        student(Training(lessons.stacked, search=dropout.search, draws=dropout.draws)),
+    ),
+    "laplace": Method(
+        "stacked pool, last-layer Laplace",
+        student(Training(lessons.stacked, draws=gaussians.laplace)),
+    ),
+    "swag": Method("stacked pool, SWAG", student(Training(lessons.stacked, draws=gaussians.swag))),
+    "logistic": Method(
+        "logistic regression on labels",
+        estimators.estimator(estimators.logistic),
+        families=CLASSES_ONLY,
+        pool=False,
+    ),
+    "boosting": Method(
+        "gradient boosting on labels",
+        estimators.estimator(estimators.boosting),
+        families=CLASSES_ONLY,
+        pool=False,
     ),
     "bkd": Method(
         "single-teacher BKD, the best teacher", posteriors.whole(posteriors.best_alone), 1.0
