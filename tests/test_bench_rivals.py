@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from mtbkd.app.bench import sets
 from mtbkd.app.bench.methods import METHODS, ca_mkd, crowds, dropout, gaussians
 from mtbkd.app.bench.methods.ae_kd import min_norm
 from mtbkd.app.recipes.base import mlp
@@ -114,3 +115,23 @@ def test_dawid_and_skene_see_through_liars():
 
 def test_every_method_says_what_it_is():
     assert len({method.summary for method in METHODS.values()}) == len(METHODS)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sets_of_mapie_hold_what_they_promise():
+    pytest.importorskip("mapie")
+    chance = np.random.default_rng(0)
+    probs = chance.dirichlet(np.full(4, 0.4), 4000)
+    labels = np.array([chance.choice(4, p=row) for row in probs])
+    held, rest = slice(0, 1000), slice(1000, None)
+    told = sets.beside_mapie(probs[held], labels[held], probs[rest], labels[rest], 0.9)
+    for score in sets.SCORES:
+        assert 0.87 < told[f"set_coverage_{score}"] < 0.98  # whole classes overshoot
+        assert 1 <= told[f"set_size_{score}"] < 4
+    # LAC keeps classes above one threshold, found on held-out labels
+    scores = np.sort(1 - probs[held][np.arange(1000), labels[held]])
+    bound = scores[int(np.ceil(0.9 * 1001)) - 1]
+    ours = (1 - probs[rest] <= bound).sum(1).mean()
+    assert told["set_size_lac"] == pytest.approx(ours, abs=0.01)
+    few = sets.beside_mapie(probs[:5], labels[:5], probs[rest], labels[rest], 0.9)
+    assert few == {}

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mtbkd.app.bench.answers import Fitted
-from mtbkd.app.bench.judging import judge, judge_elsewhere
+from mtbkd.app.bench.judging import judge, judge_elsewhere, judge_sets
 from mtbkd.app.bench.methods import METHODS
 from mtbkd.app.bench.methods.base import Method
 from mtbkd.app.bench.stress import NONE, PLAIN_OUTPUTS, STRESSES, shifted
@@ -178,7 +178,7 @@ def _measured(
 
 def _judged(fitted: Fitted, world: World, order: Order) -> Iterator[tuple[str, Any]]:
     """Scores by what is judged on: test examples first, then what has happened to them."""
-    yield "test", judge(fitted, world, world.read.test)
+    yield "test", judge(fitted, world, world.read.test) | judge_sets(fitted, world)
     if order.stress != NONE:
         return
     for name, numbers in judge_elsewhere(fitted, world).items():

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mtbkd.app.bench.answers import Answers, Fitted
+from mtbkd.app.bench.sets import beside_mapie
 from mtbkd.app.bench.world import World
 from mtbkd.app.run.others import told_apart
 from mtbkd.app.run.scoring import SCORINGS
@@ -43,6 +44,16 @@ def judge(fitted: Fitted, world: World, data: Dataset) -> Numbers:
         found["set_coverage"] = coverage(sets, labels)
         found["set_size"] = float(sets.sum(1).mean())
     return found
+
+
+def judge_sets(fitted: Fitted, world: World) -> Numbers:
+    """Sets of classes on test examples, beside those of MAPIE on the same probabilities."""
+    test = world.read.test
+    if not test.outcome.exclusive:
+        return {}
+    probs = fitted.answer(test.inputs).predicted
+    labels = world.held.labels.numpy()
+    return beside_mapie(fitted.held.predicted, labels, probs, test.labels.numpy(), _LEVEL)
 
 
 def judge_elsewhere(fitted: Fitted, world: World) -> dict[str, Numbers]:

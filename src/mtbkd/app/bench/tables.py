@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from mtbkd.app.bench.cells import read_cell
 from mtbkd.app.bench.figures import write_figures
 from mtbkd.app.bench.methods import METHODS, OURS
+from mtbkd.app.bench.sets import SCORES
 from mtbkd.files import replacing, write_bytes
 from mtbkd.types import Family
 
@@ -30,6 +31,9 @@ _SCORES: dict[Family, tuple[str, ...]] = {
     "regression": ("rmse", "nll", "crps", "coverage_90", "width_90", "calibration"),
 }  # fmt: skip
 _ELSEWHERE = ("auroc_total", "auroc_epistemic")
+_SETS = ("set_coverage", "set_size") + tuple(
+    f"set_{what}_{score}" for score in SCORES for what in ("coverage", "size")
+)
 _COSTS = ("cpu_seconds", "parameters", "multiply_adds", "milliseconds")
 
 
@@ -74,6 +78,8 @@ def page(rows: Sequence[Row], cells: Sequence[dict[str, Any]]) -> str:
             parts += ["Differences to ours:", table(own, scores, against=OURS)]
         if on == "test":
             parts += ["Costs:", table(own, _COSTS)]
+            if any("set_size_lac" in row for row in own):
+                parts += ["Sets at 90 %, ours and MAPIE's scores:", table(own, _SETS)]
     refused = {(c["task"], c["method"], c["refused"]) for c in cells if "refused" in c}
     if refused:
         parts.append("## Left out")
