@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from own_data import call, write_config, write_examples, write_table
 
 from mtbkd.app.bench import answers, figures, judging, tables
 from mtbkd.app.bench.cells import Order, carry_out, missing, read_cell
@@ -237,3 +238,19 @@ def test_the_estimate_counts_what_is_known(tmp_path):
     order = Order("digits", "none", 0, (OURS, "ours-8"), (), tmp_path)
     share = METHODS[OURS].cost + METHODS["ours-8"].cost
     assert seconds_left([order]) == pytest.approx(TASKS["digits"].seconds * share)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_configuration_of_ones_own_is_compared(tmp_path, monkeypatch, capsys):
+    write_examples(tmp_path)
+    write_table(tmp_path)
+    path = write_config(tmp_path, {"old": {"table": "old.csv", "kind": "probs"}})
+    out = tmp_path / "bench"
+    asked = ("bench", path, "--out", out, "--methods", "pool,ours", "--seeds", "3", "--jobs", "1")
+    code, _, told = call(monkeypatch, capsys, *asked)
+    assert code == 0
+    assert "2 of 2 cells are to be made" in told
+    assert METHODS[OURS].summary in (out / "results.md").read_text()
+    assert call(monkeypatch, capsys, *asked)[2].startswith("mtbkd: 0 of 2 cells")
+    code, _, err = call(monkeypatch, capsys, "bench", "--full", "--quick")
+    assert (code, "either --quick or --full" in err) == (2, True)
