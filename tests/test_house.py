@@ -37,7 +37,7 @@ def test_few_modules_lie_loose():
 
 def test_files_are_read_in_one_go():
     sizes = {name_of(path): lines_of(path) for path in FILES}
-    assert sum(sizes.values()) <= 41_000
+    assert sum(sizes.values()) <= 44_200
     assert statistics.median(sizes.values()) <= 160
     assert {name: size for name, size in sizes.items() if size > 330} == {}
 

@@ -49,19 +49,27 @@ class Asked:
     network: Network = None
 
 
-def makes_a_run(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first parameter is an `Asked`, with an option for each of its fields."""
-    asked = signature(Asked, eval_str=True).parameters
-    _, *others = signature(command, eval_str=True).parameters.values()
-    options = [*asked.values(), *others]
+def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose first parameter is this dataclass, with an option for each field."""
 
-    def spread(**given: Any) -> None:
-        command(Asked(**{name: given.pop(name) for name in asked}), **given)
+    def spread_over(command: Callable[..., None]) -> Callable[..., None]:
+        fields = signature(kind, eval_str=True).parameters
+        _, *others = signature(command, eval_str=True).parameters.values()
+        options = [*fields.values(), *others]
 
-    spread.__name__, spread.__doc__ = command.__name__, command.__doc__
-    spread.__annotations__ = {option.name: option.annotation for option in options}
-    spread.__signature__ = Signature(options)  # type: ignore[attr-defined]
-    return spread
+        def spread(**given: Any) -> None:
+            command(kind(**{name: given.pop(name) for name in fields}), **given)
+
+        spread.__name__, spread.__doc__ = command.__name__, command.__doc__
+        spread.__annotations__ = {option.name: option.annotation for option in options}
+        spread.__signature__ = Signature(options)  # type: ignore[attr-defined]
+        return spread
+
+    return spread_over
+
+
+makes_a_run = with_options(Asked)
+"""A command whose first parameter is an `Asked`, with an option for each of its fields."""
 
 
 def meant(asked: Asked, **settings: object) -> tuple[Any, Path, bool]:

@@ -17,6 +17,7 @@ import typer
 
 from mtbkd.app import answering
 from mtbkd.app.asked import Asked, Baselines, More, Network, check_labelling, makes_a_run, meant
+from mtbkd.app.bench.command import bench
 from mtbkd.app.export.command import export, serve
 from mtbkd.errors import InputError
 
@@ -136,6 +137,7 @@ app.command()(answering.ask)
 
 
 app.command()(export)
+app.command()(bench)
 app.command()(serve)
 
 

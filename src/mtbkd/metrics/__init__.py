@@ -1,6 +1,7 @@
 """How good predictions are: pure functions of arrays, for classes, labels and numbers."""
 
 from mtbkd.metrics.classification import accuracy as accuracy
+from mtbkd.metrics.classification import adaptive_ece as adaptive_ece
 from mtbkd.metrics.classification import agreement as agreement
 from mtbkd.metrics.classification import brier as brier
 from mtbkd.metrics.classification import coverage as coverage

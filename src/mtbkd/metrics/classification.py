@@ -68,6 +68,24 @@ def ece(probs: Floats, labels: Ints, n_bins: int = 15) -> float:
     return gap(*reliability(probs, labels, n_bins))
 
 
+def adaptive_ece(probs: Floats, labels: Ints, n_bins: int = 15) -> float:
+    """Expected calibration error of the top class in bins of equally many examples.
+
+    Nguyen and O'Connor 2015 (arXiv:1508.05154); bins differ by one example at most.
+
+    Example:
+        >>> adaptive_ece(np.array([[0.6, 0.4], [0.9, 0.1]]), np.array([0, 1]), 2)
+        0.65
+    """
+    order = np.argsort(probs.max(1), kind="stable")
+    right = (probs.argmax(1) == labels)[order]
+    parts = zip(
+        *(np.array_split(each, n_bins) for each in (probs.max(1)[order], right)), strict=True
+    )
+    gaps = [abs(said.sum() - true.sum()) for said, true in parts]
+    return float(sum(gaps) / len(labels))
+
+
 def binned(said: Floats, true: NDArray[np.generic], n_bins: int) -> tuple[Floats, Floats, Ints]:
     """Means of what is said and of what is true in bins of what is said, and counts.
 

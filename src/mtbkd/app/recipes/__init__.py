@@ -9,6 +9,7 @@ from mtbkd.errors import InputError, did_you_mean, shown
 
 RECIPES: dict[str, str] = {
     "digits": "digits",
+    "two-sources": "two_sources",
     "overlay": "overlay",
     "diabetes": "diabetes",
     "deeploc": "deeploc.paper",
