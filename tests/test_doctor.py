@@ -1,6 +1,5 @@
 """What is missing is told apart from what is broken."""
 
-import importlib.metadata
 
 import pytest
 from own_data import call
@@ -23,7 +22,7 @@ def test_a_whole_installation_is_fine(quick, monkeypatch, capsys, tmp_path):
 
 
 def test_what_is_absent_is_no_fault_and_what_is_old_is(quick, monkeypatch):
-    version = importlib.metadata.version
+    version = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda n: None if n == "transformers" else version(n))
     found = doctor.examine()
     assert not found.broken

@@ -43,7 +43,7 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.filterwarnings("ignore:Baselines are left out")
+@pytest.mark.filterwarnings("ignore:The strongest baseline is trained alone")
 def test_the_example_runs_from_a_copied_configuration(tmp_path, monkeypatch, capsys):
     shutil.copytree(EXAMPLE, tmp_path / "own")
     monkeypatch.chdir(tmp_path / "own")

@@ -136,7 +136,7 @@ def test_faults_of_columns_and_models(own, message, folder, refused):
         ),
         (
             {"teachers": {"ESM": {"backbone": "esm", "onnx": "a.onnx"}}},
-            "backbone, but got onnx and backbone. Say once what the teacher is.",
+            "base_url, but got onnx and backbone. Say once what the teacher is.",
         ),
         (
             {"teachers": {"ESM": {"backbone": "esm", "folds": 2}}},
