@@ -39,7 +39,8 @@ from mtbkd.app.config.run import build_config  # noqa: E402
 from mtbkd.app.recipes import digits, news  # noqa: E402
 from mtbkd.app.recipes.base import Task  # noqa: E402
 from mtbkd.app.recipes.common import ask  # noqa: E402
-from mtbkd.app.run import commands, stages  # noqa: E402
+from mtbkd.app.run import stages  # noqa: E402
+from mtbkd.app.run.calibration import calibrated  # noqa: E402
 from mtbkd.app.run.scoring import pool_of  # noqa: E402
 from mtbkd.explain.causes import find_causes, load_background  # noqa: E402
 from mtbkd.explain.defer import choose_score, scores_of, threshold  # noqa: E402
@@ -79,7 +80,7 @@ def answered(name: str, seed: int, out: Path) -> tuple[Population, Population]:
     task = recipe.load(config, out / "features", lambda *_: None)
     teachers, _ = stages.teach(recipe, config, task, out)
     posterior = stages.learn(recipe, config, task, teachers, out, lambda *_: None)
-    posterior, _ = commands.calibrated(config, task, teachers, posterior, out)
+    posterior, _ = calibrated(config, task, teachers, posterior, out)
     inputs, labels = task.test.inputs, task.test.labels.numpy()
     outputs = teachers.at(task.test.ids)
     pool = pool_of(outputs, posterior.weighting, None, inputs)["probs"].numpy().argmax(1)

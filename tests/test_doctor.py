@@ -1,6 +1,5 @@
 """What is missing is told apart from what is broken."""
 
-
 import pytest
 from own_data import call
 
